@@ -1,0 +1,50 @@
+"""CPU/GPU differences, in one place.
+
+On a GPU nothing here is needed. On CPU the same Ray, vLLM, DeepSpeed and OpenRLHF run with a few environment variables
+(`cpu_environment`), a few flags of OpenRLHF (`cpu_host_flags`) and the patches in `patches/` applied.
+"""
+
+import importlib.metadata
+import json
+import os
+
+
+def on_cpu() -> bool:
+    """Whether this machine trains on CPU.
+
+    `DS_ACCELERATOR`, which DeepSpeed obeys, decides where it is set; else a CPU build of PyTorch says so without being
+    imported; else PyTorch is asked.
+    """
+    accelerator = os.environ.get("DS_ACCELERATOR")
+    if accelerator:
+        return accelerator == "cpu"
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
+    """Environment variables for a CPU run; they must be set before Ray, vLLM and DeepSpeed are imported.
+
+    OpenRLHF asks Ray for one GPU and one CPU per actor, so Ray is told that it has `gpus` and `cpus` of them: these are
+    slots for processes, which then share the real cores. One OpenMP thread per process, because several processes with
+    several threads each slow one another down. `TORCHDYNAMO_DISABLE`: compiling costs more than it saves here.
+    """
+    return {
+        "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus, "GPU": gpus, "object_store_memory": 200_000_000}),
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCHDYNAMO_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def cpu_host_flags() -> list[str]:
+    """Flags of OpenRLHF for a CPU run: weights over gloo, no CUDA graphs, no flash-attn."""
+    return ["--vllm.sync_backend", "gloo", "--vllm.enforce_eager", "--ds.attn_implementation", "eager"]

@@ -1,0 +1,1 @@
+"""One module per command: `python -m openrlhf_prm.cli.<command>`."""

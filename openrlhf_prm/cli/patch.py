@@ -1,0 +1,67 @@
+"""Apply the patches of this project to the installed OpenRLHF, take them back, or say which are there."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from openrlhf_prm import patching
+
+_DESCRIPTION = """\
+Small patches to the installed OpenRLHF, written to be sent upstream (see patches/openrlhf):
+
+  0001  device calls through DeepSpeed's accelerator; flash-attn only where it is used
+  0002  weight sync to vLLM over gloo, and onto CPU workers
+  0003  --train.plugin MODULE
+
+On a GPU only 0003 is of use, and it is optional. On CPU all of them are needed.
+Commands may be repeated; a file that was changed by other hands is never touched.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m openrlhf_prm.cli.patch",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "command",
+        choices=["apply", "revert", "check"],
+        help="apply: put the patches in; revert: restore the released files; check: exit code 0 when they are in, else 1",
+    )
+    parser.add_argument("--only", nargs="+", metavar="NUMBER", help="these patches only, for example --only 0003")
+    parser.add_argument(
+        "--site_packages", type=Path, metavar="DIR", help="the OpenRLHF in DIR instead of the one of this Python"
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 when done, 1 when `check` finds a patch missing, 2 for another version or a changed file."""
+    args = build_parser().parse_args(arguments)
+    try:
+        installation = patching.find_installation(args.site_packages)
+        wanted = patching.select(installation, args.only)
+        if args.command == "check":
+            return _check(installation, wanted)
+        change = patching.apply if args.command == "apply" else patching.revert
+        changed = change(installation, args.only)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    done, already = ("applied", "already applied") if args.command == "apply" else ("reverted", "not applied")
+    for patch in wanted:
+        print(f"{patch.number}  {done if patch in changed else already:15}  {patch.title}")
+    return 0
+
+
+def _check(installation: patching.Installation, wanted: list[patching.Patch]) -> int:
+    applied, _ = patching.read_state(installation)
+    print(f"OpenRLHF {installation.version} in {installation.root}")
+    for patch in wanted:
+        print(f"{patch.number}  {'applied' if patch in applied else 'not applied':15}  {patch.title}")
+    return 0 if all(patch in applied for patch in wanted) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
