@@ -1,0 +1,23 @@
+"""Step rewards from process reward models (PRMs) on any vLLM server.
+
+`register` is the entry point of the group `vllm.general_plugins`. vLLM calls it in every process it starts, so this
+module imports nothing heavy and hands vLLM lazy `"module:Class"` strings only.
+"""
+
+STEP_REWARD_MODELS = {
+    "LlamaForStepReward": "vllm_prm.models.causal_lm:LlamaForStepReward",
+    "MistralForStepReward": "vllm_prm.models.causal_lm:MistralForStepReward",
+    "Qwen2ForStepReward": "vllm_prm.models.causal_lm:Qwen2ForStepReward",
+    "Qwen3ForStepReward": "vllm_prm.models.causal_lm:Qwen3ForStepReward",
+}
+"""vLLM architecture -> class that scores steps with the language-model head of a causal LM."""
+
+
+def register() -> None:
+    """Register the step-reward architectures with vLLM; calling it again changes nothing, errors propagate."""
+    from vllm import ModelRegistry
+
+    known = ModelRegistry.get_supported_archs()
+    for architecture, location in STEP_REWARD_MODELS.items():
+        if architecture not in known:
+            ModelRegistry.register_model(architecture, location)

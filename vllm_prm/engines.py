@@ -1,0 +1,158 @@
+"""The two ways into a vLLM engine, behind one request and one answer. The only file that calls vLLM to score."""
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vllm_prm import register
+from vllm_prm.families import PRMFamily
+
+ENGINE_NAMES = ("offline", "async")
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """Read the head at `step_positions` of `token_ids`; `read_prefix_cache=False` forwards every token."""
+
+    token_ids: list[int]
+    step_positions: list[int]
+    reward_token_ids: tuple[int, ...]
+    read_prefix_cache: bool
+
+
+@dataclass(frozen=True)
+class PoolAnswer:
+    """`rows`: position -> logits, for the wanted positions that were forwarded. `cached_tokens`: not forwarded."""
+
+    rows: dict[int, tuple[float, ...]]
+    cached_tokens: int
+
+
+def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any]) -> dict[str, Any]:
+    """vLLM engine arguments for scoring steps with `model`; the caller's own `engine_args` win.
+
+    The block size decides how much of a growing solution is forwarded again (a cache hit is whole blocks); on CPU
+    vLLM's default is 128 and 32 the least it takes. Elsewhere vLLM's default is small already.
+    """
+    from vllm.platforms import current_platform
+
+    overrides = engine_args.get("hf_overrides") or {}
+    if not isinstance(overrides, dict):
+        raise ValueError("hf_overrides must be a dict, so that the step-reward architecture can be added to it")
+    defaults: dict[str, Any] = {"runner": "pooling", "enable_prefix_caching": True}
+    if current_platform.is_cpu():
+        defaults["block_size"] = 32
+    return {"model": model, **defaults, **engine_args, "hf_overrides": {**family.hf_overrides(), **overrides}}
+
+
+def _prompt_and_params(request: PoolRequest):
+    from vllm import PoolingParams, TokensPrompt
+
+    params = PoolingParams(
+        task="token_classify",
+        skip_reading_prefix_cache=not request.read_prefix_cache,
+        extra_kwargs={"step_positions": request.step_positions, "token_ids": list(request.reward_token_ids)},
+    )
+    return TokensPrompt(prompt_token_ids=request.token_ids), params
+
+
+def _answer(output: Any) -> PoolAnswer:
+    # A preempted request repeats rows; the same tokens gave them, so the last one stands.
+    rows = {int(position): tuple(logits) for position, *logits in output.outputs.data.tolist()}
+    return PoolAnswer(rows, output.num_cached_tokens or 0)
+
+
+class OfflineEngine:
+    """`vllm.LLM`: a list of requests at once, for scripts and tests."""
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm
+        self.max_model_len: int = llm.model_config.max_model_len
+
+    @classmethod
+    def start(cls, engine_args: dict[str, Any]) -> "OfflineEngine":
+        """Start `vllm.LLM`; arguments from `engine_arguments`."""
+        from vllm import LLM
+
+        register()
+        return cls(LLM(**engine_args))
+
+    def pool(self, requests: Sequence[PoolRequest]) -> list[PoolAnswer]:
+        """Answers in the order of `requests`."""
+        prompts, params = zip(*map(_prompt_and_params, requests), strict=True)
+        outputs = self.llm.encode(list(prompts), list(params), pooling_task="token_classify", use_tqdm=False)
+        return [_answer(output) for output in outputs]
+
+    def reset_prefix_cache(self) -> None:
+        """Drop cached keys and values, after a weight update. `RuntimeError` if requests still hold some."""
+        if not self.llm.reset_prefix_cache():
+            raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
+
+    def shutdown(self) -> None:
+        """Stop the engine and free its memory; the process may start another."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        cleanup_dist_env_and_memory()
+
+
+class AsyncEngine:
+    """`vllm.AsyncLLM`, or any vLLM `EngineClient`: concurrent calls join vLLM's continuous batch."""
+
+    def __init__(self, client: Any, owned: bool = False) -> None:
+        self.client = client
+        self.owned = owned
+        self.max_model_len: int = client.model_config.max_model_len
+
+    @classmethod
+    def start(cls, engine_args: dict[str, Any]) -> "AsyncEngine":
+        """Start `vllm.AsyncLLM`; arguments from `engine_arguments`. Call from the event loop that will score."""
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        require_entry_point()
+        register()
+        return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args)), owned=True)
+
+    async def pool_one(self, request: PoolRequest) -> PoolAnswer:
+        """One answer. Cancelling the call aborts the request in the engine."""
+        prompt, params = _prompt_and_params(request)
+        async for output in self.client.encode(prompt, params, request_id=f"step-rewards-{uuid.uuid4().hex}"):
+            return _answer(output)
+        raise AssertionError("vLLM ended a pooling request without an output")
+
+    async def reset_prefix_cache(self) -> None:
+        """Drop cached keys and values, after a weight update. `RuntimeError` if requests still hold some."""
+        for _ in range(50):
+            if await self.client.reset_prefix_cache():
+                return
+            # The engine frees the blocks of a finished request one engine step after answering it.
+            await asyncio.sleep(0.02)
+        raise RuntimeError("vLLM did not reset its prefix cache: requests are still running")
+
+    def shutdown(self) -> None:
+        """Stop the engine, if this object started it."""
+        if self.owned:
+            self.client.shutdown()
+
+
+def require_entry_point() -> None:
+    """Raise `RuntimeError` unless vLLM's other processes will find our architectures.
+
+    AsyncLLM runs the model in a process of its own, which learns of plugins only through installed entry points.
+    """
+    from importlib.metadata import entry_points
+
+    import vllm.envs as envs
+
+    names = {e.name for e in entry_points(group="vllm.general_plugins") if e.value.startswith("vllm_prm:")}
+    if not names:
+        raise RuntimeError(
+            "no installed distribution offers the vllm.general_plugins entry point of vllm_prm, so vLLM's engine "
+            "process could not load the model; install the package (pip install -e . is enough)"
+        )
+    if envs.VLLM_PLUGINS is not None and not names & set(envs.VLLM_PLUGINS):
+        raise ValueError(f"VLLM_PLUGINS is {','.join(envs.VLLM_PLUGINS)!r} and leaves out {sorted(names)}; add it")

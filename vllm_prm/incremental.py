@@ -1,0 +1,78 @@
+"""What of a solution must still be forwarded, given what is already known. Pure bookkeeping; no engine.
+
+A plan asks the engine for the unknown positions only, and for no token after the last of them. If the engine skipped
+one of them because its prefix was cached (its score was forgotten here, or another request is still computing it),
+the plan asks once more with prefix-cache reading off.
+"""
+
+from collections.abc import Sequence
+
+from vllm_prm.engines import PoolAnswer, PoolRequest
+from vllm_prm.errors import StepScoringError
+from vllm_prm.families import Rendered
+from vllm_prm.score_cache import Logits, ScoreCache, prefix_keys
+
+
+class ScorePlan:
+    """The scoring of one rendered solution: ask `request()` until None, feed each answer to `absorb`, read `rows()`."""
+
+    def __init__(self, rendered: Rendered, reward_token_ids: Sequence[int], cache: ScoreCache) -> None:
+        self.rendered = rendered
+        self.reward_token_ids = tuple(reward_token_ids)
+        self.cache = cache
+        self.generation = cache.generation
+        self.computed_tokens = 0
+        self.attempts = 0
+        self._keys = dict(
+            zip(
+                rendered.step_positions,
+                prefix_keys(rendered.token_ids, rendered.step_positions),
+                strict=True,
+            )
+        )
+        self._known: dict[int, Logits] = {}
+        self._look_up()
+        self.cache_hits = len(self._known)
+
+    def _look_up(self) -> None:
+        # Rows of two different weights must never meet in one answer.
+        if self.generation != self.cache.generation:
+            return
+        for position in self._missing():
+            row = self.cache.get(self._keys[position])
+            if row is not None:
+                self._known[position] = row
+
+    def _missing(self) -> list[int]:
+        return [position for position in self.rendered.step_positions if position not in self._known]
+
+    def request(self) -> PoolRequest | None:
+        """The next request to the engine, or None when every step is scored.
+
+        Raises `StepScoringError` when the engine left a position out although it forwarded every token.
+        """
+        if self.attempts:
+            self._look_up()
+        missing = self._missing()
+        if not missing:
+            return None
+        if self.attempts >= 2:
+            raise StepScoringError(f"the engine returned no score for step positions {missing}")
+        self.attempts += 1
+        return PoolRequest(
+            token_ids=self.rendered.token_ids[: missing[-1] + 1],
+            step_positions=missing,
+            reward_token_ids=self.reward_token_ids,
+            read_prefix_cache=self.attempts == 1,
+        )
+
+    def absorb(self, request: PoolRequest, answer: PoolAnswer) -> None:
+        """Take the rows of `answer` to `request`."""
+        self.computed_tokens += len(request.token_ids) - answer.cached_tokens
+        for position, row in answer.rows.items():
+            self._known[position] = row
+            self.cache.put(self._keys[position], row, self.generation)
+
+    def rows(self) -> list[Logits]:
+        """Raw logits per step, in order."""
+        return [self._known[position] for position in self.rendered.step_positions]

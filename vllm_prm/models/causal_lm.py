@@ -1,0 +1,82 @@
+"""Causal LMs as step-reward models: the host model unchanged, plus a pooler that reads a few rows of its head.
+
+Only the rows of the reward tokens are multiplied, in float32 whatever the model's dtype: with the full head a
+bfloat16 product would round the two logits whose difference is the score. The rows are taken from the live weight at
+each call, so they follow a weight update, a tied embedding and a sharded vocabulary without a copy to keep in step.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from vllm.config import VllmConfig
+from vllm.distributed import tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+from vllm.model_executor.models.interfaces_base import default_pooling_type
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.model_executor.models.mistral import MistralForCausalLM
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+
+from vllm_prm.models.step_pooler import StepPooler
+
+
+class StepReward:
+    """Mixed into a vLLM causal LM; adds `pooler`. Reads `prm.reward_token_ids` of the (overridden) config."""
+
+    is_pooling_model = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        config = vllm_config.model_config.hf_config
+        declared = getattr(config, "prm", None)
+        if not declared or "reward_token_ids" not in declared:
+            raise ValueError(
+                "the config has no prm.reward_token_ids; start the model with `vllm-prm serve` or StepScorer, or pass "
+                '--hf-overrides \'{"architectures": [...], "prm": {"reward_token_ids": [positive, negative]}}\''
+            )
+        token_ids = declared["reward_token_ids"]
+        if any(not 0 <= token_id < config.vocab_size for token_id in token_ids):
+            raise ValueError(f"prm.reward_token_ids {token_ids} must lie below vocab_size {config.vocab_size}")
+        self.pooler = StepPooler(self.reward_logits, token_ids)
+
+    def reward_logits(self, hidden_states: torch.Tensor, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits of `token_ids` in float32: (P, H) -> (P, R).
+
+        With tensor parallelism each rank multiplies the rows it holds and the results are summed. A quantised head
+        has no plain rows; it is applied whole.
+        """
+        if not isinstance(self.lm_head.quant_method, UnquantizedEmbeddingMethod):
+            logits = self.compute_logits(hidden_states)
+            if logits is None:  # the gather of a tensor-parallel head leaves a result on rank 0 only
+                return hidden_states.new_zeros(len(hidden_states), len(token_ids), dtype=torch.float32)
+            return logits[:, list(token_ids)].float()
+
+        shard = self.lm_head.shard_indices
+        ids = torch.tensor(token_ids, dtype=torch.long, device=hidden_states.device)
+        held = (ids >= shard.org_vocab_start_index) & (ids < shard.org_vocab_end_index)
+        local = torch.where(held, ids - shard.org_vocab_start_index, 0)
+        rows = self.lm_head.weight.index_select(0, local).float() * held.unsqueeze(1)
+        logits = hidden_states.float() @ rows.T
+        if self.lm_head.bias is not None:
+            logits = logits + self.lm_head.bias.index_select(0, local).float() * held
+        return tensor_model_parallel_all_reduce(logits) * self.logits_processor.scale
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class LlamaForStepReward(StepReward, LlamaForCausalLM):
+    """Llama and every checkpoint that loads as Llama."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class MistralForStepReward(StepReward, MistralForCausalLM):
+    """Mistral 7B and its descendants."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class Qwen2ForStepReward(StepReward, Qwen2ForCausalLM):
+    """Qwen2 and Qwen2.5."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class Qwen3ForStepReward(StepReward, Qwen3ForCausalLM):
+    """Qwen3 dense models."""

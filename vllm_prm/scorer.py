@@ -1,0 +1,198 @@
+"""`StepScorer`: question and steps in, one score per step out, whichever way the PRM is reached.
+
+    offline   vllm.LLM in this process               score
+    async     vllm.AsyncLLM, concurrent calls batch  score_async
+    url       a server with POST /v1/step_rewards    score, score_async
+
+Growing and branching solutions are cheap: known steps come from a score cache, the rest of a known prefix from the
+engine's prefix cache. Call `reset_cache` after the PRM's weights change.
+"""
+
+import inspect
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments
+from vllm_prm.errors import ContextLengthError, StepScoringError
+from vllm_prm.families import PRMFamily, Rendered, load_family
+from vllm_prm.families.base import Question
+from vllm_prm.incremental import ScorePlan
+from vllm_prm.protocol import StepRewardItem
+from vllm_prm.score_cache import ScoreCache
+
+Item = StepRewardItem | tuple[Question, Sequence[str]]
+Scores = list[float | None]
+
+
+@dataclass
+class Usage:
+    """Running totals. `prompt_tokens`: tokens of the rendered solutions; `computed_tokens`: of these, forwarded by the
+    engine (more than once if a cached prefix had to be run again); `cached_tokens`: spared by either cache."""
+
+    requests: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    computed_tokens: int = 0
+    cached_tokens: int = 0
+    score_cache_hits: int = 0
+
+    def add(self, **counts: int) -> None:
+        """Add to the named totals."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+
+    def as_dict(self) -> dict[str, int]:
+        """The totals as a plain dict, for logs and JSON."""
+        return asdict(self)
+
+
+class StepScorer:
+    """Scores reasoning steps with a PRM. Build with `from_pretrained`, `from_engine` or `from_url`.
+
+    Every score is finite; a step that lies beyond the PRM's context raises `ContextLengthError`, or is None with
+    `truncate=True`. An empty list of steps has empty scores and reaches no engine.
+    """
+
+    def __init__(self, engine: Any, family: PRMFamily | None = None, *, score_cache_size: int = 200_000) -> None:
+        self.engine = engine
+        self.family = family
+        self.usage = Usage()
+        self.score_cache = ScoreCache(score_cache_size)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        family: str | None = None,
+        engine: str = "offline",
+        *,
+        score_cache_size: int = 200_000,
+        **engine_args: Any,
+    ) -> "StepScorer":
+        """Start a vLLM engine for the PRM `model` (a folder or a hub id).
+
+        `family`: a key of `PRM_FAMILIES`, by default what the checkpoint declares. `engine`: "offline" or "async".
+        `engine_args`: any vLLM engine argument (`dtype`, `max_model_len`, `tensor_parallel_size`, ...); inside a Ray
+        actor pass `distributed_executor_backend="uni"`. Remembered scores: at most `score_cache_size`, about 300
+        bytes each. Raises `ValueError` for an unknown family, engine or vocabulary.
+        """
+        if engine not in ENGINE_NAMES:
+            raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}; for a server use StepScorer.from_url")
+        loaded = load_family(model, family)
+        arguments = engine_arguments(model, loaded, engine_args)
+        started = (OfflineEngine if engine == "offline" else AsyncEngine).start(arguments)
+        return cls(started, loaded, score_cache_size=score_cache_size)
+
+    @classmethod
+    def from_engine(cls, client: Any, family: PRMFamily, *, score_cache_size: int = 200_000) -> "StepScorer":
+        """Score through an already running vLLM `EngineClient` that serves a step-reward architecture."""
+        return cls(AsyncEngine(client), family, score_cache_size=score_cache_size)
+
+    @classmethod
+    def from_url(cls, url: str, api_key_env: str | None = None, **options: Any) -> "StepScorer":
+        """Score through a server's `POST {url}/v1/step_rewards`.
+
+        `api_key_env`: name of the environment variable that holds the API key. `options`: those of `HTTPService`
+        (`model`, `timeout`, `max_retries`, `max_connections`). `ValueError` if the variable is not set.
+        """
+        from vllm_prm.http_service import HTTPService
+
+        return cls(HTTPService(url, api_key_env, **options))
+
+    # -- scoring ------------------------------------------------------------------------------------------------
+
+    def score(self, items: Sequence[Item], *, truncate: bool = False) -> list[Scores]:
+        """Scores of many solutions, in order: items `(question, steps)` or `StepRewardItem` -> S_i scores each.
+
+        For the offline engine and for a server. Raises `ContextLengthError`, `ValueError`, `StepScoringError`.
+        """
+        pairs = [_question_and_steps(item) for item in items]
+        if self.family is None:
+            return self.engine.score(pairs, truncate, self.usage)
+        if not isinstance(self.engine, OfflineEngine):
+            raise ValueError("score needs engine='offline' or a server; with engine='async' await score_async")
+        plans = [self._plan(question, steps, truncate) for question, steps in pairs]
+        # Two rounds at most: a plan asks again only where a cached prefix hid a score.
+        while pending := [(plan, request) for plan, _ in plans if plan and (request := plan.request())]:
+            answers = self.engine.pool([request for _, request in pending])
+            for (plan, request), answer in zip(pending, answers, strict=True):
+                plan.absorb(request, answer)
+        return [self._finish(plan, total) for plan, total in plans]
+
+    async def score_async(self, question: Question, steps: Sequence[str], *, truncate: bool = False) -> Scores:
+        """Scores of one solution, S steps -> S scores. Concurrent calls share the engine's batch.
+
+        Raises as `score` does; cancelling the call aborts the request.
+        """
+        if self.family is None:
+            return await self.engine.score_async(question, steps, truncate, self.usage)
+        if not isinstance(self.engine, AsyncEngine):
+            raise ValueError("score_async needs engine='async' or a server; with engine='offline' call score")
+        plan, total = self._plan(question, steps, truncate)
+        while plan and (request := plan.request()):
+            plan.absorb(request, await self.engine.pool_one(request))
+        return self._finish(plan, total)
+
+    def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
+        rendered = self.family.render(question, steps)
+        limit = self.engine.max_model_len
+        if len(rendered.token_ids) > limit:
+            if not truncate:
+                raise ContextLengthError(
+                    f"the solution has {len(rendered.token_ids)} tokens in {len(steps)} steps, the PRM's context "
+                    f"(max_model_len) is {limit}; shorten it or score with truncate=True"
+                )
+            fitting = bisect_left(rendered.step_positions, limit)
+            rendered = Rendered(rendered.token_ids[:limit], rendered.step_positions[:fitting])
+        if not rendered.step_positions:
+            return None, len(steps)
+        return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache), len(steps)
+
+    def _finish(self, plan: ScorePlan | None, total: int) -> Scores:
+        if plan is None:
+            self.usage.add(requests=1, steps=total)
+            return [None] * total
+        prompt_tokens = plan.rendered.step_positions[-1] + 1
+        self.usage.add(
+            requests=1,
+            steps=total,
+            prompt_tokens=prompt_tokens,
+            computed_tokens=plan.computed_tokens,
+            cached_tokens=max(0, prompt_tokens - plan.computed_tokens),
+            score_cache_hits=plan.cache_hits,
+        )
+        scores = self.family.decode(plan.rows())
+        broken = [index for index, score in enumerate(scores) if not math.isfinite(score)]
+        if broken:
+            raise StepScoringError(f"the PRM gave non-finite scores for steps {broken}; try dtype='float32'")
+        return scores + [None] * (total - len(scores))
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def reset_cache_async(self) -> None:
+        """Forget every score and every cached prefix: call after the PRM's weights changed (AsyncLLM or a server)."""
+        self.score_cache.clear()
+        pending = self.engine.reset_prefix_cache()
+        if inspect.isawaitable(pending):
+            await pending
+
+    def reset_cache(self) -> None:
+        """Forget every score and every cached prefix: call after the PRM's weights changed (offline)."""
+        if isinstance(self.engine, AsyncEngine):
+            raise ValueError("with engine='async' await reset_cache_async")
+        self.score_cache.clear()
+        self.engine.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """Stop the engine this scorer started, or close its connections."""
+        self.engine.shutdown()
+
+
+def _question_and_steps(item: Item) -> tuple[Question, list[str]]:
+    if isinstance(item, StepRewardItem):
+        return item.asked(), item.solution_steps()
+    question, steps = item
+    return question, steps
