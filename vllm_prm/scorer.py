@@ -80,7 +80,7 @@ class StepScorer:
         bytes each. Raises `ValueError` for an unknown family, engine or vocabulary.
         """
         if engine not in ENGINE_NAMES:
-            raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}; for a server use StepScorer.from_url")
+            raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
         loaded = load_family(model, family)
         arguments = engine_arguments(model, loaded, engine_args)
         started = (OfflineEngine if engine == "offline" else AsyncEngine).start(arguments)
@@ -120,21 +120,33 @@ class StepScorer:
             answers = self.engine.pool([request for _, request in pending])
             for (plan, request), answer in zip(pending, answers, strict=True):
                 plan.absorb(request, answer)
-        return [self._finish(plan, total) for plan, total in plans]
+        return [self._finish(plan, total, self.usage) for plan, total in plans]
 
-    async def score_async(self, question: Question, steps: Sequence[str], *, truncate: bool = False) -> Scores:
+    async def score_async(
+        self, question: Question, steps: Sequence[str], *, truncate: bool = False, usage: Usage | None = None
+    ) -> Scores:
         """Scores of one solution, S steps -> S scores. Concurrent calls share the engine's batch.
 
-        Raises as `score` does; cancelling the call aborts the request.
+        `usage`, when given, also receives this call's counts. Raises as `score` does; cancelling the call aborts the
+        request.
         """
+        if usage is not None:
+            own = Usage()
+            scores = await self._score_one(question, steps, truncate, own)
+            usage.add(**own.as_dict())
+            self.usage.add(**own.as_dict())
+            return scores
+        return await self._score_one(question, steps, truncate, self.usage)
+
+    async def _score_one(self, question: Question, steps: Sequence[str], truncate: bool, usage: Usage) -> Scores:
         if self.family is None:
-            return await self.engine.score_async(question, steps, truncate, self.usage)
+            return await self.engine.score_async(question, steps, truncate, usage)
         if not isinstance(self.engine, AsyncEngine):
             raise ValueError("score_async needs engine='async' or a server; with engine='offline' call score")
         plan, total = self._plan(question, steps, truncate)
         while plan and (request := plan.request()):
             plan.absorb(request, await self.engine.pool_one(request))
-        return self._finish(plan, total)
+        return self._finish(plan, total, usage)
 
     def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
         rendered = self.family.render(question, steps)
@@ -151,12 +163,12 @@ class StepScorer:
             return None, len(steps)
         return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache), len(steps)
 
-    def _finish(self, plan: ScorePlan | None, total: int) -> Scores:
+    def _finish(self, plan: ScorePlan | None, total: int, usage: Usage) -> Scores:
         if plan is None:
-            self.usage.add(requests=1, steps=total)
+            usage.add(requests=1, steps=total)
             return [None] * total
         prompt_tokens = plan.rendered.step_positions[-1] + 1
-        self.usage.add(
+        usage.add(
             requests=1,
             steps=total,
             prompt_tokens=prompt_tokens,

@@ -95,7 +95,9 @@ class PlaceholderFamily(PRMFamily):
             return question
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
         if not self.tokenizer.chat_template:
-            raise ValueError(f"messages were given but the tokenizer of {self.path} has no chat template; give question")
+            raise ValueError(
+                f"messages were given but the tokenizer of {self.path} has no chat template; give question"
+            )
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def _encode(self, text: str) -> list[int]:

@@ -1,0 +1,117 @@
+"""`vllm-prm score`: a JSONL file of solutions in, the same lines with `step_rewards` (and `score`) out.
+
+Results go to `OUTPUT.partial` batch by batch and the file takes its name when it is complete, so `OUTPUT` is never
+half a file. Started again after an interruption, lines already in `OUTPUT.partial` are kept and checked against the
+input.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.protocol import StepRewardItem, aggregated
+from vllm_prm.scorer import StepScorer
+
+ADDED_FIELDS = ("step_rewards", "score")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `vllm-prm score`."""
+    parser.add_argument(
+        "--input", default="-", help="JSONL with question (or messages) and steps (or response); - = stdin"
+    )
+    parser.add_argument("--output", default="-", help="JSONL; - = stdout, which cannot be resumed")
+    parser.add_argument("--aggregate", choices=sorted(SCORE_AGGREGATIONS), help="also write one score per solution")
+    parser.add_argument("--truncate", action="store_true", help="null instead of an error beyond the PRM's context")
+    parser.add_argument("--batch-size", type=int, default=256, help="solutions per write")
+    parser.add_argument("--url", help="score through this server instead of an engine of our own")
+    parser.add_argument("--api-key-env", help="environment variable with the server's API key")
+    parser.add_argument("--dtype", default="auto", help="vLLM's dtype")
+    parser.add_argument("--max-model-len", type=int, help="vLLM's max_model_len")
+    parser.add_argument("--tensor-parallel-size", type=int, default=1, help="vLLM's tensor_parallel_size")
+
+
+def read_items(lines: Sequence[str]) -> list[tuple[dict, StepRewardItem]]:
+    """Each line as (the whole object, the solution in it). `ValueError` naming the line that is wrong."""
+    items = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            item = StepRewardItem(**{name: row[name] for name in StepRewardItem.model_fields if name in row})
+        except (json.JSONDecodeError, ValidationError, TypeError) as error:
+            raise ValueError(f"line {number} of the input: {error}") from error
+        clash = [name for name in ADDED_FIELDS if name in row]
+        if clash:
+            raise ValueError(f"line {number} of the input already has {clash}")
+        items.append((row, item))
+    return items
+
+
+def finished_lines(partial: Path, rows: Sequence[dict]) -> int:
+    """How many lines of an interrupted output can be kept; cuts a last line that was not written out.
+
+    Raises `ValueError` when they belong to another input.
+    """
+    if not partial.exists():
+        return 0
+    content = partial.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if len(complete) < len(content):
+        os.truncate(partial, len(complete))
+    kept = complete.decode().splitlines()
+    for number, line in enumerate(kept, start=1):
+        row = {name: value for name, value in json.loads(line).items() if name not in ADDED_FIELDS}
+        if number > len(rows) or row != rows[number - 1]:
+            raise ValueError(f"line {number} of {partial} does not belong to this input; remove the file to start over")
+    return len(kept)
+
+
+def score_file(args: argparse.Namespace) -> None:
+    """Run `vllm-prm score` with parsed `args`."""
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+    text = sys.stdin.read() if args.input == "-" else Path(args.input).read_text()
+    items = read_items(text.split("\n"))
+    to_stdout = args.output == "-"
+    partial = None if to_stdout else Path(args.output + ".partial")
+    done = 0 if partial is None else finished_lines(partial, [row for row, _ in items])
+    # vLLM logs to stdout; results that go there must not be mixed with its lines.
+    out = os.fdopen(os.dup(1), "w") if to_stdout else partial.open("a")
+    if to_stdout:
+        os.dup2(2, 1)
+    with out, tqdm(total=len(items), initial=done, unit="solution", file=sys.stderr) as bar:
+        scorer = _start(args) if done < len(items) else None
+        for start in range(done, len(items), args.batch_size):
+            batch = items[start : start + args.batch_size]
+            scores = scorer.score([item for _, item in batch], truncate=args.truncate)
+            for (row, _), step_rewards in zip(batch, scores, strict=True):
+                row = {**row, "step_rewards": step_rewards}
+                if args.aggregate:
+                    row["score"] = aggregated(step_rewards, args.aggregate)
+                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            out.flush()
+            if not to_stdout:
+                os.fsync(out.fileno())
+            bar.update(len(batch))
+        if scorer is not None:
+            scorer.shutdown()
+    if partial is not None:
+        partial.replace(args.output)
+
+
+def _start(args: argparse.Namespace) -> StepScorer:
+    if args.url:
+        return StepScorer.from_url(args.url, args.api_key_env)
+    engine_args = {"dtype": args.dtype, "tensor_parallel_size": args.tensor_parallel_size}
+    if args.max_model_len is not None:
+        engine_args["max_model_len"] = args.max_model_len
+    return StepScorer.from_pretrained(args.model, args.family, **engine_args)

@@ -1,0 +1,132 @@
+"""The command `vllm-prm`.
+
+vllm-prm serve MODEL [any flag of vLLM's server]    POST /v1/step_rewards
+vllm-prm inspect MODEL                              what the checkpoint says about itself, without an engine
+vllm-prm score MODEL --input in.jsonl --output out.jsonl
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from vllm_prm.families import PRM_FAMILIES, detect_family, load_family
+
+PLUGIN_NAME = "vllm_prm"
+
+
+def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> list[str]:
+    """The command line of vLLM's server for the PRM `model`; the user's `vllm_flags` come last and win.
+
+    Raises `ValueError` for an unknown family or vocabulary, before any engine starts.
+    """
+    from vllm.platforms import current_platform
+
+    flags, given = _split_hf_overrides(vllm_flags)
+    overrides = {**load_family(model, family).hf_overrides(), **given}
+    ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
+    if current_platform.is_cpu():
+        ours += ["--block-size", "32"]  # a cache hit is whole blocks, and vLLM's default on CPU is 128
+    return [*_server(model), *ours, *flags]
+
+
+def _server(model: str) -> list[str]:
+    # `vllm serve` asks for the version of the distribution "vllm"; CPU wheels carry another name and it crashes.
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
+
+
+def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:
+    """Take `--hf-overrides JSON` out of `flags`, so that it adds to our overrides instead of replacing them."""
+    kept: list[str] = []
+    given: dict = {}
+    rest = iter(flags)
+    for flag in rest:
+        name, equals, value = flag.partition("=")
+        if name.replace("_", "-") != "--hf-overrides":
+            kept.append(flag)
+            continue
+        text = value if equals else next(rest, "")
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--hf-overrides must be a JSON object, got {text!r}") from error
+        if not isinstance(given, dict):
+            raise ValueError(f"--hf-overrides must be a JSON object, got {text!r}")
+    return kept, given
+
+
+def serve_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the server: VLLM_PLUGINS must name our endpoint for vLLM to load it.
+
+    Setting that variable hides every general plugin it leaves out, so when it was unset all installed ones are named.
+    """
+    named = environment.get("VLLM_PLUGINS")
+    if named is None:
+        plugins = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
+    else:
+        plugins = [name for name in named.split(",") if name]
+    return {**environment, "VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, PLUGIN_NAME]))}
+
+
+def inspect_checkpoint(model: str, family: str | None) -> dict:
+    """What scoring with `model` would do: family, architecture, reward tokens, and a rendered example."""
+    name = family or detect_family(model)
+    loaded = load_family(model, family)
+    rendered = loaded.render("1 + 1 = ?", ["1 + 1 = 2.", "The answer is 2."])
+    return {
+        "model": model,
+        "family": name,
+        **loaded.hf_overrides(),
+        "example": {
+            "question": "1 + 1 = ?",
+            "steps": ["1 + 1 = 2.", "The answer is 2."],
+            "text": loaded.tokenizer.decode(rendered.token_ids),
+            "token_ids": rendered.token_ids,
+            "step_positions": rendered.step_positions,
+        },
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `vllm-prm`. A user's mistake ends with one line on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="vllm-prm", description="Step rewards from process reward models on vLLM.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "start vLLM's server with POST /v1/step_rewards; takes every flag of that server"),
+        ("inspect", "say how a checkpoint would be rendered and read"),
+        ("score", "score a JSONL file"),
+    ):
+        # Prefixes are left alone: --max must reach vLLM as the user wrote it.
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        command.add_argument("model", help="folder or hub id of the PRM")
+        command.add_argument("--family", choices=sorted(PRM_FAMILIES), help="default: what the checkpoint declares")
+        if name == "score":
+            from vllm_prm.score_file import add_arguments
+
+            add_arguments(command)
+    args, rest = parser.parse_known_args(argv)
+    try:
+        if args.command == "serve":
+            command = serve_command(args.model, args.family, rest)
+            sys.stdout.flush()
+            os.execve(command[0], command, serve_environment(os.environ))
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if args.command == "inspect":
+            print(json.dumps(inspect_checkpoint(args.model, args.family), indent=2, ensure_ascii=False))
+        else:
+            from vllm_prm.score_file import score_file
+
+            score_file(args)
+    except ValueError as error:
+        parser.exit(2, f"vllm-prm {args.command}: {error}\n")
+
+
+if __name__ == "__main__":
+    main()
