@@ -188,8 +188,10 @@ def _write(installation: Installation, released: dict[str, str], target: list[Pa
         for file, hunks in patch.hunks.items():
             changed = patch_text(texts[file], hunks)
             if changed is None:
-                others = ", ".join(other.number for other in target if other.number < patch.number) or "no other patch"
-                raise ValueError(f"patch {patch.number} does not apply to {file} with {others}; nothing was changed")
+                before = (
+                    ", ".join(other.number for other in target if other.number < patch.number) or "none of the others"
+                )
+                raise ValueError(f"patch {patch.number} does not fit {file} with {before} applied; nothing was changed")
             texts[file] = changed
     replacements = []
     for file, text in texts.items():

@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         choices=["apply", "revert", "check"],
-        help="apply: put the patches in; revert: restore the released files; check: exit code 0 when they are in, else 1",
+        help="apply: put the patches in; revert: restore the released files; check: exit code 0 if they are in, else 1",
     )
     parser.add_argument("--only", nargs="+", metavar="NUMBER", help="these patches only, for example --only 0003")
     parser.add_argument(

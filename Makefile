@@ -1,0 +1,36 @@
+PYTHON ?= python3.11
+SEED ?= 0
+RUN := OMP_NUM_THREADS=1 .venv/bin/python
+
+.PHONY: help setup lint unit stack test quickstart clean
+
+help:
+	@echo "make setup        build .venv for CPU, once (about 2 minutes)"
+	@echo "make quickstart   train a small model with step rewards on CPU; SEED=0, COMPARE=1 to run the baselines too"
+	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (at most 20 minutes)"
+	@echo "make lint | unit | stack    one part of it"
+	@echo "make clean        remove .venv and what runs and tests left"
+
+setup:
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+unit: setup
+	$(RUN) -m pytest tests/unit
+
+stack: setup
+	$(RUN) -m pytest tests/stack
+
+test: setup
+	$(MAKE) --no-print-directory lint
+	$(MAKE) --no-print-directory unit
+	$(MAKE) --no-print-directory stack
+
+quickstart: setup
+	.venv/bin/python -m examples.quickstart.run --seed $(SEED) $(if $(COMPARE),--compare)
+
+clean:
+	rm -rf .venv runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
