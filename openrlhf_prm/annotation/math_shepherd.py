@@ -25,9 +25,9 @@ class MathShepherdOptions:
     """What the labels depend on.
 
     `rollouts`: N. `max_new_tokens`: limit for a whole response, so a continuation may use what its prefix left of it.
-    `stop_at_zero`: in a wrong solution, give 0 to every step after the first whose value is 0, without rollouts. This assumes
-    that nothing recovers from a state none of N rollouts recovered from; recovery is then not measured. A right solution is
-    never stopped, being itself a recovery.
+    `stop_at_zero`: in a wrong solution, give 0 to every step after the first whose value is 0, without rollouts. This
+    assumes that nothing recovers from a state none of N rollouts recovered from; recovery is then not measured. A
+    right solution is never stopped, being itself a recovery.
     """
 
     solutions_per_question: int = 2
@@ -45,7 +45,7 @@ class MathShepherdOptions:
         if self.temperature < 0:
             raise ValueError(f"temperature must not be negative, got {self.temperature}")
         if self.temperature == 0 and max(self.rollouts, self.solutions_per_question) > 1:
-            raise ValueError("temperature 0 makes every sample equal: set it above 0, or sample 1 solution with 1 rollout")
+            raise ValueError("temperature 0 makes all samples equal: set it above 0, or take 1 solution and 1 rollout")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         split_steps([], None, self.splitter)
@@ -54,9 +54,9 @@ class MathShepherdOptions:
 class MathShepherd:
     """Labels the steps of the policy's own solutions. `pool` samples (see `placement.GenerationPool.generate`).
 
-    Exact savings: a prefix is passed as the sampled token ids, never tokenised again, so the engine finds it in its cache;
-    solutions of one question that begin with the same tokens share their rollouts; the last step needs none, its value is
-    whether the answer is right. `usage` counts what was decoded.
+    Exact savings: a prefix is passed as the sampled token ids, never tokenised again, so the engine finds it in its
+    cache; solutions of one question that begin with the same tokens share their rollouts; the last step needs none,
+    its value is whether the answer is right. `usage` counts what was decoded.
     """
 
     Options = MathShepherdOptions
@@ -74,13 +74,14 @@ class MathShepherd:
         solutions = await self._sample(prompt_ids, self.options.max_new_tokens, self.options.solutions_per_question)
         self.usage["solution_tokens"] += sum(len(solution.token_ids) for solution in solutions)
         shared: dict[tuple[int, ...], asyncio.Task[float]] = {}
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._label(prompt_ids, solution, label, shared, group)) for solution in solutions
-            ]
-        return [task.result() for task in tasks]
+        labelling = [asyncio.ensure_future(self._label(prompt_ids, solution, label, shared)) for solution in solutions]
+        try:
+            return list(await asyncio.gather(*labelling))
+        finally:
+            for task in (*labelling, *shared.values()):  # after an error the others are of no use
+                task.cancel()
 
-    async def _label(self, prompt_ids, solution, label, shared, group) -> LabelledSolution:
+    async def _label(self, prompt_ids, solution, label, shared) -> LabelledSolution:
         response = self._decode(solution.token_ids)
         steps = split_steps(solution.token_ids, self.tokenizer, self.options.splitter) if response.strip() else []
         correct = not solution.truncated and self.is_correct(response, label)
@@ -89,12 +90,11 @@ class MathShepherd:
         def value_after(end: int) -> asyncio.Task[float]:
             prefix = tuple(solution.token_ids[:end])
             if prefix not in shared:
-                shared[prefix] = group.create_task(self._value(prompt_ids, prefix, label))
+                shared[prefix] = asyncio.ensure_future(self._value(prompt_ids, prefix, label))
             return shared[prefix]
 
         if not self.options.stop_at_zero or correct:
-            for task in [value_after(step.end) for step in steps[:-1]]:
-                values.append(await task)
+            values = list(await asyncio.gather(*[value_after(step.end) for step in steps[:-1]]))
             counts = [self.options.rollouts] * len(values)
         else:
             for step in steps[:-1]:

@@ -74,8 +74,8 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
 def read_questions(path: str | Path, input_key: str, label_key: str, max_samples: int | None = None) -> list[Question]:
     """The questions of a JSONL file, at most `max_samples`. Rows that repeat a question and its label are dropped.
 
-    Raises ValueError naming file and line for a row without one of the keys, an empty question, a label that is neither text
-    nor a number, or an id that stands for two different questions; and for a file without any question.
+    Raises ValueError naming file and line for a row without one of the keys, an empty question, a label that is neither
+    text nor a number, or an id that stands for two different questions; and for a file without any question.
     """
     found: dict[str, Question] = {}
     for number, row in read_jsonl(path):
@@ -108,12 +108,12 @@ def question_id(question: str, label: str) -> str:
 class LabelFile:
     """Append-only, durable file of labelled solutions. Use as a context manager; one process may hold it at a time.
 
-    Opening a file that a killed run left behind cuts off its last question if not all of that question is there; `finished`
-    then holds the ids of the questions that need no work.
+    Opening a file that a killed run left behind cuts off its last question if not all of that question is there;
+    `finished` then holds the ids of the questions that need no work.
     """
 
     def __init__(self, path: str | Path, settings: dict):
-        """Raises ValueError where the file was made with other settings, by something else, or is held by another run."""
+        """Raises ValueError where the file has other settings, was made by something else, or another run holds it."""
         self.path = Path(path)
         self.settings_path = self.path.with_name(self.path.name + ".settings.json")
         if self.path.is_dir():

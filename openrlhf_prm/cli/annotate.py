@@ -1,9 +1,9 @@
 """Labels the steps of a policy's solutions: `python -m openrlhf_prm.cli.annotate --annotator math_shepherd ...`.
 
 Reads questions with reference answers (JSONL), samples solutions and continuations with vLLM engines placed by Ray, and
-appends step labels to a JSONL file (schema: `openrlhf_prm.annotation.records`) that `openrlhf_prm.cli.train_prm` trains on.
-A question is written, and on disk, the moment it is finished. Started again with the same flags after a kill or Ctrl-C it goes
-on where it stopped. The last line on stdout is a JSON summary.
+appends step labels to a JSONL file (schema: `openrlhf_prm.annotation.records`) that `openrlhf_prm.cli.train_prm` trains
+on. A question is written, and on disk, the moment it is finished. Started again with the same flags after a kill or
+Ctrl-C it goes on where it stopped. The last line on stdout is a JSON summary.
 
 Exit codes: 0 done, 2 a flag or an input row is wrong (said before any engine starts), 130 interrupted.
 """
@@ -43,8 +43,8 @@ def build_parser() -> FlagParser:
     add("--annotation.rollouts", type=int, default=8, help="continuations decoded after each step")
     add("--annotation.temperature", type=float, default=1.0, help="of solutions and rollouts")
     add("--annotation.top_p", type=float, default=1.0, help="of solutions and rollouts")
-    add("--annotation.stop_at_zero", action="store_true", default=True, help="in a wrong solution, give 0 to all steps after"
-        " the first with value 0, assuming that nothing recovers from there")  # fmt: skip
+    stop = "in a wrong solution, give 0 to all steps after the first with value 0, assuming that nothing recovers"
+    add("--annotation.stop_at_zero", action="store_true", default=True, help=stop)
     add("--annotation.no_stop_at_zero", dest="annotation.stop_at_zero", action="store_false", help="measure every step")
     add("--annotation.concurrency", type=int, default=64, help="questions in flight")
     add("--rollout.max_new_tokens", type=int, default=256, help="token limit of a whole response, its prefix included")
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args: SimpleNamespace) -> tuple[list[Question], object]:
-    """Everything that can be wrong with the flags and the input, before an engine starts; returns questions and options.
+    """Checks the flags and the input before an engine starts; returns the questions and the annotator's options.
 
     Raises ValueError naming the flag, or the file and line.
     """
@@ -161,7 +161,8 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
         )
         annotator = ANNOTATORS[args.annotator](pool, tokenizer, is_correct, options)
         start = time.perf_counter()
-        counts = asyncio.run(annotate_all(annotator, todo, labels, args.annotation.concurrency, prompt_of(args, tokenizer)))
+        prompt = prompt_of(args, tokenizer)
+        counts = asyncio.run(annotate_all(annotator, todo, labels, args.annotation.concurrency, prompt))
         seconds = time.perf_counter() - start
     finally:
         ray.shutdown()
@@ -182,8 +183,8 @@ def prompt_of(args: SimpleNamespace, tokenizer):
     return chat if args.data.apply_chat_template else plain
 
 
-async def annotate_all(annotator, questions: list[Question], labels: LabelFile, concurrency: int, prompt) -> dict[str, int]:
-    """Labels the questions, `concurrency` at a time, and writes each as it finishes. The first error ends all and is raised."""
+async def annotate_all(annotator, questions: list[Question], labels: LabelFile, concurrency: int, prompt) -> dict:
+    """Labels the questions, `concurrency` at a time, and writes each as it finishes. The first error ends all."""
     from tqdm import tqdm
 
     counts = {"solutions": 0, "labels": 0}
@@ -202,19 +203,13 @@ async def annotate_all(annotator, questions: list[Question], labels: LabelFile, 
                 progress.set_postfix_str(f"{rate:.1f} labels/s, {per_label:.1f} rollouts/label", refresh=False)
                 progress.update()
 
+        workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(questions)))]
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(questions))):
-                    group.create_task(work())
-        except BaseExceptionGroup as failures:
-            raise _first(failures) from None
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
     return counts
-
-
-def _first(failure: BaseException) -> BaseException:
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Trainers on OpenRLHF's DeepSpeed strategy: PPO with process rewards, and process reward models."""
