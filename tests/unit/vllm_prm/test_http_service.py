@@ -1,0 +1,123 @@
+"""The client against answers made by hand."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from vllm_prm import http_service
+from vllm_prm.errors import AuthenticationError, ContextLengthError, ServiceUnavailableError, StepScoringError
+from vllm_prm.scorer import StepScorer
+
+
+def answer(request):
+    data = [
+        {"index": index, "step_rewards": [0.5] * len(item["steps"]), "score": None}
+        for index, item in enumerate(json.loads(request.content)["data"])
+    ]
+    usage = {"prompt_tokens": 9, "cached_tokens": 4, "computed_tokens": 5}
+    return httpx.Response(200, json={"model": "m", "data": data, "usage": usage})
+
+
+def scorer_over(handler, **options):
+    scorer = StepScorer.from_url("http://prm:8000/v1", **options)
+    scorer.engine._options["transport"] = httpx.MockTransport(handler)
+    return scorer
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(http_service, "_wait", lambda response, attempt: 0.0)
+
+
+def test_scores_and_usage():
+    scorer = scorer_over(answer)
+    assert scorer.score([("q", ["a", "b"]), ("q", [])]) == [[0.5, 0.5], []]
+    assert scorer.usage.as_dict() == {
+        "requests": 2,
+        "steps": 2,
+        "prompt_tokens": 9,
+        "cached_tokens": 4,
+        "computed_tokens": 5,
+        "score_cache_hits": 0,
+    }
+
+
+def test_async_scores():
+    scorer = scorer_over(answer)
+    assert asyncio.run(scorer.score_async("q", ["a", "b"])) == [0.5, 0.5]
+    # A second event loop gets connections of its own.
+    assert asyncio.run(scorer.score_async("q", ["a"])) == [0.5]
+    assert asyncio.run(scorer.score_async("q", [])) == []
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_overload_and_broken_connections_are_retried(way):
+    attempts = []
+
+    def handler(request):
+        attempts.append(request)
+        if len(attempts) == 1:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(503) if len(attempts) == 2 else answer(request)
+
+    scorer = scorer_over(handler)
+    if way == "sync":
+        assert scorer.score([("q", ["a"])]) == [[0.5]]
+    else:
+        assert asyncio.run(scorer.score_async("q", ["a"])) == [0.5]
+    assert len(attempts) == 3
+
+
+def test_retries_end():
+    scorer = scorer_over(lambda request: httpx.Response(429), max_retries=2)
+    with pytest.raises(ServiceUnavailableError, match="HTTP 429 in 3 attempts"):
+        scorer.score([("q", ["a"])])
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [
+        (401, None, AuthenticationError),
+        (400, "BadRequestError", ValueError),
+        (400, "ContextLengthError", ContextLengthError),
+        (404, "NotFoundError", StepScoringError),
+        (500, "InternalServerError", StepScoringError),
+    ],
+)
+def test_errors_are_typed_and_not_retried(status, kind, error):
+    attempts = []
+
+    def handler(request):
+        attempts.append(request)
+        body = {"error": {"type": kind, "message": "what happened"}} if kind else {"error": "Unauthorized"}
+        return httpx.Response(status, json=body)
+
+    with pytest.raises(error, match=f"HTTP {status}"):
+        scorer_over(handler).score([("q", ["a"])])
+    assert len(attempts) == 1
+
+
+def test_misaligned_answers_are_refused():
+    def handler(request):
+        return answer(httpx.Request("POST", "http://x", json={"data": [{"steps": ["a"]}]}))
+
+    with pytest.raises(StepScoringError, match=r"align.*\[1\].*\[2\]"):
+        scorer_over(handler).score([("q", ["a", "b"])])
+
+
+def test_the_key_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    seen = []
+
+    def handler(request):
+        seen.append(request.headers["authorization"])
+        return answer(request)
+
+    scorer_over(handler, api_key_env="MY_KEY").score([("q", ["a"])])
+    assert seen == ["Bearer secret"]
+    with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
+        StepScorer.from_url("http://prm:8000", api_key_env="NOT_SET_ANYWHERE")
+    with pytest.raises(ValueError, match="http://"):
+        StepScorer.from_url("prm:8000")

@@ -1,0 +1,218 @@
+"""The score cache and the plan, against an engine that is a function of the token prefix."""
+
+import asyncio
+import math
+
+import pytest
+
+from vllm_prm.engines import AsyncEngine, OfflineEngine, PoolAnswer
+from vllm_prm.errors import ContextLengthError, StepScoringError
+from vllm_prm.families import PRMFamily, Rendered
+from vllm_prm.protocol import StepRewardItem
+from vllm_prm.score_cache import ScoreCache, prefix_keys
+from vllm_prm.scorer import StepScorer
+
+
+class Letters(PRMFamily):
+    """One token per letter, tag 0 after each step; the raw row is the score."""
+
+    reward_token_ids = (7,)
+
+    @classmethod
+    def from_checkpoint(cls, path, tokenizer=None):
+        return cls()
+
+    def render(self, question, steps):
+        token_ids, positions = [ord(letter) for letter in question], []
+        for step in steps:
+            token_ids += [ord(letter) for letter in step]
+            positions.append(len(token_ids))
+            token_ids.append(0)
+        return Rendered(token_ids, positions)
+
+    def decode(self, raw):
+        return [row[0] for row in raw]
+
+    def hf_overrides(self):
+        return {}
+
+
+class FakeEngine(OfflineEngine):
+    """Caches whole blocks of 4 tokens of everything it has seen, as vLLM's prefix cache does."""
+
+    def __init__(self, max_model_len=64):
+        self.max_model_len = max_model_len
+        self.seen, self.requests = set(), []
+        self.weights = 1.0
+
+    def pool(self, requests):
+        self.requests += requests
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        ids, cached = request.token_ids, 0
+        if request.read_prefix_cache:
+            while cached + 4 < len(ids) and tuple(ids[: cached + 4]) in self.seen:
+                cached += 4
+        self.seen |= {tuple(ids[:end]) for end in range(4, len(ids) + 1, 4)}
+        rows = {p: (self.weights * sum(ids[: p + 1]),) for p in request.step_positions if p >= cached}
+        return PoolAnswer(rows, cached)
+
+    def reset_prefix_cache(self):
+        self.seen.clear()
+
+
+def expected(question, steps):
+    totals, text = [], question
+    for step in steps:
+        text += step
+        totals.append(float(sum(map(ord, text))))
+    return totals
+
+
+@pytest.fixture
+def scorer():
+    return StepScorer(FakeEngine(), Letters())
+
+
+def test_prefix_keys_depend_on_the_whole_prefix_and_nothing_after():
+    first = list(prefix_keys([1, 2, 3, 4], [1, 3]))
+    assert first[0] == next(prefix_keys([1, 2, 9], [1]))
+    assert first[1] != list(prefix_keys([9, 2, 3, 4], [1, 3]))[1]
+    # What lies between the positions counts, not where the positions are.
+    assert first[1] == next(prefix_keys([1, 2, 3, 4], [3]))
+
+
+def test_cache_is_bounded_and_forgets_the_least_recently_used():
+    cache = ScoreCache(2)
+    cache.put(b"a", (1.0,), 0)
+    cache.put(b"b", (2.0,), 0)
+    assert cache.get(b"a") == (1.0,)
+    cache.put(b"c", (3.0,), 0)
+    assert cache.get(b"b") is None and cache.get(b"a") == (1.0,) and len(cache) == 2
+
+
+def test_cache_refuses_rows_of_old_weights():
+    cache = ScoreCache(2)
+    cache.clear()
+    cache.put(b"a", (1.0,), 0)
+    assert cache.get(b"a") is None
+
+
+def test_a_growing_solution_asks_for_its_new_step_only(scorer):
+    steps = ["abc", "de", "fghij"]
+    for count in range(1, 4):
+        assert scorer.score([("q?", steps[:count])]) == [expected("q?", steps[:count])]
+    assert [len(request.step_positions) for request in scorer.engine.requests] == [1, 1, 1]
+    assert scorer.usage.score_cache_hits == 0 + 1 + 2
+    assert scorer.usage.steps == 6
+
+
+def test_a_known_solution_reaches_no_engine(scorer):
+    scorer.score([("q", ["ab", "c"])])
+    scorer.score([("q", ["ab", "c"]), ("q", ["ab"])])
+    assert len(scorer.engine.requests) == 1
+    assert scorer.usage.prompt_tokens == scorer.usage.computed_tokens + scorer.usage.cached_tokens == 6 + 6 + 4
+
+
+def test_a_score_hidden_by_the_prefix_cache_is_asked_for_again(scorer):
+    scorer.score([("question", ["ab", "c", "defg"])])
+    scorer.score_cache.clear()
+    scorer.engine.requests.clear()
+    assert scorer.score([("question", ["ab", "c", "defg"])]) == [expected("question", ["ab", "c", "defg"])]
+    assert [request.read_prefix_cache for request in scorer.engine.requests] == [True, False]
+
+
+def test_no_cache_at_all_still_gives_every_score():
+    scorer = StepScorer(FakeEngine(), Letters(), score_cache_size=0)
+    for _ in range(2):
+        assert scorer.score([("question", ["ab", "cdef"])]) == [expected("question", ["ab", "cdef"])]
+
+
+def test_an_engine_that_leaves_a_score_out_is_an_error(scorer):
+    scorer.engine.answer = lambda request: PoolAnswer({}, 0)
+    with pytest.raises(StepScoringError, match="step positions"):
+        scorer.score([("q", ["a"])])
+
+
+def test_reset_cache_follows_new_weights(scorer):
+    scorer.score([("q", ["a"])])
+    scorer.engine.weights = 2.0
+    scorer.reset_cache()
+    assert scorer.score([("q", ["a"])]) == [[2 * expected("q", ["a"])[0]]]
+
+
+def test_non_finite_scores_are_refused(scorer):
+    scorer.engine.weights = math.nan
+    with pytest.raises(StepScoringError, match="non-finite"):
+        scorer.score([("q", ["a"])])
+
+
+def test_no_steps(scorer):
+    assert scorer.score([("q", []), ("q", ["a"])]) == [[], expected("q", ["a"])]
+    assert len(scorer.engine.requests) == 1
+    assert scorer.score([]) == []
+
+
+def test_too_long():
+    scorer = StepScorer(FakeEngine(max_model_len=6), Letters())
+    assert scorer.score([("q", ["abcd"])]) == [expected("q", ["abcd"])]
+    with pytest.raises(ContextLengthError, match="7 tokens in 1 steps.*max_model_len.* is 6"):
+        scorer.score([("q", ["abcde"])])
+    # q, ab, tag = 4 tokens; the second tag would be token 7.
+    [scores] = scorer.score([("q", ["ab", "cd", "e"])], truncate=True)
+    assert scores == [*expected("q", ["ab"]), None, None]
+    assert scorer.score([("q" * 9, ["a"])], truncate=True) == [[None]]
+
+
+def test_items_may_be_requests(scorer):
+    item = StepRewardItem(question="q", response="a\n\nb\n")
+    assert scorer.score([item]) == [expected("q", ["a", "b"])]
+
+
+class FakeAsyncEngine(AsyncEngine):
+    """Answers after every caller has asked, so that requests overlap."""
+
+    def __init__(self):
+        self.inner, self.max_model_len = FakeEngine(), 64
+
+    async def pool_one(self, request):
+        await asyncio.sleep(0)
+        answer = self.inner.answer(request)
+        await asyncio.sleep(0.01)
+        return answer
+
+    async def reset_prefix_cache(self):
+        self.inner.reset_prefix_cache()
+
+
+def test_concurrent_branches():
+    scorer = StepScorer(FakeAsyncEngine(), Letters())
+    chains = [["abcd", "efgh", "ijkl"][:count] + ["z" * count] for count in range(4)] * 3
+
+    async def run():
+        return await asyncio.gather(*[scorer.score_async("question", chain) for chain in chains])
+
+    assert asyncio.run(run()) == [expected("question", chain) for chain in chains]
+
+
+def test_rows_in_flight_during_a_reset_are_not_remembered():
+    scorer = StepScorer(FakeAsyncEngine(), Letters())
+
+    async def run():
+        task = asyncio.create_task(scorer.score_async("q", ["a"]))
+        await asyncio.sleep(0.001)
+        await scorer.reset_cache_async()
+        await task
+
+    asyncio.run(run())
+    assert len(scorer.score_cache) == 0
+
+
+def test_the_wrong_call_for_the_engine_says_which_is_right(scorer):
+    with pytest.raises(ValueError, match="call score"):
+        asyncio.run(scorer.score_async("q", ["a"]))
+    with pytest.raises(ValueError, match="score_async"):
+        StepScorer(FakeAsyncEngine(), Letters()).score([("q", ["a"])])
+    with pytest.raises(ValueError, match="offline.*async"):
+        StepScorer.from_pretrained("anything", engine="turbo")

@@ -1,0 +1,52 @@
+import subprocess
+import sys
+
+import pytest
+
+from vllm_prm.score_file import finished_lines, read_items
+from vllm_prm.serve import _split_hf_overrides, serve_environment
+
+
+def test_hf_overrides_of_the_user_are_taken_out_and_kept():
+    assert _split_hf_overrides(["--port", "1", "--hf-overrides", '{"a": 1}', "-x"]) == (["--port", "1", "-x"], {"a": 1})
+    assert _split_hf_overrides(['--hf_overrides={"a": 1}']) == ([], {"a": 1})
+    assert _split_hf_overrides(["--port", "1"]) == (["--port", "1"], {})
+    with pytest.raises(ValueError, match="JSON object"):
+        _split_hf_overrides(["--hf-overrides", "[1]"])
+
+
+def test_environment_names_the_plugin_once_and_keeps_the_users():
+    assert serve_environment({"VLLM_PLUGINS": "other", "HOME": "/h"}) == {
+        "VLLM_PLUGINS": "other,vllm_prm",
+        "HOME": "/h",
+    }
+    assert serve_environment({"VLLM_PLUGINS": "vllm_prm"})["VLLM_PLUGINS"] == "vllm_prm"
+    assert "vllm_prm" in serve_environment({})["VLLM_PLUGINS"].split(",")
+
+
+def test_input_errors_name_the_line():
+    assert (
+        len(read_items(['{"question": "q", "steps": ["a"]}', "", '{"question": "q", "response": "b", "id": 1}'])) == 2
+    )
+    for bad in ("{", "[1]", '{"question": "q"}'):
+        with pytest.raises(ValueError, match="line 2"):
+            read_items(['{"question": "q", "steps": []}', bad])
+    with pytest.raises(ValueError, match="already has"):
+        read_items(['{"question": "q", "steps": [], "score": 1}'])
+
+
+def test_an_interrupted_output_is_cut_to_whole_lines_and_checked(tmp_path):
+    partial = tmp_path / "out.partial"
+    assert finished_lines(partial, []) == 0
+    partial.write_text('{"id": 1, "step_rewards": [0.5]}\n{"id": 2, "st')
+    assert finished_lines(partial, [{"id": 1}, {"id": 2}]) == 1
+    assert partial.read_text() == '{"id": 1, "step_rewards": [0.5]}\n'
+    with pytest.raises(ValueError, match="does not belong"):
+        finished_lines(partial, [{"id": 3}])
+
+
+def test_importing_the_package_is_light():
+    """vLLM imports it in every process it starts; the protocol is for clients without torch."""
+    code = "import sys, vllm_prm.protocol; print([m for m in ('torch', 'vllm', 'transformers') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
