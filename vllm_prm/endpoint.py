@@ -28,7 +28,7 @@ router = APIRouter()
 class StepRewardsPlugin:
     """The endpoint plugin; vLLM makes one, attaches its route, then gives it the running engine."""
 
-    name = "vllm_prm"
+    name = "vllm_prm_step_rewards"
     # Any model may be served with the plugin installed; the route says so itself when the model scores no steps.
     required_tasks = ("token_classify",)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from vllm_prm.families import PRM_FAMILIES, detect_family, load_family
 
-PLUGIN_NAME = "vllm_prm"
+ENTRY_POINT_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
 
 
 def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> list[str]:
@@ -65,13 +65,22 @@ def serve_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of the server: VLLM_PLUGINS must name our endpoint for vLLM to load it.
 
     Setting that variable hides every general plugin it leaves out, so when it was unset all installed ones are named.
+    Raises `ValueError` when the package is not installed, because vLLM finds plugins through entry points only.
     """
+    general, endpoints = (importlib.metadata.entry_points(group=group) for group in ENTRY_POINT_GROUPS)
+    ours = [[plugin.name for plugin in group if _is_ours(plugin)] for group in (general, endpoints)]
+    if not all(ours):
+        raise ValueError(
+            f"no installed distribution offers the entry points of vllm_prm in {' and '.join(ENTRY_POINT_GROUPS)}, "
+            "so vLLM could not load it; install the package (pip install -e . is enough)"
+        )
     named = environment.get("VLLM_PLUGINS")
-    if named is None:
-        plugins = [plugin.name for plugin in importlib.metadata.entry_points(group="vllm.general_plugins")]
-    else:
-        plugins = [name for name in named.split(",") if name]
-    return {**environment, "VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, PLUGIN_NAME]))}
+    plugins = [plugin.name for plugin in general] if named is None else [name for name in named.split(",") if name]
+    return {**environment, "VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, *ours[0], *ours[1]]))}
+
+
+def _is_ours(plugin: importlib.metadata.EntryPoint) -> bool:
+    return plugin.module.split(".")[0] == "vllm_prm"
 
 
 def inspect_checkpoint(model: str, family: str | None) -> dict:

@@ -84,7 +84,7 @@ def plugin_path(tmp_path_factory) -> str:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-prm-checkout\nVersion: 0\n")
         (info / "entry_points.txt").write_text(
             "[vllm.general_plugins]\nvllm_prm = vllm_prm:register\n"
-            "[vllm.endpoint_plugins]\nvllm_prm = vllm_prm.endpoint:StepRewardsPlugin\n"
+            "[vllm.endpoint_plugins]\nvllm_prm_step_rewards = vllm_prm.endpoint:StepRewardsPlugin\n"
         )
     return os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
 

@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 
@@ -15,13 +16,35 @@ def test_hf_overrides_of_the_user_are_taken_out_and_kept():
         _split_hf_overrides(["--hf-overrides", "[1]"])
 
 
-def test_environment_names_the_plugin_once_and_keeps_the_users():
-    assert serve_environment({"VLLM_PLUGINS": "other", "HOME": "/h"}) == {
-        "VLLM_PLUGINS": "other,vllm_prm",
-        "HOME": "/h",
+@pytest.fixture
+def installed(monkeypatch):
+    """Entry points as after installation, beside a stranger's."""
+    groups = {
+        "vllm.general_plugins": [("vllm_prm", "vllm_prm:register"), ("stranger", "stranger:register")],
+        "vllm.endpoint_plugins": [("vllm_prm_step_rewards", "vllm_prm.endpoint:StepRewardsPlugin"), ("s", "s:S")],
     }
-    assert serve_environment({"VLLM_PLUGINS": "vllm_prm"})["VLLM_PLUGINS"] == "vllm_prm"
-    assert "vllm_prm" in serve_environment({})["VLLM_PLUGINS"].split(",")
+
+    def entry_points(group):
+        return [importlib.metadata.EntryPoint(name, value, group) for name, value in groups[group]]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    return groups
+
+
+def test_environment_names_our_plugins_and_keeps_the_others(installed):
+    both = "vllm_prm,vllm_prm_step_rewards"
+    assert serve_environment({"HOME": "/h"}) == {
+        "HOME": "/h",
+        "VLLM_PLUGINS": "vllm_prm,stranger,vllm_prm_step_rewards",
+    }
+    assert serve_environment({"VLLM_PLUGINS": "other"})["VLLM_PLUGINS"] == f"other,{both}"
+    assert serve_environment({"VLLM_PLUGINS": both})["VLLM_PLUGINS"] == both
+
+
+def test_environment_needs_the_installed_package(installed):
+    installed["vllm.endpoint_plugins"].pop(0)
+    with pytest.raises(ValueError, match="install the package"):
+        serve_environment({})
 
 
 def test_input_errors_name_the_line():
