@@ -15,8 +15,8 @@ setup:
 	@PYTHON="$(PYTHON)" scripts/setup.sh
 
 lint: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
 
 unit: setup
 	$(RUN) -m pytest tests/unit

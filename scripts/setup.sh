@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3.11}
 venv=.venv
 stamp=$venv/.setup-stamp
-wanted=$(cat requirements/cpu.lock pyproject.toml setup.py scripts/setup.sh patches/openrlhf/*/* | sha256sum | cut -d' ' -f1)
+# The path is part of it: a virtual environment cannot be moved.
+wanted=$({ pwd; cat requirements/cpu.lock pyproject.toml setup.py scripts/setup.sh patches/openrlhf/*/*; } | sha256sum | cut -d' ' -f1)
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     echo "setup: $venv is up to date"
@@ -26,7 +27,7 @@ command -v "$python" >/dev/null || stop "$python is missing; install Python 3.11
 command -v g++ >/dev/null || stop "g++ is missing; PyTorch and DeepSpeed compile with it (Debian: apt-get install g++)"
 
 rm -f "$stamp"
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$venv"
 
 # pip's own progress is long: it goes to a file, whose end is shown when pip fails.
 log=$venv/setup.log
