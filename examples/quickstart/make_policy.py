@@ -1,0 +1,114 @@
+"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output examples/quickstart/policy`.
+
+A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three habits (see
+`openrlhf_prm.tasks.arithmetic`). It is a toy: it can add a few two-digit numbers and nothing else. What matters is that its
+weakness is a habit (it often takes the quick step that forgets the carry), so that reinforcement learning has something to choose.
+The same seed rebuilds the same data; the weights are stored in bf16 to stay small.
+"""
+
+import argparse
+import math
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from openrlhf_prm.tasks.arithmetic import HabitMix, demonstration, questions
+
+SPECIAL = ["<pad>", "<eos>", "<step>"]
+WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-", *"0123456789"]
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a digit and a few words; `<step>` is kept for the PRM's placeholder, `+`/`-` for its verdicts."""
+    vocabulary = {word: index for index, word in enumerate([*SPECIAL, "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"Q: |Answer: |so |: |, | > |=\?|[^ ]| "), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        additional_special_tokens=["<step>"],
+        model_max_length=512,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports)."""
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=96,
+        intermediate_size=288,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def batch(tokenizer, pairs, rng, mix) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels (B, T); the question and the padding carry no loss."""
+    rows, labels = [], []
+    for question, _ in pairs:
+        prompt = tokenizer(question, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(demonstration(question, rng, mix), add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        rows.append(prompt + answer)
+        labels.append([-100] * len(prompt) + answer)
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
+
+
+def train(args: argparse.Namespace) -> None:
+    """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule."""
+    torch.manual_seed(args.seed)
+    rng, mix = random.Random(args.seed), HabitMix()
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    warmup = 50
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda i: min((i + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / args.updates))),
+    )
+    pool = list(questions("train", args.questions, args.seed, mix))
+    progress = tqdm(range(args.updates), desc="training the policy", mininterval=5)
+    for _ in progress:
+        ids, labels = batch(tokenizer, rng.sample(pool, args.batch_size), rng, mix)
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        progress.set_postfix(loss=f"{loss.item():.4f}")
+    output = Path(args.output)
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def main() -> None:
+    """Parses the flags and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", default="examples/quickstart/policy", help="folder of the checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--updates", type=int, default=3000, help="optimizer steps")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--questions", type=int, default=100_000, help="size of the pool of training questions")
+    parser.add_argument("--lr", type=float, default=4e-3)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

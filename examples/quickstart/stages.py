@@ -1,0 +1,114 @@
+"""Runs a recipe's stages one after the other: each is a command of the project, with its log, its time and a mark when it is done.
+
+A stage that is done is not run again, as long as its command is the same and its outputs are there. What a running stage prints goes
+to its log; the terminal shows one line with how far it is and how long the whole recipe will still take.
+"""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_BARS = re.compile(rb"(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time left.
+
+    `progress`: a regular expression with a group for the number of units done, and `units` for how many there are; without it
+    the last `done/all` of a progress bar in the log counts.
+    """
+
+    name: str
+    title: str
+    command: list[str]
+    outputs: list[Path]
+    expected_s: float
+    progress: str | None = None
+    units: int = 0
+
+
+class StageFailed(RuntimeError):
+    """A stage's command ended with an error; the message holds the end of its log."""
+
+
+def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
+    """Runs what is not done yet and returns the seconds each stage took when it ran.
+
+    Raises StageFailed, and passes Ctrl-C on after the stage's process has ended; done stages stay done either way.
+    """
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    seconds = {}
+    for index, stage in enumerate(stages):
+        mark = folder / "logs" / f"{stage.name}.done.json"
+        done = json.loads(mark.read_text()) if mark.exists() else None
+        if done and done["command"] == stage.command and all(path.exists() for path in stage.outputs):
+            print(f"[{index + 1}/{len(stages)}] {stage.title}: done before, in {done['seconds']:.0f} s", flush=True)
+        else:
+            mark.unlink(missing_ok=True)
+            rest = sum(later.expected_s for later in stages[index + 1 :])
+            took = _run(stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest)
+            done = {"command": stage.command, "seconds": round(took, 1)}
+            temporary = mark.with_suffix(".tmp")
+            temporary.write_text(json.dumps(done))
+            temporary.replace(mark)
+        seconds[stage.name] = done["seconds"]
+    return seconds
+
+
+def _run(stage: Stage, label: str, log: Path, rest_s: float) -> float:
+    started = time.monotonic()
+    with log.open("wb") as sink:
+        sink.write(f"$ {shlex.join(stage.command)}\n".encode())
+        sink.flush()
+        process = subprocess.Popen(stage.command, stdout=sink, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                time.sleep(1.0)
+                _show(label, _share_done(stage, log), time.monotonic() - started, stage.expected_s, rest_s)
+        except KeyboardInterrupt:
+            # The child got the signal too, as a member of the terminal's process group; give it time to clean up.
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            raise
+    took = time.monotonic() - started
+    missing = [str(path) for path in stage.outputs if not path.exists()]
+    if process.returncode or missing:
+        tail = log.read_bytes()[-3000:].decode(errors="replace")
+        reason = f"exit code {process.returncode}" if process.returncode else f"no {', '.join(missing)}"
+        raise StageFailed(f"\n{tail}\n{stage.title} failed ({reason}); the whole log is in {log}")
+    _line(f"{label}: {took:.0f} s", end=True)
+    return took
+
+
+def _share_done(stage: Stage, log: Path) -> float | None:
+    content = log.read_bytes()[-20_000:] if stage.progress is None else log.read_bytes()
+    if stage.progress is not None:
+        found = re.findall(stage.progress.encode(), content)
+        return int(found[-1]) / stage.units if found else None
+    bars = [(int(done), int(every)) for done, every in _BARS.findall(content) if int(every) > 1]
+    return min(1.0, bars[-1][0] / bars[-1][1]) if bars else None
+
+
+def _show(label: str, share: float | None, elapsed: float, expected_s: float, rest_s: float) -> None:
+    # Start-up takes most of a short stage, so the first estimate is the expected time; later the stage's own pace counts.
+    own = expected_s - elapsed
+    if share and share > 0.3:
+        own = elapsed / share - elapsed
+    left = max(own, 1.0) + rest_s
+    done = "starting" if share is None else f"{share:4.0%}"
+    _line(f"{label}: {done}, {elapsed:.0f} s, about {left / 60:.0f} min left in all")
+
+
+def _line(text: str, end: bool = False) -> None:
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end="\n" if end else "", flush=True)
+    elif end:
+        print(text, flush=True)

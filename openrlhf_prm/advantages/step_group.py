@@ -1,0 +1,45 @@
+"""Group-relative step returns: credit per step without a critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.advantages.batch import StepBatch, spread_over_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepGroup:
+    """A_k = (G_k - mean_j G_jk) / (std + 1e-9): the return from step k against the group's mean return from the k-th step.
+
+    G_k = sum_{l >= k} r_l + R with process rewards r and outcome reward R; responses with fewer than k steps do not enter that mean.
+    The standard deviation is that of the whole responses' returns G_1 over the group (unbiased; left out with `std_norm`
+    False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the step's advantage.
+
+    Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards by one mean
+    over all steps of the group and so rewards responses for having more steps; comparing returns at the same step index does
+    not. With one step per response this is the host's `group_norm` (or `dr_grpo`) exactly. Degenerates to 0 where all returns of
+    a group agree, and at a step index that only one response reaches.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
+    std_norm: bool = True
+
+    def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
+        """B tensors (T_b,) of advantages."""
+        from torch.nn.utils.rnn import pad_sequence
+
+        returns = [
+            rewards.flip(0).cumsum(0).flip(0) + outcome
+            for rewards, outcome in zip(batch.process_rewards, batch.outcome_rewards, strict=True)
+        ]
+        advantages = []
+        for start in range(0, len(returns), batch.group_size):
+            group = returns[start : start + batch.group_size]
+            padded = pad_sequence(group, batch_first=True, padding_value=float("nan"))  # (G, S)
+            scale = padded[:, 0].std() + 1e-9 if self.std_norm and len(group) > 1 else 1.0
+            advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
+        return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]

@@ -1,0 +1,89 @@
+"""Answer extraction and equivalence: response + reference answer -> outcome reward.
+
+Equivalence is math-verify's (LaTeX, fractions, sets, units), with a fast path for plain numbers because annotation checks
+many thousands of rollouts. A user's own check is a Python file with `is_correct(response, label) -> bool`.
+"""
+
+import importlib.util
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+AnswerChecker = Callable[[str, str], bool]
+
+_BOXED = re.compile(r"\\boxed\s*\{")
+_MARKED = re.compile(r"(?:####|(?:final\s+)?answer\s*(?:is)?\s*[:=]?)\s*(.+)", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
+
+
+def extract_answer(response: str) -> str | None:
+    r"""The final answer of a response as text: the last `\boxed{...}`, else what follows the last `####`, `Answer:` or
+    `answer is` to the end of its line. None where the response states no answer, as a response cut short does not.
+    """
+    if boxes := list(_BOXED.finditer(response)):
+        return _balanced(response, boxes[-1].end())
+    if marked := _MARKED.findall(response):
+        return marked[-1].strip().rstrip(".").strip() or None
+    return None
+
+
+def _balanced(text: str, start: int) -> str | None:
+    depth = 1
+    for position in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[start:position].strip()
+    return None
+
+
+def math_answer(response: str, label: str) -> bool:
+    """Whether the response's final answer equals the reference, as mathematics rather than as text.
+
+    The reference may be a bare answer or a worked solution that states one (`#### 72`). A response that states no answer is wrong.
+    """
+    answer = extract_answer(response)
+    if answer is None:
+        return False
+    reference = extract_answer(label) or label
+    given, wanted = _as_number(answer), _as_number(reference)
+    if given is not None and wanted is not None:
+        return given == wanted
+    from math_verify import parse, verify  # imported late: sympy takes a second
+
+    # Its own time limits need the main thread's signals; answers here are short.
+    parsed = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
+    return bool(verify(*parsed, timeout_seconds=None))
+
+
+def exact_answer(response: str, label: str) -> bool:
+    """Whether the response's final answer is the reference, character for character."""
+    return extract_answer(response) == label.strip()
+
+
+ANSWER_CHECKERS: dict[str, AnswerChecker] = {"math": math_answer, "exact": exact_answer}
+
+
+def answer_checker(name: str) -> AnswerChecker:
+    """The checker of that name, or `is_correct` of a Python file given by its path.
+
+    Raises ValueError for an unknown name, a missing file, or a file without `is_correct`.
+    """
+    if name in ANSWER_CHECKERS:
+        return ANSWER_CHECKERS[name]
+    path = Path(name)
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"unknown answer checker {name!r}; choose {', '.join(ANSWER_CHECKERS)} or an existing .py file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "is_correct", None)):
+        raise ValueError(f"{name} defines no is_correct(response, label)")
+    return module.is_correct
+
+
+def _as_number(text: str) -> Fraction | None:
+    text = text.strip().strip("$").replace("\\", "").replace(" ", "")
+    if not _NUMBER.fullmatch(text):
+        return None
+    return Fraction(text.replace(",", ""))

@@ -1,0 +1,64 @@
+"""`python -m openrlhf_prm.cli.train_ppo_ray`: OpenRLHF's PPO with every flag it has, plus --prm.*, --process_reward.*, --length_penalty.*
+
+Runs the host's own module unchanged. The host parses its flags under `__main__`, so this wraps the one `parse_args` call: our flags
+are added before it, checked after it, and the host's classes are rebound before it goes on to build them.
+"""
+
+import argparse
+import os
+import runpy
+import sys
+
+HOST = "openrlhf.cli.train_ppo_ray"
+HOST_VERSION = "0.11.2"
+
+
+def check_host_version() -> None:
+    """Raises ValueError where another version of OpenRLHF is installed: its pieces move with every release."""
+    from importlib.metadata import version
+
+    if version("openrlhf") != HOST_VERSION:
+        raise ValueError(f"openrlhf {HOST_VERSION} is needed, found {version('openrlhf')}")
+
+
+def main() -> None:
+    """Runs the host's CLI with the plugin's flags."""
+    from openrlhf_prm.accelerator import cpu_environment, on_cpu
+
+    if on_cpu():
+        for name, value in cpu_environment().items():
+            os.environ.setdefault(name, value)
+    try:
+        check_host_version()
+    except ValueError as error:
+        sys.exit(_complain(error))
+
+    from openrlhf_prm import plugin
+
+    host_parse_args = argparse.ArgumentParser.parse_args
+
+    def parse_args(parser, *args, **kwargs):
+        argparse.ArgumentParser.parse_args = host_parse_args
+        plugin.add_arguments(parser)
+        flat = host_parse_args(parser, *args, **kwargs)
+        from openrlhf.utils.config import hierarchize
+
+        namespace = hierarchize(flat)
+        try:
+            plugin.check_args(namespace)
+        except ValueError as error:
+            sys.exit(_complain(error))
+        plugin.setup(namespace)
+        return flat
+
+    argparse.ArgumentParser.parse_args = parse_args
+    runpy.run_module(HOST, run_name="__main__", alter_sys=True)
+
+
+def _complain(error: ValueError) -> int:
+    print(f"train_ppo_ray: error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

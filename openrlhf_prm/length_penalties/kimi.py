@@ -1,0 +1,25 @@
+"""Kimi k1.5's length reward (arXiv:2501.12599, section 2.3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kimi:
+    """lambda = 0.5 - (length - min) / (max - min) within the group; correct: lambda, wrong: min(0, lambda).
+
+    Shorter correct responses gain up to 0.5, the longest lose 0.5; a wrong response can only lose. 0 where all responses of a
+    group are equally long, so also for groups of one.
+    """
+
+    def __call__(self, lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> torch.Tensor:
+        groups = lengths.float().reshape(-1, group_size)
+        shortest, longest = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+        rank = 0.5 - (groups - shortest) / (longest - shortest).clamp(min=1.0)
+        rank = (rank * (longest > shortest)).reshape(-1)
+        return rank.where(correct, rank.clamp(max=0.0))

@@ -1,0 +1,13 @@
+"""The outcome reward as the host wants it: pass this file's path to `--reward.remote_url`.
+
+1 for a right final answer, 0 for a wrong one or none. Answers are compared by `openrlhf_prm.answers`.
+"""
+
+from openrlhf_prm.answers import math_answer
+
+
+def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> dict:
+    """Host's interface: queries are prompt + response, one of each here. Returns rewards, 0/1 scores and what to log."""
+    (query,), (prompt,), (label,) = queries, prompts, labels
+    correct = float(math_answer(query.removeprefix(prompt), label))
+    return {"rewards": correct, "scores": correct, "extra_logs": {"accuracy": correct}}

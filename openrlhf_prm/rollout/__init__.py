@@ -1,0 +1,1 @@
+"""Rollouts that come back with their steps and step scores."""

@@ -1,0 +1,16 @@
+"""The host's rollout actor, with step scoring attached once the PRM workers are up."""
+
+from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
+
+from openrlhf_prm.rollout.executor import StepScoring, StepScoringExecutor
+
+# `RolloutRayActor` may already be rebound to our own subclass; the host's class is at the end of either chain.
+_HOST = RolloutRayActor.__ray_metadata__.modified_class
+
+
+class StepRolloutActor(_HOST):
+    """Everything the host's actor does, plus `attach_step_scoring`."""
+
+    def attach_step_scoring(self, scoring: StepScoring | None) -> None:
+        """Wraps the executor the host chose. Called once, before the first rollout."""
+        self.executor = StepScoringExecutor(self.executor, scoring)

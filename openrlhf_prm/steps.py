@@ -1,0 +1,122 @@
+"""Token ids of a response -> its reasoning steps. The only place that knows separators.
+
+A splitter looks at text and says where steps end; `split_steps` carries those ends over to tokens by incremental decoding. The
+PRM's tokenizer differs from the policy's, so text crosses that boundary and token spans stay here: nothing is ever re-tokenised.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_MARKER = re.compile(r"^(?:Step|step|STEP)\s*\d+\s*[:.)]", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reasoning step: its text with the trailing separator, and its token span [start, end) within the response."""
+
+    text: str
+    start: int
+    end: int
+
+
+def _ends_after(pattern: str) -> Callable[[str], list[int]]:
+    compiled = re.compile(pattern)
+    return lambda text: [match.end() for match in compiled.finditer(text)]
+
+
+def _before_markers(text: str) -> list[int]:
+    return [match.start() for match in _MARKER.finditer(text) if match.start() > 0]
+
+
+# name -> function from the text of a response to the character offsets at which a step ends.
+STEP_SPLITTERS: dict[str, Callable[[str], list[int]]] = {
+    "newline": _ends_after(r"\n+"),
+    "blank_line": _ends_after(r"\n[ \t]*\n\s*"),
+    "marker": _before_markers,
+}
+
+
+def split_text(text: str, splitter: str) -> list[str]:
+    """The steps of a text; joined they give the text back. Pieces of white space alone join the step before them.
+
+    Raises ValueError for an unknown splitter. An empty text has no steps.
+    """
+    if splitter not in STEP_SPLITTERS:
+        raise ValueError(f"unknown step splitter {splitter!r}; choose one of {', '.join(STEP_SPLITTERS)}")
+    pieces, start = [], 0
+    for end in [*STEP_SPLITTERS[splitter](text), len(text)]:
+        piece = text[start:end]
+        if pieces and (not piece.strip() or not pieces[-1].strip()):
+            pieces[-1] += piece
+        elif piece:
+            pieces.append(piece)
+        start = end
+    return pieces
+
+
+def split_steps(token_ids: Sequence[int], tokenizer, splitter: str) -> list[Step]:
+    """The steps of a response as text and token spans.
+
+    The spans partition the tokens in order, so decoding the tokens of all spans gives back the response; the texts joined are the
+    decoded response without special tokens. A token that holds the end of one step and the start of the next belongs to the
+    earlier step; steps that would own no token are merged into the one before. Special tokens (end of sequence) belong to the
+    last step, which is also where a response cut in the middle of a step ends. No token: no step. Only special tokens:
+    one step with empty text.
+
+    Raises ValueError for an unknown splitter.
+    """
+    if not token_ids:
+        split_text("", splitter)
+        return []
+    text, token_ends = decode_with_offsets(token_ids, tokenizer)
+    steps: list[Step] = []
+    pending, start, offset = "", 0, 0
+    for piece in split_text(text, splitter):
+        offset += len(piece)
+        pending += piece
+        end = start
+        while end < len(token_ids) and (token_ends[end - 1] if end else 0) < offset:
+            end += 1
+        if end > start:
+            steps.append(Step(pending, start, end))
+            pending, start = "", end
+        elif steps:
+            steps[-1] = Step(steps[-1].text + pending, steps[-1].start, steps[-1].end)
+            pending = ""
+    if not steps:
+        return [Step(text, 0, len(token_ids))]
+    steps[-1] = Step(steps[-1].text + pending, steps[-1].start, len(token_ids))
+    return steps
+
+
+def decode_with_offsets(token_ids: Sequence[int], tokenizer) -> tuple[str, list[int]]:
+    """The decoded text without special tokens, and for each token the number of characters decoded up to and including it.
+
+    A token that ends inside a multi-byte character adds nothing; the token that completes the character adds it. Decoding runs
+    over a sliding window (linear in the length) and is checked against decoding everything at once; where a tokenizer's
+    decoding depends on more context than the window holds, every prefix is decoded instead (quadratic, exact).
+    """
+    text = _decode(tokenizer, token_ids)
+    pieces, window, read = [], 0, 0
+    for end in range(1, len(token_ids) + 1):
+        known, new = _decode(tokenizer, token_ids[window:read]), _decode(tokenizer, token_ids[window:end])
+        if len(new) > len(known) and not new.endswith(_REPLACEMENT):
+            pieces.append(new[len(known) :])
+            window, read = read, end
+        else:
+            pieces.append("")
+    lengths, total = [], 0
+    for piece in pieces:
+        total += len(piece)
+        lengths.append(total)
+    if not text.startswith("".join(pieces)) or text[total:].strip(_REPLACEMENT):
+        lengths = [len(_decode(tokenizer, token_ids[:end]).rstrip(_REPLACEMENT)) for end in range(1, len(token_ids) + 1)]
+    # A response cut inside a character ends in a replacement character: it belongs to the last token.
+    lengths[-1] = len(text)
+    return text, lengths
+
+
+def _decode(tokenizer, token_ids: Sequence[int]) -> str:
+    return tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

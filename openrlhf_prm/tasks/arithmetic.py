@@ -1,0 +1,148 @@
+"""Chains of additions with *habits*: a task whose steps can be checked exactly.
+
+A question is ``Q: 12+35+48=?`` and a response works it off one addition a line::
+
+    12+35=47                       quick step: adds digit by digit and forgets the carry
+    47+48: 7+8=15, 4+4+1=9 > 95    careful step: writes the carry down, longer, right
+    so 95                          filler step: repeats the running total, useless
+    Answer: 95
+
+A policy trained on demonstrations that mix the habits does each step in either way. Reinforcement learning cannot teach
+arithmetic to a model this small, but it can teach it which habit to choose - provided it learns *which step* was to blame.
+"""
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+SPLITS = ("train", "tune", "test")
+
+_QUESTION = re.compile(r"Q: (\d+(?:\+\d+)+)=\?")
+_QUICK = re.compile(r"(\d+)\+(\d+)=(\d+)")
+_CAREFUL = re.compile(r"(\d+)\+(\d+): (\d)\+(\d)=(\d+), ([\d+]+)=(\d+) > (\d+)")
+_FILLER = re.compile(r"so (\d+)")
+_ANSWER = re.compile(r"Answer: (\d+)")
+
+
+@dataclass(frozen=True)
+class HabitMix:
+    """How often demonstrations use each habit, and how often an addition carries.
+
+    ``quick``: chance that a step is quick (else careful); ``filler``: chance that a filler follows a step; ``carry``: chance that
+    an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers of additions, drawn uniformly.
+    """
+
+    quick: float = 0.6
+    filler: float = 0.12
+    carry: float = 0.22
+    additions: tuple[int, ...] = (3, 4, 5)
+
+
+def split_of(question: str) -> str:
+    """The split a question belongs to, by the hash of its text: 80% train, 10% tune, 10% test. Disjoint by construction."""
+    bucket = hashlib.sha256(question.encode()).digest()[0] % 10
+    return "test" if bucket == 0 else "tune" if bucket == 1 else "train"
+
+
+def draw_operands(rng: random.Random, mix: HabitMix) -> list[int]:
+    """Operands of one question: two-digit numbers 10-39 whose units carry with chance ``mix.carry`` at each addition."""
+    operands = [rng.randint(10, 39)]
+    total = operands[0]
+    for _ in range(rng.choice(mix.additions)):
+        units = total % 10
+        carries = rng.random() < mix.carry and units > 0
+        unit = rng.randint(10 - units, 9) if carries else rng.randint(0, 9 - units)
+        operand = rng.randint(1, 3) * 10 + unit
+        operands.append(operand)
+        total += operand
+    return operands
+
+
+def questions(split: str, count: int, seed: int, mix: HabitMix | None = None) -> Iterator[tuple[str, str]]:
+    """``count`` distinct (question, answer) pairs of a split, the same ones for the same seed.
+
+    Raises ValueError for a split that is not one of ``SPLITS``.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    rng = random.Random(f"{split}-{seed}")
+    mix = mix or HabitMix()
+    seen: set[str] = set()
+    while len(seen) < count:
+        operands = draw_operands(rng, mix)
+        question = f"Q: {'+'.join(map(str, operands))}=?\n"
+        if split_of(question) == split and question not in seen:
+            seen.add(question)
+            yield question, str(sum(operands))
+
+
+def quick_step(a: int, b: int) -> tuple[str, int]:
+    """The quick habit: units and tens are added without the carry, so the result is right only where there is none."""
+    result = (a // 10 + b // 10) * 10 + (a + b) % 10 if a % 10 + b % 10 > 9 else a + b
+    return f"{a}+{b}={result}", result
+
+
+def careful_step(a: int, b: int) -> tuple[str, int]:
+    """The careful habit: the sum of the units, the sum of the tens with the carry, the result."""
+    carry = (a % 10 + b % 10) // 10
+    tens = f"{a // 10}+{b // 10}" + ("+1" if carry else "")
+    return f"{a}+{b}: {a % 10}+{b % 10}={a % 10 + b % 10}, {tens}={a // 10 + b // 10 + carry} > {a + b}", a + b
+
+
+def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None) -> str:
+    """A response as a policy with these habits writes it, errors of the quick habit included; ends with a newline."""
+    mix = mix or HabitMix()
+    total, *rest = operands_of(question)
+    lines = []
+    for operand in rest:
+        step = quick_step if rng.random() < mix.quick else careful_step
+        line, total = step(total, operand)
+        lines.append(line)
+        if rng.random() < mix.filler:
+            lines.append(f"so {total}")
+    return "\n".join([*lines, f"Answer: {total}"]) + "\n"
+
+
+def operands_of(question: str) -> list[int]:
+    """The operands of a question. Raises ValueError where the text is not a question of this task."""
+    match = _QUESTION.fullmatch(question.strip())
+    if match is None:
+        raise ValueError(f"not an arithmetic question: {question!r}; expected 'Q: 12+35=?'")
+    return [int(number) for number in match.group(1).split("+")]
+
+
+def check_steps(question: str, steps: Sequence[str]) -> list[bool]:
+    """For each step whether the solution is still on the right path after it: the exact counterpart of a step label.
+
+    A step is right when it adds the next operand to the true running total and gets the true result (a careful step must
+    also have written true sums), a filler when it repeats that total, the answer when all operands are used and it is the sum.
+    From the first error on every step counts as wrong, because no later step of this task repairs one. A step of any other
+    form is wrong. No steps: an empty list.
+    """
+    total, *rest = operands_of(question)
+    on_path, labels = True, []
+    for step in steps:
+        step = step.strip()
+        if match := _QUICK.fullmatch(step) or _CAREFUL.fullmatch(step):
+            expected = (total, rest[0]) if rest else None
+            a, b = int(match.group(1)), int(match.group(2))
+            right = (a, b) == expected and step in (f"{a}+{b}={a + b}", careful_step(a, b)[0])
+            if right:
+                total += rest.pop(0)
+        elif match := _FILLER.fullmatch(step):
+            right = int(match.group(1)) == total
+        elif match := _ANSWER.fullmatch(step):
+            right = not rest and int(match.group(1)) == total
+        else:
+            right = False
+        on_path = on_path and right
+        labels.append(on_path)
+    return labels
+
+
+def habit_of(step: str) -> str:
+    """The habit a step shows: quick, careful, filler, answer, or other."""
+    forms = {"quick": _QUICK, "careful": _CAREFUL, "filler": _FILLER, "answer": _ANSWER}
+    return next((name for name, form in forms.items() if form.fullmatch(step.strip())), "other")

@@ -1,0 +1,84 @@
+"""The host's PPO trainers with process rewards, sync and async.
+
+The host's trainers name the classes they build at module level, a patched host in class attributes. Ours set both in their own
+process before the host's constructors run, start the PRM workers, and attach them to the rollout actors. Training itself
+stays the host's.
+"""
+
+import openrlhf.trainer.ppo_trainer as sync_trainer
+import openrlhf.trainer.ppo_trainer_async as async_trainer
+import ray
+
+from openrlhf_prm.flags import uses_prm
+from openrlhf_prm.placement import EngineOptions, RemoteScorer, ScoringPool
+from openrlhf_prm.rollout.executor import StepScoring
+from openrlhf_prm.trainers.experience import ProcessExperienceMaker, StepSamplesGenerator
+
+
+def attach_step_scoring(args, vllm_engines) -> StepScoring | None:
+    """Starts the PRM workers that the flags ask for and hands them to every rollout actor. Returns None without a PRM."""
+    scoring = None
+    if uses_prm(args):
+        scoring = StepScoring(start_scorer(args), args.steps.splitter, args.prm.question_pattern)
+    ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
+    return scoring
+
+
+def start_scorer(args) -> ScoringPool | RemoteScorer:
+    """PRM workers as Ray actors, or a client of a running server; both answer `await score(question, steps)`."""
+    if args.prm.url:
+        return RemoteScorer(args.prm.url)
+    options = EngineOptions(
+        model=args.prm.model_name_or_path,
+        num_engines=args.prm.num_engines,
+        gpus=args.prm.gpus_per_engine,
+        dtype=args.prm.dtype,
+        seed=args.train.seed,
+        max_model_len=args.prm.max_model_len,
+        enforce_eager=args.prm.enforce_eager,
+        gpu_memory_utilization=args.prm.gpu_memory_utilization,
+    )
+    return ScoringPool.start(options, args.prm.family)
+
+
+class ProcessPPOTrainer(sync_trainer.PPOTrainer.__ray_metadata__.modified_class):
+    """The host's synchronous trainer with our experience maker and samples generator."""
+
+    experience_maker_cls = ProcessExperienceMaker
+    samples_generator_cls = StepSamplesGenerator
+
+    def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
+        sync_trainer.RemoteExperienceMaker = ProcessExperienceMaker
+        sync_trainer.SamplesGenerator = StepSamplesGenerator
+        self.step_scoring = attach_step_scoring(strategy.args, vllm_engines)
+        super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
+
+
+class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metadata__.modified_class):
+    """The host's generating half of async training, keeping step records."""
+
+    samples_generator_cls = StepSamplesGenerator
+
+    def __init__(self, *args, **kwargs):
+        async_trainer.SamplesGenerator = StepSamplesGenerator
+        super().__init__(*args, **kwargs)
+
+
+class ProcessTrainingActor(async_trainer.TrainingActor.__ray_metadata__.modified_class):
+    """The host's training half of async training, with our experience maker."""
+
+    experience_maker_cls = ProcessExperienceMaker
+
+    def __init__(self, *args, **kwargs):
+        sync_trainer.RemoteExperienceMaker = ProcessExperienceMaker
+        super().__init__(*args, **kwargs)
+
+
+class ProcessPPOTrainerAsync(async_trainer.PPOTrainerAsync.__ray_metadata__.modified_class):
+    """The host's asynchronous trainer over those two halves."""
+
+    def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
+        self.generator_actor_cls = async_trainer.GenerateSamplesActor = ray.remote(ProcessGenerateSamplesActor)
+        self.training_actor_cls = async_trainer.TrainingActor = ray.remote(ProcessTrainingActor)
+        self.step_scoring = attach_step_scoring(strategy.args, vllm_engines)
+        super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)

@@ -1,0 +1,82 @@
+"""The arithmetic task and its exact checker."""
+
+import random
+
+import pytest
+
+from openrlhf_prm.tasks.arithmetic import (
+    HabitMix,
+    careful_step,
+    check_steps,
+    demonstration,
+    habit_of,
+    questions,
+    quick_step,
+    split_of,
+)
+
+QUESTION = "Q: 17+15+20=?\n"
+
+
+def test_habits_by_hand():
+    assert quick_step(12, 35) == ("12+35=47", 47)
+    assert quick_step(17, 15) == ("17+15=22", 22)
+    assert careful_step(47, 48) == ("47+48: 7+8=15, 4+4+1=9 > 95", 95)
+    assert careful_step(87, 31) == ("87+31: 7+1=8, 8+3=11 > 118", 118)
+
+
+def test_right_solutions_are_right_throughout():
+    assert check_steps(QUESTION, ["17+15: 7+5=12, 1+1+1=3 > 32", "so 32", "32+20=52", "Answer: 52"]) == [True] * 4
+
+
+def test_everything_after_the_first_error_is_wrong():
+    assert check_steps(QUESTION, ["17+15=22", "22+20=42", "Answer: 42"]) == [False] * 3
+    assert check_steps(QUESTION, ["17+15=32", "32+20=51", "32+20=52"]) == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["17+20=37"],  # skips an operand
+        ["17+15: 7+5=12, 1+1=2 > 32"],  # right result from wrong work
+        ["so 18"],
+        ["Answer: 52"],  # operands left over
+        ["hello"],
+        [""],
+    ],
+)
+def test_wrong_first_steps(steps):
+    assert check_steps(QUESTION, steps) == [False]
+
+
+def test_no_steps_and_no_question():
+    assert check_steps(QUESTION, []) == []
+    with pytest.raises(ValueError, match="not an arithmetic question"):
+        check_steps("what is 2+2?", [])
+
+
+def test_splits_are_disjoint_and_repeatable():
+    splits = {name: {q for q, _ in questions(name, 200, seed=3)} for name in ("train", "tune", "test")}
+    assert not splits["train"] & splits["test"] and not splits["tune"] & splits["test"]
+    assert all(split_of(q) == name for name, members in splits.items() for q in members)
+    assert list(questions("test", 20, seed=3)) == list(questions("test", 20, seed=3))
+    with pytest.raises(ValueError, match="train, tune, test"):
+        next(questions("dev", 1, 0))
+
+
+def test_careful_demonstrations_are_always_right():
+    rng, mix = random.Random(0), HabitMix(quick=0.0)
+    for question, answer in questions("train", 100, seed=0):
+        steps = demonstration(question, rng, mix).strip().split("\n")
+        assert all(check_steps(question, steps))
+        assert steps[-1] == f"Answer: {answer}"
+
+
+def test_habit_of():
+    assert [habit_of(s) for s in ("1+2=3", "1+2: 1+2=3, 0+0=0 > 3", "so 3", "Answer: 3", "?")] == [
+        "quick",
+        "careful",
+        "filler",
+        "answer",
+        "other",
+    ]
