@@ -47,15 +47,14 @@ def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any])
     return {"model": model, **defaults, **engine_args, "hf_overrides": {**family.hf_overrides(), **overrides}}
 
 
-def _prompt_and_params(request: PoolRequest):
-    from vllm import PoolingParams, TokensPrompt
+def _pooling_params(request: PoolRequest):
+    from vllm import PoolingParams
 
-    params = PoolingParams(
+    return PoolingParams(
         task="token_classify",
         skip_reading_prefix_cache=not request.read_prefix_cache,
         extra_kwargs={"step_positions": request.step_positions, "token_ids": list(request.reward_token_ids)},
     )
-    return TokensPrompt(prompt_token_ids=request.token_ids), params
 
 
 def _answer(output: Any) -> PoolAnswer:
@@ -81,8 +80,11 @@ class OfflineEngine:
 
     def pool(self, requests: Sequence[PoolRequest]) -> list[PoolAnswer]:
         """Answers in the order of `requests`."""
-        prompts, params = zip(*map(_prompt_and_params, requests), strict=True)
-        outputs = self.llm.encode(list(prompts), list(params), pooling_task="token_classify", use_tqdm=False)
+        from vllm import TokensPrompt
+
+        prompts = [TokensPrompt(prompt_token_ids=request.token_ids) for request in requests]
+        params = [_pooling_params(request) for request in requests]
+        outputs = self.llm.encode(prompts, params, pooling_task="token_classify", use_tqdm=False)
         return [_answer(output) for output in outputs]
 
     def reset_prefix_cache(self) -> None:
@@ -119,10 +121,14 @@ class AsyncEngine:
 
     async def pool_one(self, request: PoolRequest) -> PoolAnswer:
         """One answer. Cancelling the call aborts the request in the engine."""
-        prompt, params = _prompt_and_params(request)
+        from vllm.inputs import tokens_input
+
+        prompt, params = tokens_input(request.token_ids), _pooling_params(request)
+        answer = None
         async for output in self.client.encode(prompt, params, request_id=f"step-rewards-{uuid.uuid4().hex}"):
-            return _answer(output)
-        raise AssertionError("vLLM ended a pooling request without an output")
+            answer = _answer(output)
+        assert answer is not None, "vLLM ended a pooling request without an output"
+        return answer
 
     async def reset_prefix_cache(self) -> None:
         """Drop cached keys and values, after a weight update. `RuntimeError` if requests still hold some."""
