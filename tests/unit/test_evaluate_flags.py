@@ -1,0 +1,200 @@
+"""Bad input to the evaluation and report commands: one line that names flag or line, exit code 2, no engine started."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from openrlhf_prm.annotation.records import Question
+from openrlhf_prm.cli import evaluate, report
+from openrlhf_prm.evaluation.run import Judges, Sampling, collect, request_of
+from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
+
+GOOD_ROW = {"question": "Q: 12+35=?\n", "label": "47"}
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A policy folder and a data file that pass the checks, and the flags that name them."""
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
+    data = tmp_path / "test.jsonl"
+    data.write_text(json.dumps(GOOD_ROW) + "\n")
+    flags = ["--actor.model_name_or_path", str(tmp_path / "policy"), "--data.input", str(data)]
+    return SimpleNamespace(path=tmp_path, data=data, flags=flags)
+
+
+def complaint(capsys, *arguments, command=evaluate) -> str:
+    with pytest.raises(SystemExit) as ended:
+        command.main(list(arguments))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--eval.n_samples_per_prompt", "0"),
+        ("--eval.n_samples_per_prompt", "many"),
+        ("--rollout.max_new_tokens", "0"),
+        ("--vllm.num_engines", "0"),
+        ("--prm.num_engines", "-1"),
+        ("--data.max_samples", "0"),
+        ("--eval.temperature", "-0.5"),
+        ("--eval.top_p", "0"),
+        ("--eval.top_p", "1.5"),
+        ("--steps.splitter", "comma"),
+        ("--answers.checker", "absent.py"),
+        ("--eval.step_checker", "telepathy"),
+        ("--eval.vote_aggregation", "max"),
+        ("--prm.model_name_or_path", "./no/such/prm"),
+        ("--prm.family", "none"),
+        ("--data.input", "no_such.jsonl"),
+        ("--actor.model_name_or_path", "/no/such/policy"),
+        ("--eval.outptu", "x"),
+    ],
+)
+def test_a_bad_flag_is_named(given, capsys, flag, value):
+    error = complaint(capsys, *given.flags, flag, value)
+    assert flag.removeprefix("--answers.").removeprefix("--") in error
+    assert value in error
+
+
+def test_a_model_that_is_nowhere(given, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "--prm.model_name_or_path" in complaint(capsys, *given.flags, "--prm.model_name_or_path", "no-such/model")
+    (given.path / "policy" / "config.json").unlink()
+    assert "config.json" in complaint(capsys, *given.flags)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ('{"label": "47"}', "'question'"),
+        ('{"question": "Q: 1+2=?"}', "'label'"),
+        ('{"question": "", "label": "47"}', "'question'"),
+        ('{"question": "Q: 1+2=?", "label": null}', "'label'"),
+        ("[1, 2]", "expected a JSON object"),
+        ("{not json", "not JSON"),
+    ],
+)
+def test_a_bad_row_is_named(given, capsys, row, expected):
+    given.data.write_text(f"{json.dumps(GOOD_ROW)}\n\n{row}\n")
+    error = complaint(capsys, *given.flags)
+    assert "line 3" in error and expected in error
+
+
+def test_no_row_and_a_question_of_another_task(given, capsys):
+    given.data.write_text("\n")
+    assert "holds no question" in complaint(capsys, *given.flags)
+    given.data.write_text(json.dumps({"question": "Who?", "label": "1"}) + "\n")
+    error = complaint(capsys, *given.flags, "--eval.step_checker", "arithmetic")
+    assert "--eval.step_checker arithmetic" in error and "Who?" in error
+
+
+def test_outputs_that_cannot_be(given, capsys):
+    assert "one file per policy" in complaint(capsys, *given.flags, "--eval.output", "a.json", "b.json")
+    assert "is a folder" in complaint(capsys, *given.flags, "--eval.samples", str(given.path))
+    assert "given twice" in complaint(capsys, *given.flags, "--eval.output", "x", "--eval.samples", "x")
+
+
+def test_the_checks_import_neither_vllm_nor_ray_nor_torch(given):
+    code = (
+        "import sys; from openrlhf_prm.cli.evaluate import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: print(end.code, [m for m in ('vllm', 'ray', 'torch') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *given.flags, "--eval.n_samples_per_prompt", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "2 []"
+    assert done.stderr == (
+        "evaluate: error: --eval.n_samples_per_prompt must be at least 1, got 0 (--help lists the flags)\n"
+    )
+
+
+def test_the_report_names_what_is_wrong(tmp_path, capsys):
+    assert "--run" in complaint(capsys, "--run", str(tmp_path / "absent"), command=report)
+    assert "no result.json" in complaint(capsys, "--run", str(tmp_path), command=report)
+    (tmp_path / "result.json").write_text('{"before": {}}')
+    assert "'after'" in complaint(capsys, "--run", str(tmp_path), command=report)
+    assert "--output" in complaint(capsys, "--run", str(tmp_path), "--output", str(tmp_path), command=report)
+
+
+def test_an_interrupt_ends_with_130_and_one_line(given, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "run", interrupted)
+    assert evaluate.main(given.flags) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# -- collection, with stand-ins for the engines ----------------------------------------------------------------------
+
+
+class Letters:
+    """One token per character."""
+
+    def decode(self, token_ids, **_):
+        return "".join(map(chr, token_ids))
+
+
+class Policy:
+    """Answers the first request with a solution, and the others with nothing, or raises what it was given."""
+
+    def __init__(self, text: str, failure: Exception | None = None):
+        self.text, self.failure, self.requests = text, failure, []
+
+    async def generate(self, prompt, **sampling):
+        self.requests.append((prompt, sampling))
+        if self.failure:
+            raise self.failure
+        text = self.text if sampling["temperature"] == 0 else ""
+        return [SimpleNamespace(text=text, token_ids=list(map(ord, text)), truncated=not text)]
+
+
+class Prm:
+    async def score(self, question, steps):
+        assert question == GOOD_ROW["question"]
+        return [0.25 * (index + 1) for index in range(len(steps))]
+
+
+def run_collect(policy, **judges):
+    import asyncio
+
+    judges = Judges(is_correct=lambda response, label: label in response, splitter="newline", **judges)
+    question = Question("id", GOOD_ROW["question"], GOOD_ROW["label"])
+    return asyncio.run(collect([question], policy, Letters(), Sampling(n=2, in_flight=1), judges, "<{}>".format))
+
+
+def test_collect_grades_every_response():
+    policy = Policy("12+35=47\nAnswer: 47\n")
+    greedy, *sampled = run_collect(policy, prm=Prm(), step_checker=STEP_CHECKERS["arithmetic"])
+    assert greedy.steps == ["12+35=47", "Answer: 47"]
+    assert greedy.step_scores == [0.25, 0.5] and greedy.step_checks == [True, True]
+    assert greedy.correct and greedy.answer == "47" and greedy.tokens == 20 and not greedy.truncated
+    assert [(r.kind, r.sample) for r in (greedy, *sampled)] == [("greedy", None), ("sample", 0), ("sample", 1)]
+    # A response without text has no step, and the PRM is not asked.
+    assert all((r.steps, r.step_scores, r.step_checks, r.answer) == ([], [], [], None) for r in sampled)
+    assert {prompt for prompt, _ in policy.requests} == {f"<{GOOD_ROW['question']}>"}
+
+
+def test_collect_without_prm_and_checker():
+    assert all(r.step_scores is None and r.step_checks is None for r in run_collect(Policy("x")))
+
+
+def test_a_failing_engine_ends_the_collection():
+    with pytest.raises(RuntimeError, match="engine died"):
+        run_collect(Policy("", RuntimeError("engine died")))
+
+
+def test_requests_repeat_and_differ():
+    sampling = Sampling(n=2, seed=3)
+    seeds = {request_of(sampling, index, sample)["seed"] for index in range(50) for sample in range(2)}
+    assert len(seeds) == 100
+    assert request_of(sampling, 7, 1) == request_of(sampling, 7, 1)
+    assert "seed" not in request_of(sampling, 7, None)
