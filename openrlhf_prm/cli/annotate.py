@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     args = nested(parser.parse_args(argv))
     try:
         questions, options = check(args)
-        labels = LabelFile(args.data.output, settings_of(args, options))
         is_correct = answer_checker(args.answers.checker)
+        labels = LabelFile(args.data.output, settings_of(args, options))
     except ValueError as error:
         parser.error(str(error))
     with labels:

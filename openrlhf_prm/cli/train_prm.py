@@ -1,9 +1,8 @@
-"""Trains a process reward model from step labels: `python -m openrlhf_prm.cli.train_prm --data.dataset labels.jsonl
-...`.
+"""Trains a process reward model from step labels: `python -m openrlhf_prm.cli.train_prm`.
 
-Runs as a plain process on one device, or on several under a launcher (`deepspeed --module openrlhf_prm.cli.train_prm
-...`, torchrun). Flags and their meaning are OpenRLHF's (`openrlhf.cli.train_sft`) where it has them. The checkpoint
-declares its family in config.json, so `vllm_prm` serves it as it is. The last line on stdout is a JSON summary.
+Runs as a plain process on one device, or on several under torchrun or `deepspeed --module openrlhf_prm.cli.train_prm`.
+Flags and their meaning are OpenRLHF's (`openrlhf.cli.train_sft`) where it has them. The checkpoint declares its family
+in config.json, so `vllm_prm` serves it as it is. The last line on stdout is a JSON summary.
 
 Exit code 2: a flag, the tokenizer or a row is wrong; said in one line before training starts.
 """
