@@ -13,7 +13,7 @@ from pathlib import Path
 AnswerChecker = Callable[[str, str], bool]
 
 _BOXED = re.compile(r"\\boxed\s*\{")
-_MARKED = re.compile(r"(?:####|(?:final\s+)?answer\s*(?:is)?\s*[:=]?)\s*(.+)", re.IGNORECASE)
+_MARKED = re.compile(r"(?:####|answer\s+is\s*:?|answer\s*[:=])\s*(.+)", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
 
 

@@ -56,18 +56,18 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         self._token_rewards = {}
 
     def make_experience_batch(self, rollout_samples) -> list[Experience]:
-        if uses_prm(self.args):
-            self._records = [sample.steps for sample in rollout_samples]
+        self._records = [sample.steps for sample in rollout_samples] if uses_prm(self.args) else []
         return super().make_experience_batch(rollout_samples)
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
+        rewards = [self._process_rewards(record) for record in self._records]
+        if rewards:
+            self._log_process(experiences, rewards)
         if self.length_penalty is not None:
             self._apply_length_penalty(experiences)
-        if not uses_prm(self.args):
+        if not rewards:
             return super().compute_advantages_and_returns(experiences)
-        rewards = [self._process_rewards(record) for record in self._records]
-        self._log_process(experiences, rewards)
         if self.step_estimator is not None:
             return self._estimate(experiences, rewards)
         adjusted = apply_host_baseline(self.advantage_estimator, rewards, self.args.rollout.n_samples_per_prompt)

@@ -1,0 +1,214 @@
+"""The host is untouched: the same rollouts through stock OpenRLHF and through the plugin give the same numbers.
+
+Both sides run in one process each over real Ray actors and DeepSpeed: log-probs, advantages, PPO update, saved weights.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openrlhf_prm.accelerator import cpu_environment
+
+pytestmark = pytest.mark.stack
+
+
+def run(mode: str, folder: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, __file__, mode, str(folder)],
+        env=cpu_environment() | {**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=540,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_without_process_flags_the_update_is_the_hosts_bit_for_bit(tmp_path):
+    result = run("update", tmp_path)
+    assert result["stock"]["advantages"] == result["plugin"]["advantages"]
+    assert result["stock"]["loss"] == result["plugin"]["loss"]
+    assert result["stock"]["weights"] == result["plugin"]["weights"]
+    assert result["stock"]["weights"] != result["before"], "an update that changes nothing shows nothing"
+
+
+def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(tmp_path):
+    result = run("one_step", tmp_path)
+    assert set(result) == {"gae", "reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo", "flash_reinforce", "step_group"}
+    for estimator, difference in result.items():
+        assert difference < 1e-5, (estimator, difference)
+
+
+def arguments(estimator: str, *flags: str):
+    """The namespace the host's trainer gets, from the plugin's own command line."""
+    import argparse
+    import runpy
+    from unittest import mock
+
+    from openrlhf.utils.config import hierarchize
+
+    from openrlhf_prm import plugin
+
+    class Parsed(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def stop(parser, *args, **kwargs):
+        plugin.add_arguments(parser)
+        raise Parsed(hierarchize(parse(parser, ["--algo.advantage.estimator", estimator, *flags])))
+
+    # The host builds its parser under __main__ only; its defaults are what a user gets.
+    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):
+        try:
+            runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__")
+        except Parsed as parsed:
+            args = parsed.args[0]
+    args.actor.eps_clip_low_high = (args.actor.eps_clip, args.actor.eps_clip)
+    args.critic.model_name_or_path = None
+    return args
+
+
+def rollouts(tokenizer, group_size: int):
+    """Eight responses of different lengths with rewards, as the host's samples generator makes them."""
+    import random
+
+    import torch
+    from openrlhf.trainer.ppo_utils.experience import Experience
+
+    from openrlhf_prm.tasks.arithmetic import demonstration, questions
+
+    rng, samples = random.Random(0), []
+    for question, label in questions("train", 8 // group_size, seed=0):
+        prompt = tokenizer(question, add_special_tokens=False)["input_ids"]
+        for _ in range(group_size):
+            response = tokenizer(demonstration(question, rng), add_special_tokens=False)["input_ids"]
+            response += [tokenizer.eos_token_id]
+            actions = torch.zeros(len(prompt) + len(response), dtype=torch.long)
+            actions[len(prompt) :] = 1
+            reward = torch.tensor([rng.choice([0.0, 0.25, 1.0])])
+            samples.append(
+                Experience(
+                    sequences=torch.tensor([prompt + response]),
+                    attention_mask=torch.ones(1, len(actions), dtype=torch.long),
+                    action_mask=actions[None, 1:],
+                    prompts=[question],
+                    labels=[label],
+                    images=[None],
+                    mm_train_inputs=[None],
+                    rewards=reward,
+                    scores=reward,
+                    response_length=torch.tensor([len(response)]),
+                    truncated=torch.tensor([False]),
+                    total_length=torch.tensor([float(len(actions))]),
+                    info={"reward": reward, "score": reward},
+                )
+            )
+    return samples
+
+
+def policy(folder: Path):
+    import torch
+
+    from examples.quickstart.make_policy import build_model, build_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).to(torch.bfloat16).save_pretrained(folder / "policy")
+    tokenizer.save_pretrained(folder / "policy")
+    return str(folder / "policy"), tokenizer
+
+
+def weights_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def compare_updates(folder: Path) -> dict:
+    import ray
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+    from openrlhf.trainer.ray.launcher import RayActorGroup
+    from openrlhf.trainer.ray.ppo_actor import PolicyModelActor
+    from openrlhf.utils import get_strategy
+
+    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+
+    path, tokenizer = policy(folder)
+    ray.init(include_dashboard=False, log_to_driver=False)
+    result = {"before": weights_digest(folder / "policy")}
+    for name, maker_class in (("stock", RemoteExperienceMaker), ("plugin", ProcessExperienceMaker)):
+        args = arguments(
+            "group_norm",
+            *("--actor.model_name_or_path", path, "--rollout.n_samples_per_prompt", "4", "--rollout.batch_size", "2"),
+            *("--rollout.micro_batch_size", "3", "--train.batch_size", "4", "--train.micro_batch_size", "2"),
+            *("--actor.adam.lr", "1e-3", "--algo.kl.init_coef", "0", "--ds.attn_implementation", "eager"),
+            *("--ckpt.output_dir", str(folder / name), "--actor.num_gpus_per_node", "1"),
+        )
+        strategy = get_strategy(args)
+        group = RayActorGroup(1, 1, PolicyModelActor, num_gpus_per_actor=1)
+        ray.get(group.async_init_model_from_pretrained(strategy, path, 10, None))
+        maker = maker_class(group, None, None, None, FixedKLController(0.0), strategy, tokenizer)
+        experiences = maker.make_experience_batch(rollouts(tokenizer, 4))
+        ray.get(group.async_run_method_batch(method_name="append", experience=experiences))
+        status = ray.get(group.async_run_method(method_name="fit", kl_ctl=0.0))[0]
+        ray.get(group.async_save_model())
+        result[name] = {
+            "advantages": [experience.advantages.tolist() for experience in experiences],
+            "loss": status["policy_loss"],
+            "weights": weights_digest(folder / name),
+        }
+    return result
+
+
+def compare_one_step(folder: Path) -> dict:
+    import torch
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+    from openrlhf.utils import get_strategy
+
+    from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
+    from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
+    from openrlhf_prm.rollout.records import StepRecord
+    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+
+    _, tokenizer = policy(folder)
+    result = {}
+    for estimator in [*HOST_BASELINES, *ADVANTAGE_ESTIMATORS]:
+        advantages = {}
+        for side in ("host", "plugin"):
+            ours = side == "plugin"
+            samples = rollouts(tokenizer, 4)
+            own = estimator if ours or estimator in HOST_BASELINES else "group_norm"
+            # The sum form on the probability scale hands a score of p over as a reward of p.
+            prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
+            args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()))
+            args.process_reward.score_scale = "probability"
+            maker_class = ProcessExperienceMaker if ours else RemoteExperienceMaker
+            maker = maker_class(None, None, None, None, FixedKLController(0.01), get_strategy(args), tokenizer)
+            generator = torch.Generator().manual_seed(1)
+            for index, sample in enumerate(samples):
+                sample.index = [index]
+                sample.kl = torch.rand(sample.action_mask.shape, generator=generator)
+                sample.values = torch.rand(sample.action_mask.shape, generator=generator)
+                if ours:
+                    reward = float(sample.rewards)
+                    sample.steps = StepRecord((int(sample.action_mask.sum()),), (reward,), 0.0, 0.0)
+                    sample.rewards = torch.zeros(1)
+            if ours:
+                maker._records = [sample.steps for sample in samples]
+            experiences = maker.compute_advantages_and_returns(samples)
+            mask = [experience.action_mask.bool() for experience in experiences]
+            advantages[side] = torch.cat([e.advantages[m] for e, m in zip(experiences, mask, strict=True)])
+        result[estimator] = float((advantages["host"] - advantages["plugin"]).abs().max())
+    return result
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    modes = {"update": compare_updates, "one_step": compare_one_step}
+    print(json.dumps(modes[sys.argv[1]](Path(sys.argv[2]))))
