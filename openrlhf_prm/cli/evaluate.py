@@ -31,6 +31,7 @@ from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
 from openrlhf_prm.evaluation.summary import summarize
+from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.steps import STEP_SPLITTERS
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
@@ -86,16 +87,17 @@ def main(argv: list[str] | None = None) -> int:
         for name, value in cpu_environment().items():
             os.environ.setdefault(name, value)
     try:
-        questions = check(args)
-        is_correct = answer_checker(args.answers.checker)
-    except ValueError as error:
-        parser.error(str(error))
-    try:
+        try:
+            questions = check(args)
+            is_correct = answer_checker(args.answers.checker)
+            start(args)
+        except ValueError as error:
+            parser.error(str(error))
         results = run(args, questions, is_correct)
     except KeyboardInterrupt:
         print("evaluate: interrupted; policies that were finished are written", file=sys.stderr)
         return 130
-    print_table(results)
+    print_results(results.values())
     print(json.dumps(next(iter(results.values())) if len(results) == 1 else results))
     return 0
 
@@ -170,12 +172,22 @@ def _require_checkpoint(flag: str, name: str) -> None:
         ) from None
 
 
+def start(args: SimpleNamespace) -> None:
+    """Starts Ray. Raises ValueError where it has too few GPUs for the engines that the flags ask for."""
+    from openrlhf_prm.evaluation.engines import start_ray
+
+    needed = args.vllm.num_engines * args.vllm.gpus_per_engine
+    if args.prm.model_name_or_path is not None:
+        needed += args.prm.num_engines * args.prm.gpus_per_engine
+    start_ray(needed, args.eval.verbose)
+
+
 def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[str, dict]:
     """Starts the engines and measures each policy; writes its files as it is done. Errors of an engine are raised."""
     import ray
     from transformers import AutoTokenizer
 
-    from openrlhf_prm.evaluation.engines import generation_pool, start_ray
+    from openrlhf_prm.evaluation.engines import generation_pool
     from openrlhf_prm.placement import ScoringPool
 
     policies = args.actor.model_name_or_path
@@ -183,10 +195,6 @@ def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[st
     started = time.perf_counter()
     results: dict[str, dict] = {}
     try:
-        needed = args.vllm.num_engines * args.vllm.gpus_per_engine
-        if args.prm.model_name_or_path is not None:
-            needed += args.prm.num_engines * args.prm.gpus_per_engine
-        start_ray(needed, args.eval.verbose)
         prm = None
         if args.prm.model_name_or_path is not None:
             options = _engine_options(args.prm.model_name_or_path, args.prm, args.train.seed)
@@ -269,46 +277,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def print_table(results: dict[str, dict]) -> None:
-    """The accuracies of every policy with their 95% intervals, as a table on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="% [95% interval]", title_style="")
-    table.add_column("measure")
-    for result in results.values():
-        table.add_column(Path(result["policy"]).name, justify="right")
-    for name in dict.fromkeys(name for result in results.values() for name in _rows(result)):
-        table.add_row(name, *(_rows(result).get(name, "-") for result in results.values()))
-    Console().print(table)
-
-
-def _rows(result: dict) -> dict[str, str]:
-    n, intervals = result["n"], result["intervals"]
-    names = [
-        "greedy",
-        f"mean_at_{n}",
-        f"pass_at_{n}",
-        "majority_vote",
-        "weighted_vote",
-        "step_accuracy",
-        "prm_step_accuracy",
-    ]
-    rows = {name: _percent(result[name], intervals.get(name)) for name in names if name in result}
-    for kind, value in result.get(f"best_of_{n}", {}).items():
-        rows[f"best_of_{n} ({kind})"] = _percent(value, intervals[f"best_of_{n}"][kind])
-    if result.get("prm_auc") is not None:
-        rows["prm_auc"] = f"{result['prm_auc']:.3f}"
-    rows["truncated"] = _percent(result["truncated"], None)
-    return {**rows, "mean_tokens": f"{result['mean_tokens']:.1f}", "questions": str(result["questions"])}
-
-
-def _percent(value: float | None, interval) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 .facts .card { padding: 18px 22px; min-width: 0; }
 .facts h3 { margin-bottom: 10px; }
 .facts td { padding: 6px 0 6px 16px; height: auto; font-size: 14px; }
+.facts td:first-child { padding-left: 0; }
 .facts tr:first-child td { border-top: 0; }
 .facts .bar { width: 45%; }
 .facts .bar div { height: 8px; border-radius: 4px; background: var(--grey); opacity: .6; min-width: 2px; }

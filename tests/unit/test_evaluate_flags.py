@@ -128,9 +128,18 @@ def test_an_interrupt_ends_with_130_and_one_line(given, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(evaluate, "start", lambda _: None)
     monkeypatch.setattr(evaluate, "run", interrupted)
     assert evaluate.main(given.flags) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_engines_that_find_no_gpu(given, capsys, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 8.0})
+    error = complaint(capsys, *given.flags, "--vllm.num_engines", "3", "--vllm.gpus_per_engine", "4")
+    assert "--vllm.num_engines x --vllm.gpus_per_engine" in error and "12 GPUs, Ray has 8" in error
 
 
 # -- collection, with stand-ins for the engines ----------------------------------------------------------------------
