@@ -1,8 +1,9 @@
 """The two ways into a vLLM engine, behind one request and one answer. The only file that calls vLLM to score."""
 
 import asyncio
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,7 @@ class PoolAnswer:
 def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any]) -> dict[str, Any]:
     """vLLM engine arguments for scoring steps with `model`; the caller's own `engine_args` win.
 
-    The block size decides how much of a growing solution is forwarded again (a cache hit is whole blocks); on CPU
-    vLLM's default is 128 and 32 the least it takes. Elsewhere vLLM's default is small already.
+    On CPU `cpu_defaults` apply; elsewhere vLLM's own are right.
     """
     from vllm.platforms import current_platform
 
@@ -43,8 +43,20 @@ def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any])
         raise ValueError("hf_overrides must be a dict, so that the step-reward architecture can be added to it")
     defaults: dict[str, Any] = {"runner": "pooling", "enable_prefix_caching": True}
     if current_platform.is_cpu():
-        defaults["block_size"] = 32
+        defaults |= cpu_defaults(engine_args)
     return {"model": model, **defaults, **engine_args, "hf_overrides": {**family.hf_overrides(), **overrides}}
+
+
+def cpu_defaults(given: Container[str]) -> dict[str, Any]:
+    """vLLM arguments that differ from its defaults on CPU, unless `given` says otherwise.
+
+    The block size decides how much of a growing solution is forwarded again (a cache hit is whole blocks): vLLM's
+    default there is 128, 32 the least it takes. The cache would take 92% of the machine's memory; 1 GiB holds some
+    ten thousand tokens of a 7B model.
+    """
+    sized = any(name in given for name in ("kv_cache_memory_bytes", "gpu_memory_utilization"))
+    sized = sized or "VLLM_CPU_KVCACHE_SPACE" in os.environ
+    return {"block_size": 32} if sized else {"block_size": 32, "kv_cache_memory_bytes": 1 << 30}
 
 
 def _pooling_params(request: PoolRequest):

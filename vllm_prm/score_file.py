@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="solutions per write")
     parser.add_argument("--url", help="score through this server instead of an engine of our own")
     parser.add_argument("--api-key-env", help="environment variable with the server's API key")
-    parser.add_argument("--dtype", default="auto", help="vLLM's dtype")
-    parser.add_argument("--max-model-len", type=int, help="vLLM's max_model_len")
-    parser.add_argument("--tensor-parallel-size", type=int, default=1, help="vLLM's tensor_parallel_size")
+    parser.add_argument(
+        "--engine-args", default="{}", help='vLLM engine arguments as JSON, e.g. {"tensor_parallel_size": 2}'
+    )
 
 
 def read_items(lines: Sequence[str]) -> list[tuple[dict, StepRewardItem]]:
@@ -111,7 +111,10 @@ def score_file(args: argparse.Namespace) -> None:
 def _start(args: argparse.Namespace) -> StepScorer:
     if args.url:
         return StepScorer.from_url(args.url, args.api_key_env)
-    engine_args = {"dtype": args.dtype, "tensor_parallel_size": args.tensor_parallel_size}
-    if args.max_model_len is not None:
-        engine_args["max_model_len"] = args.max_model_len
+    try:
+        engine_args = json.loads(args.engine_args)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--engine-args must be a JSON object, got {args.engine_args!r}") from error
+    if not isinstance(engine_args, dict):
+        raise ValueError(f"--engine-args must be a JSON object, got {args.engine_args!r}")
     return StepScorer.from_pretrained(args.model, args.family, **engine_args)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from vllm_prm.engines import cpu_defaults
 from vllm_prm.families import PRM_FAMILIES, detect_family, load_family
 
 ENTRY_POINT_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
@@ -24,11 +25,13 @@ def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> 
     """
     from vllm.platforms import current_platform
 
-    flags, given = _split_hf_overrides(vllm_flags)
-    overrides = {**load_family(model, family).hf_overrides(), **given}
+    flags, own_overrides = _split_hf_overrides(vllm_flags)
+    overrides = {**load_family(model, family).hf_overrides(), **own_overrides}
     ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     if current_platform.is_cpu():
-        ours += ["--block-size", "32"]  # a cache hit is whole blocks, and vLLM's default on CPU is 128
+        given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
+        for name, value in cpu_defaults(given).items():
+            ours += [f"--{name.replace('_', '-')}", str(value)]
     return [*_server(model), *ours, *flags]
 
 

@@ -51,7 +51,10 @@ def read_config(path: str) -> dict[str, Any]:
     """The config.json of the checkpoint at `path` (a folder or a hub id) as a dict, unknown keys kept."""
     from transformers import PretrainedConfig
 
-    config, _ = PretrainedConfig.get_config_dict(path)
+    try:
+        config, _ = PretrainedConfig.get_config_dict(path)
+    except OSError as error:
+        raise ValueError(f"{path} is neither a checkpoint folder nor a hub id that can be read: {error}") from error
     if not config:
         raise ValueError(f"{path} has no readable config.json")
     return config

@@ -164,3 +164,8 @@ def test_from_checkpoint(tmp_path):
 def test_unusable_checkpoints_say_why(tmp_path, prm, architecture, message):
     with pytest.raises(ValueError, match=message):
         load_family(checkpoint(tmp_path, prm, architecture))
+
+
+def test_a_path_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nothing-here"):
+        load_family(str(tmp_path / "nothing-here"))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from vllm_prm.engines import cpu_defaults
 from vllm_prm.score_file import finished_lines, read_items
 from vllm_prm.serve import _split_hf_overrides, serve_environment
 
@@ -45,6 +46,14 @@ def test_environment_needs_the_installed_package(installed):
     installed["vllm.endpoint_plugins"].pop(0)
     with pytest.raises(ValueError, match="install the package"):
         serve_environment({})
+
+
+def test_cpu_defaults_leave_a_sized_cache_alone(monkeypatch):
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    assert cpu_defaults({}) == {"block_size": 32, "kv_cache_memory_bytes": 1 << 30}
+    assert cpu_defaults({"gpu_memory_utilization"}) == {"block_size": 32}
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "4")
+    assert cpu_defaults({}) == {"block_size": 32}
 
 
 def test_input_errors_name_the_line():
