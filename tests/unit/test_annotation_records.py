@@ -50,7 +50,7 @@ def test_a_file_cut_at_any_byte_is_continued_without_loss_or_repetition(tmp_path
     first = len(b"".join(content.splitlines(keepends=True)[:2]))
     path = tmp_path / "labels.jsonl"
     write(path)
-    for size in range(len(content) + 1):
+    for size in sorted({*range(0, len(content), 29), first - 1, first, first + 1, len(content) - 1, len(content)}):
         path.write_bytes(content[:size])
         with LabelFile(path, SETTINGS) as labels:
             finished = set(labels.finished)
