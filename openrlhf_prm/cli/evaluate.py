@@ -187,7 +187,7 @@ def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[st
     import ray
     from transformers import AutoTokenizer
 
-    from openrlhf_prm.evaluation.engines import generation_pool
+    from openrlhf_prm.evaluation.engines import generation_pool, silent_stderr
     from openrlhf_prm.placement import ScoringPool
 
     policies = args.actor.model_name_or_path
@@ -219,6 +219,10 @@ def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[st
                 write_atomically(Path(args.eval.output[number]), json.dumps(result, indent=2) + "\n")
             results[args.eval.output[number] if args.eval.output is not None else policy] = result
             started = time.perf_counter()
+    except KeyboardInterrupt:
+        with silent_stderr():
+            ray.shutdown()
+        raise
     finally:
         ray.shutdown()
     return results

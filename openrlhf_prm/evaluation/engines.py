@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 
 import ray
@@ -45,3 +46,21 @@ def generation_pool(options: EngineOptions, timeout_s: float = 30.0):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Ray still holds the stopped engines after {timeout_s:g} s")
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def silent_stderr():
+    """Nothing written to the process's standard error gets out, whoever writes it.
+
+    For shutting Ray down after an interrupt: its core then writes a line for every request that was in flight, past
+    Python's logging.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
