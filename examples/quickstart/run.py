@@ -23,7 +23,7 @@ POLICY = Path(__file__).parent / "policy"
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
 # Questions carry a little less often than in the policy's own training data, so that it starts at about 40%.
 MIX = HabitMix(carry=0.18)
-LABELLED, TRAINED, TESTED = 300, 960, 300
+LABELLED, TRAINED, TESTED = 300, 640, 300
 ROLLOUT_QUESTIONS, SAMPLES = 32, 8
 UPDATES = TRAINED // ROLLOUT_QUESTIONS
 KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
@@ -49,7 +49,7 @@ def command(module: str, *flags: object) -> list[str]:
     return [sys.executable, "-m", f"openrlhf_prm.cli.{module}", *map(str, flags)]
 
 
-def ppo_flags(folder: Path, name: str, seed: int) -> list[object]:
+def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int) -> list[object]:
     """What the PRM-guided run and the outcome-only run have in common: everything but the reward and the estimator."""
     return [
         *("--actor.model_name_or_path", POLICY, "--reward.remote_url", REWARD),
@@ -57,12 +57,12 @@ def ppo_flags(folder: Path, name: str, seed: int) -> list[object]:
         *("--data.max_len", 256, "--rollout.max_new_tokens", 200),
         *("--rollout.batch_size", ROLLOUT_QUESTIONS, "--rollout.n_samples_per_prompt", SAMPLES),
         *("--rollout.micro_batch_size", 128, "--train.batch_size", 64, "--train.micro_batch_size", 64),
-        *("--actor.adam.lr", 1e-4, "--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
+        *("--actor.adam.lr", 3e-4, "--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
         *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
         *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.05),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.2),
         *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
-        *("--logger.tensorboard_dir", folder / f"tensorboard_{name}", "--train.seed", seed),
+        *("--logger.tensorboard_dir", tensorboard, "--train.seed", seed),
         *(cpu_host_flags() if on_cpu() else []),
     ]
 
@@ -71,6 +71,7 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
     """The stages in order."""
     labels, prm = folder / "labels.jsonl", folder / "prm"
     guided, outcome = folder / "policy_prm", folder / "policy_outcome_only"
+    curves, outcome_curves = folder / "tensorboard", folder / "tensorboard_outcome_only"
     global_step, models = r"Global step (\d+):", [("before", POLICY), ("after", guided)]
     stages = [
         Stage(
@@ -94,19 +95,21 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
             ),
             [prm / "config.json"],
             expected_s=70,
+            fresh=(prm,),
         ),
         Stage(
             "ppo",
             "PPO guided by step rewards",
             command(
-                *("train_ppo_ray", *ppo_flags(folder, "policy_prm", seed)),
+                *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed)),
                 *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
-                *("--algo.advantage.estimator", "step_group"),
+                *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
             ),
             [guided / "config.json"],
-            expected_s=240,
+            expected_s=130,
             progress=global_step,
             units=UPDATES,
+            fresh=(guided, curves),
         ),
     ]
     if compare:
@@ -116,13 +119,15 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
                 "ppo_outcome_only",
                 "the same PPO with the outcome reward only",
                 command(
-                    *("train_ppo_ray", *ppo_flags(folder, "policy_outcome_only", seed)),
-                    *("--algo.advantage.estimator", "group_norm"),
+                    *("train_ppo_ray", *ppo_flags(folder, "policy_outcome_only", outcome_curves, seed)),
+                    # The host's group baseline without the standard deviation, which is what ours uses too.
+                    *("--algo.advantage.estimator", "dr_grpo"),
                 ),
                 [outcome / "config.json"],
-                expected_s=220,
+                expected_s=120,
                 progress=global_step,
                 units=UPDATES,
+                fresh=(outcome, outcome_curves),
             )
         )
     stages.append(

@@ -7,6 +7,7 @@ to its log; the terminal shows one line with how far it is and how long the whol
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ _BARS = re.compile(rb"(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Stage:
-    """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time left.
+    """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time left;
+    `fresh` are folders of a half-done earlier try to remove before it starts.
 
     `progress`: a regular expression with a group for the number of units done, and `units` for how many there are; without it
     the last `done/all` of a progress bar in the log counts.
@@ -31,6 +33,7 @@ class Stage:
     expected_s: float
     progress: str | None = None
     units: int = 0
+    fresh: tuple[Path, ...] = ()
 
 
 class StageFailed(RuntimeError):
@@ -51,6 +54,8 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
             print(f"[{index + 1}/{len(stages)}] {stage.title}: done before, in {done['seconds']:.0f} s", flush=True)
         else:
             mark.unlink(missing_ok=True)
+            for path in stage.fresh:
+                shutil.rmtree(path, ignore_errors=True)
             rest = sum(later.expected_s for later in stages[index + 1 :])
             took = _run(stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest)
             done = {"command": stage.command, "seconds": round(took, 1)}
@@ -63,6 +68,7 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
 
 def _run(stage: Stage, label: str, log: Path, rest_s: float) -> float:
     started = time.monotonic()
+    _line(f"{label} ...", end=not sys.stdout.isatty())
     with log.open("wb") as sink:
         sink.write(f"$ {shlex.join(stage.command)}\n".encode())
         sink.flush()

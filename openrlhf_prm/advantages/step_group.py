@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 class StepGroup:
     """A_k = (G_k - mean_j G_jk) / (std + 1e-9): the return from step k against the group's mean return from the k-th step.
 
-    G_k = sum_{l >= k} r_l + R with process rewards r and outcome reward R; responses with fewer than k steps do not enter that mean.
+    G_k = sum_{l >= k} lambd^(l-k) r_l + R with process rewards r and outcome reward R; responses with fewer than k steps do not enter that mean.
     The standard deviation is that of the whole responses' returns G_1 over the group (unbiased; left out with `std_norm`
     False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the step's advantage.
+
+    `lambd` below 1 credits a step less for what later steps did; 0 leaves it its own reward, which with the `potential` shaping is
+    A = V(s_{k+1}) - V(s_k) with the PRM as value function, the form of VinePPO (arXiv:2410.01679).
 
     Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards by one mean
     over all steps of the group and so rewards responses for having more steps; comparing returns at the same step index does
@@ -27,13 +30,18 @@ class StepGroup:
 
     needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
     std_norm: bool = True
+    lambd: float = 1.0
+
+    def __post_init__(self):
+        if not 0.0 <= self.lambd <= 1.0:
+            raise ValueError(f"--algo.advantage.lambd must lie in 0..1, got {self.lambd}")
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
         from torch.nn.utils.rnn import pad_sequence
 
         returns = [
-            rewards.flip(0).cumsum(0).flip(0) + outcome
+            self._discounted(rewards) + outcome
             for rewards, outcome in zip(batch.process_rewards, batch.outcome_rewards, strict=True)
         ]
         advantages = []
@@ -43,3 +51,10 @@ class StepGroup:
             scale = padded[:, 0].std() + 1e-9 if self.std_norm and len(group) > 1 else 1.0
             advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
         return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]
+
+    def _discounted(self, rewards: torch.Tensor) -> torch.Tensor:
+        """(S,) rewards -> (S,) sums of what follows, weighted by lambd per step."""
+        returns = rewards.clone()
+        for k in range(len(rewards) - 2, -1, -1):
+            returns[k] += self.lambd * returns[k + 1]
+        return returns

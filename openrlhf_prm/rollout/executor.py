@@ -37,7 +37,7 @@ class StepScoring:
         """The steps and scores of one response."""
         started = time.monotonic()
         steps = split_steps(token_ids, tokenizer, self.splitter)
-        texts = [step.text.strip() for step in steps]
+        texts = [step.text.rstrip() for step in steps]
         scores = await self.scorer.score(self.question(prompt), texts)
         return StepRecord(
             ends=tuple(step.end for step in steps),
