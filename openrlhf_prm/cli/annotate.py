@@ -24,6 +24,10 @@ from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.steps import STEP_SPLITTERS
 
 
+class QuestionTooLong(ValueError):
+    """A question leaves no room for a response in the policy's context."""
+
+
 def build_parser() -> FlagParser:
     """The flags of this command."""
     parser = FlagParser(prog="annotate", description="Label the steps of a policy's solutions by Monte Carlo rollouts.")
@@ -74,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         todo = [question for question in questions if question.id not in labels.finished]
         try:
             summary = run(args, options, is_correct, todo, labels) if todo else {}
+        except QuestionTooLong as error:
+            parser.error(str(error))
         except KeyboardInterrupt:
             done = len(labels.finished) - done_before
             print(
@@ -138,13 +144,18 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
         for name, value in cpu_environment().items():
             os.environ.setdefault(name, value)
     import ray
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from openrlhf_prm.placement import EngineOptions, GenerationPool
 
     tokenizer = AutoTokenizer.from_pretrained(args.actor.model_name_or_path)
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    prompt = prompt_of(args, tokenizer)
+    config = AutoConfig.from_pretrained(args.actor.model_name_or_path).get_text_config()
+    context = args.vllm.max_model_len or getattr(config, "max_position_embeddings", None)  # some models have no limit
+    if context is not None:
+        check_lengths(todo, prompt, tokenizer, context)
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+    pool = None
     try:
         pool = GenerationPool(
             EngineOptions(
@@ -161,13 +172,25 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
         )
         annotator = ANNOTATORS[args.annotator](pool, tokenizer, is_correct, options)
         start = time.perf_counter()
-        prompt = prompt_of(args, tokenizer)
         counts = asyncio.run(annotate_all(annotator, todo, labels, args.annotation.concurrency, prompt))
         seconds = time.perf_counter() - start
     finally:
+        for worker in pool.workers if pool else ():
+            ray.kill(worker)  # before Ray itself, which would complain about each rollout in flight
         ray.shutdown()
     rate = round(counts["labels"] / seconds, 1)
     return {**counts, **annotator.usage, "seconds": round(seconds, 2), "labels_per_s": rate}
+
+
+def check_lengths(questions: list[Question], prompt, tokenizer, context: int) -> None:
+    """Raises QuestionTooLong naming the first question without room for a response in `context` tokens."""
+    for question in questions:
+        length = len(tokenizer(prompt(question.question), add_special_tokens=False)["input_ids"])
+        if length >= context:
+            raise QuestionTooLong(
+                f"--data.input: question {question.id} ({question.question[:40]!r}...) has {length} tokens, "
+                f"the policy's context is {context}"
+            )
 
 
 def prompt_of(args: SimpleNamespace, tokenizer):
