@@ -1,7 +1,7 @@
 """Answer extraction and equivalence: response + reference answer -> outcome reward.
 
-Equivalence is math-verify's (LaTeX, fractions, sets, units), with a fast path for plain numbers because annotation checks
-many thousands of rollouts. A user's own check is a Python file with `is_correct(response, label) -> bool`.
+Equivalence is math-verify's (LaTeX, fractions, sets, units), with a fast path for plain numbers because annotation
+checks many thousands of rollouts. A user's own check is a Python file with `is_correct(response, label) -> bool`.
 """
 
 import importlib.util
@@ -40,7 +40,8 @@ def _balanced(text: str, start: int) -> str | None:
 def math_answer(response: str, label: str) -> bool:
     """Whether the response's final answer equals the reference, as mathematics rather than as text.
 
-    The reference may be a bare answer or a worked solution that states one (`#### 72`). A response that states no answer is wrong.
+    The reference may be a bare answer or a worked solution that states one (`#### 72`). A response that states no
+    answer is wrong.
     """
     answer = extract_answer(response)
     if answer is None:
@@ -73,7 +74,9 @@ def answer_checker(name: str) -> AnswerChecker:
         return ANSWER_CHECKERS[name]
     path = Path(name)
     if path.suffix != ".py" or not path.is_file():
-        raise ValueError(f"unknown answer checker {name!r}; choose {', '.join(ANSWER_CHECKERS)} or an existing .py file")
+        raise ValueError(
+            f"unknown answer checker {name!r}; choose {', '.join(ANSWER_CHECKERS)} or an existing .py file"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

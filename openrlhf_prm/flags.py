@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--prm.question_pattern",
         default=None,
-        help="regular expression whose first group is the question within the prompt (chat templates); default: the prompt",
+        help="regular expression whose first group is the question within a chat-templated prompt; default: the prompt",
     )
     group.add_argument("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
 
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(registry: dict[str, type], name: str, namespace: SimpleNamespace):
-    """The registry's algorithm of that name with the options given on the command line; open ones keep the class's default.
+    """The registry's algorithm of that name with the options given on the command line; open ones keep the class's
+    default.
 
     Raises ValueError for an option that the algorithm does not allow.
     """
@@ -69,7 +70,9 @@ def uses_prm(args: SimpleNamespace) -> bool:
 
 
 def check_args(args: SimpleNamespace) -> None:
-    """Raises ValueError, naming the flag or the dataset row, for what cannot work. `args` is the host's hierarchized namespace."""
+    """Raises ValueError, naming the flag or the dataset row, for what cannot work. `args` is the host's hierarchized
+    namespace.
+    """
     if args.prm.model_name_or_path and args.prm.url:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
     if args.prm.model_name_or_path and not Path(args.prm.model_name_or_path).is_dir():
@@ -83,8 +86,13 @@ def check_args(args: SimpleNamespace) -> None:
 
         if args.prm.family not in PRM_FAMILIES:
             raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
-    if args.prm.question_pattern is not None and re.compile(args.prm.question_pattern).groups < 1:
-        raise ValueError("--prm.question_pattern needs a group (...) around the question")
+    if args.prm.question_pattern is not None:
+        try:
+            groups = re.compile(args.prm.question_pattern).groups
+        except re.error as error:
+            raise ValueError(f"--prm.question_pattern is no regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError("--prm.question_pattern needs a group (...) around the question")
     estimator = args.algo.advantage.estimator
     if estimator in ADVANTAGE_ESTIMATORS:
         needs = ADVANTAGE_ESTIMATORS[estimator].needs
@@ -129,4 +137,6 @@ def _add_options(group, prefix: str, registry: dict[str, type]) -> None:
             options.setdefault(field.name, []).append(f"{name}: {field.default}")
             types[field.name] = type(field.default)
     for option, defaults in options.items():
-        group.add_argument(f"--{prefix}.{option}", type=types[option], default=None, help=f"default {'; '.join(defaults)}")
+        group.add_argument(
+            f"--{prefix}.{option}", type=types[option], default=None, help=f"default {'; '.join(defaults)}"
+        )

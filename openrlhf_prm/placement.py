@@ -1,7 +1,8 @@
 """Ray: engines that generate and engines that score, as actors, and the pools that spread work over them.
 
-An actor holds one vLLM engine (`AsyncLLM`), so its requests are batched as they arrive. A pool sends each request to the worker
-with the fewest in flight. Workers restart when they die (`max_restarts`) and Ray retries what they had in hand.
+An actor holds one vLLM engine (`AsyncLLM`), so its requests are batched as they arrive. A pool sends each request to
+the worker with the fewest in flight. Workers restart when they die (`max_restarts`) and Ray retries what they had in
+hand.
 """
 
 import asyncio
@@ -16,7 +17,9 @@ from openrlhf_prm.accelerator import on_cpu
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What every engine needs. `gpus` is the share of a GPU per engine; `max_model_len` None takes the model's own limit."""
+    """What every engine needs. `gpus` is the share of a GPU per engine; `max_model_len` None takes the model's own
+    limit.
+    """
 
     model: str
     num_engines: int = 1
@@ -55,7 +58,9 @@ class Completion:
 
 
 class GenerationWorker:
-    """Ray actor around a generating vLLM engine with prefix caching, so continuations of one prefix share its KV cache."""
+    """Ray actor around a generating vLLM engine with prefix caching, so continuations of one prefix share its KV
+    cache.
+    """
 
     async def __init__(self, options: EngineOptions):
         import vllm

@@ -1,8 +1,9 @@
-"""The plugin as the host sees it: `--train.plugin openrlhf_prm.plugin` on a patched OpenRLHF, or `openrlhf_prm.cli.train_ppo_ray`.
+"""The plugin as the host sees it: `--train.plugin openrlhf_prm.plugin` on a patched OpenRLHF, or
+`openrlhf_prm.cli.train_ppo_ray`.
 
-The host builds its trainer, rollout actor, experience maker and samples generator by module-level names. `setup` rebinds those
-names to subclasses, in the driver before the host makes its actors; the trainer does the same in its own process. No host
-file is changed and nothing else of the host is touched.
+The host builds its trainer, rollout actor, experience maker and samples generator by module-level names. `setup`
+rebinds those names to subclasses, in the driver before the host makes its actors; the trainer does the same in its
+own process. No host file is changed and nothing else of the host is touched.
 """
 
 from openrlhf_prm.flags import add_arguments, check_args

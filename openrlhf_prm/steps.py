@@ -1,7 +1,8 @@
 """Token ids of a response -> its reasoning steps. The only place that knows separators.
 
-A splitter looks at text and says where steps end; `split_steps` carries those ends over to tokens by incremental decoding. The
-PRM's tokenizer differs from the policy's, so text crosses that boundary and token spans stay here: nothing is ever re-tokenised.
+A splitter looks at text and says where steps end; `split_steps` carries those ends over to tokens by incremental
+decoding. The PRM's tokenizer differs from the policy's, so text crosses that boundary and token spans stay here:
+nothing is ever re-tokenised.
 """
 
 import re
@@ -59,11 +60,11 @@ def split_text(text: str, splitter: str) -> list[str]:
 def split_steps(token_ids: Sequence[int], tokenizer, splitter: str) -> list[Step]:
     """The steps of a response as text and token spans.
 
-    The spans partition the tokens in order, so decoding the tokens of all spans gives back the response; the texts joined are the
-    decoded response without special tokens. A token that holds the end of one step and the start of the next belongs to the
-    earlier step; steps that would own no token are merged into the one before. Special tokens (end of sequence) belong to the
-    last step, which is also where a response cut in the middle of a step ends. No token: no step. Only special tokens:
-    one step with empty text.
+    The spans partition the tokens in order, so decoding the tokens of all spans gives back the response; the texts
+    joined are the decoded response without special tokens. A token that holds the end of one step and the start of
+    the next belongs to the earlier step; steps that would own no token are merged into the one before. Special tokens
+    (end of sequence) belong to the last step, which is also where a response cut in the middle of a step ends. No
+    token: no step. Only special tokens: one step with empty text.
 
     Raises ValueError for an unknown splitter.
     """
@@ -92,11 +93,13 @@ def split_steps(token_ids: Sequence[int], tokenizer, splitter: str) -> list[Step
 
 
 def decode_with_offsets(token_ids: Sequence[int], tokenizer) -> tuple[str, list[int]]:
-    """The decoded text without special tokens, and for each token the number of characters decoded up to and including it.
+    """The decoded text without special tokens, and for each token the number of characters decoded up to and
+    including it.
 
-    A token that ends inside a multi-byte character adds nothing; the token that completes the character adds it. Decoding runs
-    over a sliding window (linear in the length) and is checked against decoding everything at once; where a tokenizer's
-    decoding depends on more context than the window holds, every prefix is decoded instead (quadratic, exact).
+    A token that ends inside a multi-byte character adds nothing; the token that completes the character adds it.
+    Decoding runs over a sliding window (linear in the length) and is checked against decoding everything at once;
+    where a tokenizer's decoding depends on more context than the window holds, every prefix is decoded instead
+    (quadratic, exact).
     """
     text = _decode(tokenizer, token_ids)
     pieces, window, read = [], 0, 0
@@ -112,7 +115,9 @@ def decode_with_offsets(token_ids: Sequence[int], tokenizer) -> tuple[str, list[
         total += len(piece)
         lengths.append(total)
     if not text.startswith("".join(pieces)) or text[total:].strip(_REPLACEMENT):
-        lengths = [len(_decode(tokenizer, token_ids[:end]).rstrip(_REPLACEMENT)) for end in range(1, len(token_ids) + 1)]
+        lengths = [
+            len(_decode(tokenizer, token_ids[:end]).rstrip(_REPLACEMENT)) for end in range(1, len(token_ids) + 1)
+        ]
     # A response cut inside a character ends in a replacement character: it belongs to the last token.
     lengths[-1] = len(text)
     return text, lengths

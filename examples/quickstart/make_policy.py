@@ -1,9 +1,10 @@
-"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output examples/quickstart/policy`.
+"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output
+examples/quickstart/policy`.
 
-A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three habits (see
-`openrlhf_prm.tasks.arithmetic`). It is a toy: it can add a few two-digit numbers and nothing else. What matters is that its
-weakness is a habit (it often takes the quick step that forgets the carry), so that reinforcement learning has something to choose.
-The same seed rebuilds the same data; the weights are stored in bf16 to stay small.
+A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three
+habits (see `openrlhf_prm.tasks.arithmetic`). It is a toy: it can add a few two-digit numbers and nothing else. What
+matters is that its weakness is a habit (it often takes the quick step that forgets the carry), so that reinforcement
+learning has something to choose. The same seed rebuilds the same data; the weights are stored in bf16 to stay small.
 """
 
 import argparse
@@ -23,7 +24,9 @@ WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-",
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a digit and a few words; `<step>` is kept for the PRM's placeholder, `+`/`-` for its verdicts."""
+    """A tokenizer with one token a digit and a few words; `<step>` is kept for the PRM's placeholder, `+`/`-` for its
+    verdicts.
+    """
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, "<unk>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"Q: |Answer: |so |: |, | > |=\?|[^ ]| "), behavior="isolated")
@@ -40,7 +43,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports)."""
+    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports).
+    """
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=96,
@@ -62,7 +66,9 @@ def batch(tokenizer, pairs, rng, mix) -> tuple[torch.Tensor, torch.Tensor]:
     rows, labels = [], []
     for question, _ in pairs:
         prompt = tokenizer(question, add_special_tokens=False)["input_ids"]
-        answer = tokenizer(demonstration(question, rng, mix), add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        answer = tokenizer(demonstration(question, rng, mix), add_special_tokens=False)["input_ids"] + [
+            tokenizer.eos_token_id
+        ]
         rows.append(prompt + answer)
         labels.append([-100] * len(prompt) + answer)
     width = max(map(len, rows))

@@ -1,8 +1,8 @@
 """The whole recipe on one CPU machine: `make quickstart`, or `python -m examples.quickstart.run --seed 0 [--compare]`.
 
-Questions -> step labels by Monte Carlo rollouts -> PRM -> PRM-guided PPO -> evaluation before and after -> report. Every stage is a
-command a user of the project would type; this file only chooses the settings and passes files along. Interrupted, it goes on
-where it stopped.
+Questions -> step labels by Monte Carlo rollouts -> PRM -> PRM-guided PPO -> evaluation before and after -> report.
+Every stage is a command a user of the project would type; this file only chooses the settings and passes files along.
+Interrupted, it goes on where it stopped.
 """
 
 import argparse

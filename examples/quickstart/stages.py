@@ -1,7 +1,9 @@
-"""Runs a recipe's stages one after the other: each is a command of the project, with its log, its time and a mark when it is done.
+"""Runs a recipe's stages one after the other: each is a command of the project, with its log, its time and a mark
+when it is done.
 
-A stage that is done is not run again, as long as its command is the same and its outputs are there. What a running stage prints goes
-to its log; the terminal shows one line with how far it is and how long the whole recipe will still take.
+A stage that is done is not run again, as long as its command is the same and its outputs are there. What a running
+stage prints goes to its log; the terminal shows one line with how far it is and how long the whole recipe will still
+take.
 """
 
 import json
@@ -19,11 +21,11 @@ _BARS = re.compile(rb"(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Stage:
-    """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time left;
-    `fresh` are folders of a half-done earlier try to remove before it starts.
+    """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time
+    left; `fresh` are folders of a half-done earlier try to remove before it starts.
 
-    `progress`: a regular expression with a group for the number of units done, and `units` for how many there are; without it
-    the last `done/all` of a progress bar in the log counts.
+    `progress`: a regular expression with a group for the number of units done, and `units` for how many there are;
+    without it the last `done/all` of a progress bar in the log counts.
     """
 
     name: str
@@ -57,7 +59,9 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
             for path in stage.fresh:
                 shutil.rmtree(path, ignore_errors=True)
             rest = sum(later.expected_s for later in stages[index + 1 :])
-            took = _run(stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest)
+            took = _run(
+                stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest
+            )
             done = {"command": stage.command, "seconds": round(took, 1)}
             temporary = mark.with_suffix(".tmp")
             temporary.write_text(json.dumps(done))
@@ -104,7 +108,7 @@ def _share_done(stage: Stage, log: Path) -> float | None:
 
 
 def _show(label: str, share: float | None, elapsed: float, expected_s: float, rest_s: float) -> None:
-    # Start-up takes most of a short stage, so the first estimate is the expected time; later the stage's own pace counts.
+    # Start-up takes most of a short stage: its expected time is the first estimate, later its own pace counts.
     own = expected_s - elapsed
     if share and share > 0.3:
         own = elapsed / share - elapsed

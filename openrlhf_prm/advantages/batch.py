@@ -1,4 +1,6 @@
-"""The tensors an advantage estimator sees. Shapes: B responses, G responses per question, S_b steps, T_b tokens of response b."""
+"""The tensors an advantage estimator sees. Shapes: B responses, G responses per question, S_b steps, T_b tokens of
+response b.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
 class StepBatch:
     """A rollout batch in question order: the G responses of a question stand together, so B is a multiple of G.
 
-    process_rewards: B tensors (S_b,), after shaping. step_ends: B tensors (S_b,) of token counts, strictly increasing: step k
-    of response b is tokens step_ends[k-1]..step_ends[k]-1, and the last end is T_b. Every response has a step. outcome_rewards: (B,), penalties included.
+    process_rewards: B tensors (S_b,), after shaping. step_ends: B tensors (S_b,) of token counts, strictly
+    increasing: step k of response b is tokens step_ends[k-1]..step_ends[k]-1, and the last end is T_b. Every response
+    has a step. outcome_rewards: (B,), penalties included.
     """
 
     process_rewards: list[torch.Tensor]

@@ -1,8 +1,9 @@
 """What the host's estimators do to a scalar reward, done to step rewards.
 
-OpenRLHF subtracts a baseline from the reward of a response before it spreads it over tokens. Step rewards get the same treatment,
-over the steps of the group instead of its responses, so that with one step per response nothing differs from the host
-(GRPO's process supervision, arXiv:2402.03300, section 4.1.3). Keys are the host's `--algo.advantage.estimator` values.
+OpenRLHF subtracts a baseline from the reward of a response before it spreads it over tokens. Step rewards get the
+same treatment, over the steps of the group instead of its responses, so that with one step per response nothing
+differs from the host (GRPO's process supervision, arXiv:2402.03300, section 4.1.3). Keys are the host's
+`--algo.advantage.estimator` values.
 """
 
 from __future__ import annotations

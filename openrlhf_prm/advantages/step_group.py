@@ -13,19 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StepGroup:
-    """A_k = (G_k - mean_j G_jk) / (std + 1e-9): the return from step k against the group's mean return from the k-th step.
+    """A_k = (G_k - mean_j G_jk) / (std + 1e-9): the return from step k against the group's mean return from the k-th
+    step.
 
-    G_k = sum_{l >= k} lambd^(l-k) r_l + R with process rewards r and outcome reward R; responses with fewer than k steps do not enter that mean.
-    The standard deviation is that of the whole responses' returns G_1 over the group (unbiased; left out with `std_norm`
-    False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the step's advantage.
+    G_k = sum_{l >= k} lambd^(l-k) r_l + R with process rewards r and outcome reward R; responses with fewer than k
+    steps do not enter that mean. The standard deviation is that of the whole responses' returns G_1 over the group
+    (unbiased; left out with `std_norm` False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the
+    step's advantage.
 
-    `lambd` below 1 credits a step less for what later steps did; 0 leaves it its own reward, which with the `potential` shaping is
-    A = V(s_{k+1}) - V(s_k) with the PRM as value function, the form of VinePPO (arXiv:2410.01679).
+    `lambd` below 1 credits a step less for what later steps did; 0 leaves it its own reward, which with the
+    `potential` shaping is A = V(s_{k+1}) - V(s_k) with the PRM as value function, the form of VinePPO
+    (arXiv:2410.01679).
 
-    Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards by one mean
-    over all steps of the group and so rewards responses for having more steps; comparing returns at the same step index does
-    not. With one step per response this is the host's `group_norm` (or `dr_grpo`) exactly. Degenerates to 0 where all returns of
-    a group agree, and at a step index that only one response reaches.
+    Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards
+    by one mean over all steps of the group and so rewards responses for having more steps; comparing returns at the
+    same step index does not. With one step per response this is the host's `group_norm` (or `dr_grpo`) exactly.
+    Degenerates to 0 where all returns of a group agree, and at a step index that only one response reaches.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})

@@ -1,7 +1,9 @@
-"""`python -m openrlhf_prm.cli.train_ppo_ray`: OpenRLHF's PPO with every flag it has, plus --prm.*, --process_reward.*, --length_penalty.*
+"""`python -m openrlhf_prm.cli.train_ppo_ray`: OpenRLHF's PPO with every flag it has, plus --prm.*,
+--process_reward.*, --length_penalty.*
 
-Runs the host's own module unchanged. The host parses its flags under `__main__`, so this wraps the one `parse_args` call: our flags
-are added before it, checked after it, and the host's classes are rebound before it goes on to build them.
+Runs the host's own module unchanged. The host parses its flags under `__main__`, so this wraps the one `parse_args`
+call: our flags are added before it, checked after it, and the host's classes are rebound before it goes on to build
+them.
 """
 
 import argparse

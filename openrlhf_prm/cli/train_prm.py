@@ -39,6 +39,8 @@ def build_parser() -> FlagParser:
     add("--eval.dataset", help="like --data.dataset; evaluated after every epoch")
     add("--prm.head", default="placeholder", choices=["placeholder"], help="how a score is read from the model")
     add("--prm.placeholder_token", default="<step>", help="token after each step at which the score is read")
+    added = "add the placeholder to the vocabulary where it is no token yet, and a row to the embeddings"
+    add("--prm.add_placeholder_token", action="store_true", help=added)
     add("--prm.reward_tokens", nargs=2, default=["+", "-"], metavar=("POSITIVE", "NEGATIVE"), help="the two verdicts")
     add("--prm.step_separator", default="\n", help="text written after each step")
     add("--train.batch_size", type=int, default=128, help="solutions per update, over all devices")
@@ -139,6 +141,11 @@ def load(args: SimpleNamespace):
     from vllm_prm.families.placeholder import PlaceholderFamily
 
     tokenizer = get_tokenizer(args.model.model_name_or_path, None, "right")
+    if (
+        args.prm.add_placeholder_token
+        and len(tokenizer.encode(args.prm.placeholder_token, add_special_tokens=False)) != 1
+    ):
+        tokenizer.add_tokens(args.prm.placeholder_token, special_tokens=True)
     family = PlaceholderFamily(
         tokenizer,
         placeholder_token=args.prm.placeholder_token,
@@ -187,6 +194,8 @@ def train(args: SimpleNamespace, family, tokenizer, train_data, eval_data) -> di
         packing_samples=args.ds.packing_samples,
     )
     actor.model.config.pad_token_id = tokenizer.pad_token_id
+    if len(tokenizer) > actor.model.config.vocab_size:
+        actor.model.resize_token_embeddings(len(tokenizer))
     if args.model.gradient_checkpointing_enable:
         actor.gradient_checkpointing_enable()
     size = args.train.micro_batch_size

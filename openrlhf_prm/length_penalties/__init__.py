@@ -1,7 +1,9 @@
-"""Length penalties: lengths and outcomes of a batch -> what is added to each response's outcome reward. Counted in tokens.
+"""Length penalties: lengths and outcomes of a batch -> what is added to each response's outcome reward. Counted in
+tokens.
 
-A penalty is a frozen dataclass (its fields are its options, `--length_penalty.<field>`) called with lengths (B,), correct (B,)
-and the group size G; the responses of a question stand together. To add one: a file with the dataclass, a line here.
+A penalty is a frozen dataclass (its fields are its options, `--length_penalty.<field>`) called with lengths (B,),
+correct (B,) and the group size G; the responses of a question stand together. To add one: a file with the dataclass,
+a line here.
 """
 
 from openrlhf_prm.length_penalties.kimi import Kimi

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Kimi:
     """lambda = 0.5 - (length - min) / (max - min) within the group; correct: lambda, wrong: min(0, lambda).
 
-    Shorter correct responses gain up to 0.5, the longest lose 0.5; a wrong response can only lose. 0 where all responses of a
-    group are equally long, so also for groups of one.
+    Shorter correct responses gain up to 0.5, the longest lose 0.5; a wrong response can only lose. 0 where all
+    responses of a group are equally long, so also for groups of one.
     """
 
     def __call__(self, lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> torch.Tensor:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class Overlong:
     """0 up to max_tokens - buffer, falling linearly to -1 at max_tokens, -1 beyond. Right and wrong responses alike.
 
-    `max_tokens` and `buffer` in tokens, 0 < buffer <= max_tokens. The host's own `--reward.overlong_buffer_len` does the same from
-    the generation limit; this one lets the limit be lower than what may be generated.
+    `max_tokens` and `buffer` in tokens, 0 < buffer <= max_tokens. The host's own `--reward.overlong_buffer_len` does
+    the same from the generation limit; this one lets the limit be lower than what may be generated.
     """
 
     max_tokens: int = 1024

@@ -1,8 +1,8 @@
 """Reward shapings: step scores of one response (S,) -> process rewards (S,), one on the last token of each step.
 
-A shaping is a frozen dataclass (its fields are its options, `--process_reward.<field>`) that is called with the scores. Scores
-come in signed, r = 2p - 1 in [-1, 1], unless `--process_reward.score_scale probability` asks for p itself.
-To add one: a file with the dataclass, a line here.
+A shaping is a frozen dataclass (its fields are its options, `--process_reward.<field>`) that is called with the
+scores. Scores come in signed, r = 2p - 1 in [-1, 1], unless `--process_reward.score_scale probability` asks for p
+itself. To add one: a file with the dataclass, a line here.
 """
 
 from openrlhf_prm.rewards.min_form import MinForm

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MinForm:
-    """r*_k = softmax_k(-r / temperature) * r_k, so the return is about min_k r_k up to the worst step and about 0 after it.
+    """r*_k = softmax_k(-r / temperature) * r_k, so the return is about min_k r_k up to the worst step and about 0
+    after it.
 
-    Adding good steps gains nothing. `temperature` > 0: towards 0 the whole reward lies on the worst step, for large ones it is
-    spread evenly (r_k / S). Equal scores share the reward equally; one step keeps its score; no step gives an empty tensor.
+    Adding good steps gains nothing. `temperature` > 0: towards 0 the whole reward lies on the worst step, for large
+    ones it is spread evenly (r_k / S). Equal scores share the reward equally; one step keeps its score; no step gives
+    an empty tensor.
     """
 
     temperature: float = 0.1

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 class Potential:
     """r_k = score_k - score_{k-1}, with `initial` in place of the score before the first step.
 
-    The rewards telescope: the return from step k is score_S - score_{k-1}, so no sequence of steps gains more than its end is
-    worth, and repeating a step gains nothing. A step after the first error gets about 0: it lost nothing more.
-    `initial` is on the scale of the scores given (1 means that a question starts out as solvable). No step: an empty tensor.
+    The rewards telescope: the return from step k is score_S - score_{k-1}, so no sequence of steps gains more than
+    its end is worth, and repeating a step gains nothing. A step after the first error gets about 0: it lost nothing
+    more. `initial` is on the scale of the scores given (1 means that a question starts out as solvable). No step: an
+    empty tensor.
     """
 
     initial: float = 1.0

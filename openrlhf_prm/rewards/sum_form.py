@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class SumForm:
     """r_k = score_k, so the return from step k is the sum of all later scores.
 
-    A baseline that is known to be hacked: every further step with a positive score raises the return, so repeating steps
-    pays. No step: an empty tensor.
+    A baseline that is known to be hacked: every further step with a positive score raises the return, so repeating
+    steps pays. No step: an empty tensor.
     """
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """An agent executor around the host's own: it splits each response into steps and has them scored the moment it ends.
 
-Scoring awaits inside the rollout actor's event loop, so the PRM works on one response while the policy still writes others.
+Scoring awaits inside the rollout actor's event loop, so the PRM works on one response while the policy still writes
+others.
 """
 
 import re
@@ -15,7 +16,9 @@ from openrlhf_prm.steps import split_steps
 
 @dataclass(frozen=True)
 class StepScoring:
-    """How responses are scored: by a pool of PRM workers or an URL, after splitting, with the question cut out of the prompt."""
+    """How responses are scored: by a pool of PRM workers or an URL, after splitting, with the question cut out of the
+    prompt.
+    """
 
     scorer: object
     splitter: str
@@ -30,7 +33,9 @@ class StepScoring:
             return prompt
         matches = list(re.finditer(self.question_pattern, prompt, re.DOTALL))
         if not matches:
-            raise ValueError(f"--prm.question_pattern {self.question_pattern!r} does not occur in the prompt {prompt!r}")
+            raise ValueError(
+                f"--prm.question_pattern {self.question_pattern!r} does not occur in the prompt {prompt!r}"
+            )
         return matches[-1].group(1)
 
     async def record(self, prompt: str, token_ids: list[int], tokenizer) -> StepRecord:

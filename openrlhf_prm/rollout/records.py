@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepRecord:
-    """The steps of one response. ends: token counts at which steps end, within the response; scores: one in [0, 1] per step.
+    """The steps of one response. ends: token counts at which steps end, within the response; scores: one in [0, 1]
+    per step.
 
-    repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end to its scores.
+    repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end to
+    its scores.
     """
 
     ends: tuple[int, ...]
@@ -20,7 +22,9 @@ class StepRecord:
             raise ValueError(f"step scores must align with steps: got {len(self.scores)}, expected {len(self.ends)}")
 
     def cut(self, tokens: int) -> "StepRecord":
-        """The record of the response's first `tokens` tokens: later steps are dropped, the last one kept ends at the cut."""
+        """The record of the response's first `tokens` tokens: later steps are dropped, the last one kept ends at the
+        cut.
+        """
         if not self.ends or self.ends[-1] <= tokens:
             return self
         kept = sum(end < tokens for end in self.ends) + 1

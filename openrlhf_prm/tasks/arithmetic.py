@@ -7,8 +7,9 @@ A question is ``Q: 12+35+48=?`` and a response works it off one addition a line:
     so 95                          filler step: repeats the running total, useless
     Answer: 95
 
-A policy trained on demonstrations that mix the habits does each step in either way. Reinforcement learning cannot teach
-arithmetic to a model this small, but it can teach it which habit to choose - provided it learns *which step* was to blame.
+A policy trained on demonstrations that mix the habits does each step in either way. Reinforcement learning cannot
+teach arithmetic to a model this small, but it can teach it which habit to choose - provided it learns *which step*
+was to blame.
 """
 
 import hashlib
@@ -30,8 +31,9 @@ _ANSWER = re.compile(r"Answer: (\d+)")
 class HabitMix:
     """How often demonstrations use each habit, and how often an addition carries.
 
-    ``quick``: chance that a step is quick (else careful); ``filler``: chance that a filler follows a step; ``carry``: chance that
-    an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers of additions, drawn uniformly.
+    ``quick``: chance that a step is quick (else careful); ``filler``: chance that a filler follows a step; ``carry``:
+    chance that an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers of
+    additions, drawn uniformly.
     """
 
     quick: float = 0.6
@@ -41,13 +43,16 @@ class HabitMix:
 
 
 def split_of(question: str) -> str:
-    """The split a question belongs to, by the hash of its text: 80% train, 10% tune, 10% test. Disjoint by construction."""
+    """The split a question belongs to, by the hash of its text: 80% train, 10% tune, 10% test. Disjoint by
+    construction.
+    """
     bucket = hashlib.sha256(question.encode()).digest()[0] % 10
     return "test" if bucket == 0 else "tune" if bucket == 1 else "train"
 
 
 def draw_operands(rng: random.Random, mix: HabitMix) -> list[int]:
-    """Operands of one question: two-digit numbers 10-39 whose units carry with chance ``mix.carry`` at each addition."""
+    """Operands of one question: two-digit numbers 10-39 whose units carry with chance ``mix.carry`` at each addition.
+    """
     operands = [rng.randint(10, 39)]
     total = operands[0]
     for _ in range(rng.choice(mix.additions)):
@@ -116,10 +121,10 @@ def operands_of(question: str) -> list[int]:
 def check_steps(question: str, steps: Sequence[str]) -> list[bool]:
     """For each step whether the solution is still on the right path after it: the exact counterpart of a step label.
 
-    A step is right when it adds the next operand to the true running total and gets the true result (a careful step must
-    also have written true sums), a filler when it repeats that total, the answer when all operands are used and it is the sum.
-    From the first error on every step counts as wrong, because no later step of this task repairs one. A step of any other
-    form is wrong. No steps: an empty list.
+    A step is right when it adds the next operand to the true running total and gets the true result (a careful step
+    must also have written true sums), a filler when it repeats that total, the answer when all operands are used and
+    it is the sum. From the first error on every step counts as wrong, because no later step of this task repairs one.
+    A step of any other form is wrong. No steps: an empty list.
     """
     total, *rest = operands_of(question)
     on_path, labels = True, []

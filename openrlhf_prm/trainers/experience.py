@@ -1,8 +1,8 @@
 """Rollouts with step scores -> experiences with step-level advantages, inside the host's experience maker.
 
-Without a PRM and without a length penalty every method hands over to the host unchanged. With the host's own estimators the host
-computes baselines, KL, returns and whitening as ever; step rewards are added to the per-token rewards it is about to sum up.
-Our estimators get a `StepBatch` and return advantages.
+Without a PRM and without a length penalty every method hands over to the host unchanged. With the host's own
+estimators the host computes baselines, KL, returns and whitening as ever; step rewards are added to the per-token
+rewards it is about to sum up. Our estimators get a `StepBatch` and return advantages.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class StepSamplesGenerator(SamplesGenerator):
     def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
         experience = super()._process_response_into_experience(response, **generate_kwargs)
         if response.get("steps") is not None:
-            # A plain attribute: the host rebuilds experiences from its own fields, and records are taken before it does.
+            # A plain attribute: the host rebuilds experiences from its own fields, but records are taken before that.
             experience.steps = response["steps"].cut(int(experience.action_mask.sum()))
         return experience
 
@@ -36,8 +36,8 @@ class StepSamplesGenerator(SamplesGenerator):
 class ProcessExperienceMaker(RemoteExperienceMaker):
     """Mixes process rewards, outcome rewards and a length penalty into the host's advantages.
 
-    Shapes: B samples of a micro-batch, A action positions, S steps of a sample. Records are kept in rollout order, which is
-    what `experience.index` counts, so batches may be split and reordered freely.
+    Shapes: B samples of a micro-batch, A action positions, S steps of a sample. Records are kept in rollout order,
+    which is what `experience.index` counts, so batches may be split and reordered freely.
     """
 
     def __init__(self, *args, **kwargs):
@@ -72,7 +72,8 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             return self._estimate(experiences, rewards)
         adjusted = apply_host_baseline(self.advantage_estimator, rewards, self.args.rollout.n_samples_per_prompt)
         self._token_rewards = {
-            id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted)) for experience in experiences
+            id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted))
+            for experience in experiences
         }
         experiences = super().compute_advantages_and_returns(experiences)
         self._token_rewards = {}
@@ -87,7 +88,8 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return super().get_advantages_and_returns(values, self._mix(rewards, action_mask), action_mask, gamma, lambd)
 
     def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
-        """Host rewards (B, A), outcome at the end and KL everywhere -> outcome_coef * outcome - KL + process rewards."""
+        """Host rewards (B, A), outcome at the end and KL everywhere -> outcome_coef * outcome - KL + process rewards.
+        """
         if id(action_mask) not in self._token_rewards:
             return rewards
         experience, process = self._token_rewards[id(action_mask)]
@@ -111,7 +113,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return tokens
 
     def _apply_length_penalty(self, experiences: list[Experience]) -> None:
-        """Adds coef * penalty to the outcome rewards. A response counts as correct with a score (else reward) above 0.5."""
+        """Adds coef * penalty to the outcome rewards. A response counts as correct with a score (else reward) above
+        0.5.
+        """
         lengths = self._in_rollout_order(experiences, [experience.response_length for experience in experiences])
         verdicts = [e.rewards if e.scores is None else e.scores for e in experiences]
         correct = self._in_rollout_order(experiences, verdicts) > 0.5
@@ -165,7 +169,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
                 "repetition": [record.repetition for record in records],
                 "scoring_s": [record.scoring_s for record in records],
             }
-            experience.info |= {f"process/{key}": torch.tensor(values, dtype=torch.float32) for key, values in columns.items()}
+            experience.info |= {
+                f"process/{key}": torch.tensor(values, dtype=torch.float32) for key, values in columns.items()
+            }
 
     def _in_rollout_order(self, experiences: list[Experience], columns: list[torch.Tensor]) -> torch.Tensor:
         """One (B,) column per experience -> (all samples,), sorted by the sample's place in the rollout."""

@@ -1,8 +1,8 @@
 """The host's PPO trainers with process rewards, sync and async.
 
-The host's trainers name the classes they build at module level, a patched host in class attributes. Ours set both in their own
-process before the host's constructors run, start the PRM workers, and attach them to the rollout actors. Training itself
-stays the host's.
+The host's trainers name the classes they build at module level, a patched host in class attributes. Ours set both in
+their own process before the host's constructors run, start the PRM workers, and attach them to the rollout actors.
+Training itself stays the host's.
 """
 
 import openrlhf.trainer.ppo_trainer as sync_trainer
@@ -16,7 +16,9 @@ from openrlhf_prm.trainers.experience import ProcessExperienceMaker, StepSamples
 
 
 def attach_step_scoring(args, vllm_engines) -> StepScoring | None:
-    """Starts the PRM workers that the flags ask for and hands them to every rollout actor. Returns None without a PRM."""
+    """Starts the PRM workers that the flags ask for and hands them to every rollout actor. Returns None without a
+    PRM.
+    """
     scoring = None
     if uses_prm(args):
         scoring = StepScoring(start_scorer(args), args.steps.splitter, args.prm.question_pattern)

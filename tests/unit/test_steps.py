@@ -1,4 +1,6 @@
-"""Step spans are exact: for byte-level, SentencePiece-like and character tokenizers, multi-byte text and cut responses."""
+"""Step spans are exact: for byte-level, SentencePiece-like and character tokenizers, multi-byte text and cut
+responses.
+"""
 
 import json
 
@@ -10,7 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from openrlhf_prm.steps import STEP_SPLITTERS, Step, decode_with_offsets, split_steps, split_text
 
-CORPUS = ["Step 1: add 2 and 3.\n\nStep 2: the sum is 5.\n", "naïve café 你好 🙂 = 5.\n", "so x = 7,\nAnswer: 12\n"] * 20
+CORPUS = [
+    "Step 1: add 2 and 3.\n\nStep 2: the sum is 5.\n",
+    "naïve café 你好 🙂 = 5.\n",
+    "so x = 7,\nAnswer: 12\n",
+] * 20
 
 
 def byte_level():
@@ -18,7 +24,9 @@ def byte_level():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, special_tokens=["<eos>"], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, initial_alphabet=alphabet, special_tokens=["<eos>"], show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 

@@ -1,0 +1,112 @@
+"""The plugin's flags: choices from registries, and bad input refused with the flag's name before anything starts."""
+
+import argparse
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from openrlhf_prm.flags import add_arguments, build, check_args
+from openrlhf_prm.rewards import REWARD_SHAPINGS
+from openrlhf_prm.rewards.min_form import MinForm
+
+
+def parse(*flags: str) -> SimpleNamespace:
+    """The namespace the host hands to the plugin: the host flags the checks read, and all of ours."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo"], default="rloo")
+    parser.add_argument("--algo.advantage.gamma", type=float, default=1.0)
+    parser.add_argument("--rollout.n_samples_per_prompt", type=int, default=4)
+    parser.add_argument("--vllm.num_engines", type=int, default=1)
+    parser.add_argument("--data.prompt_dataset", default=None)
+    parser.add_argument("--data.input_key", default="input")
+    parser.add_argument("--data.label_key", default=None)
+    parser.add_argument("--eval.dataset", default=None)
+    add_arguments(parser)
+    root = SimpleNamespace()
+    for name, value in vars(parser.parse_args(flags)).items():
+        *parents, leaf = name.split(".")
+        node = root
+        for parent in parents:
+            if not hasattr(node, parent):
+                setattr(node, parent, SimpleNamespace())
+            node = getattr(node, parent)
+        setattr(node, leaf, value)
+    return root
+
+
+def test_defaults_pass_and_estimators_are_widened(tmp_path):
+    check_args(parse())
+    check_args(parse("--prm.model_name_or_path", str(tmp_path), "--algo.advantage.estimator", "step_group"))
+
+
+def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
+    args = parse("--process_reward.temperature", "0.5")
+    assert build(REWARD_SHAPINGS, "min_form", args.process_reward) == MinForm(temperature=0.5)
+    assert build(REWARD_SHAPINGS, "min_form", parse().process_reward) == MinForm()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--prm.model_name_or_path", "/no/such/prm"], "--prm.model_name_or_path: there is no folder /no/such/prm"),
+        (["--prm.model_name_or_path", "owner/prm", "--prm.url", "http://x"], "exclude each other"),
+        (["--prm.url", "http://x", "--prm.family", "nope"], "--prm.family: unknown 'nope'; choose one of placeholder"),
+        (["--prm.url", "http://x", "--prm.num_engines", "0"], "--prm.num_engines must be at least 1"),
+        (["--prm.url", "http://x", "--prm.question_pattern", "user"], "--prm.question_pattern needs a group"),
+        (["--prm.url", "http://x", "--prm.question_pattern", "("], "--prm.question_pattern"),
+        (["--algo.advantage.estimator", "step_group"], "needs --prm.model_name_or_path or --prm.url"),
+        (["--process_reward.temperature", "0"], "--process_reward.temperature must be above 0"),
+        (["--length_penalty.kind", "overlong", "--length_penalty.buffer", "0"], "--length_penalty.buffer"),
+        (["--prm.url", "http://x", "--vllm.num_engines", "0"], "--vllm.num_engines above 0"),
+        (["--data.prompt_dataset", "/no/data.jsonl"], "--data.prompt_dataset: there is no file /no/data.jsonl"),
+    ],
+)
+def test_bad_flags_are_named(flags, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        check_args(parse(*flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--rollout.n_samples_per_prompt", "1"], "--rollout.n_samples_per_prompt above 1"),
+        (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 1"),
+    ],
+)
+def test_an_estimators_needs_are_checked(flags, message):
+    with pytest.raises(ValueError, match=message):
+        check_args(parse("--prm.url", "http://x", "--algo.advantage.estimator", "step_group", *flags))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--process_reward.shaping", "nope"],
+        ["--length_penalty.kind", "nope"],
+        ["--steps.splitter", "nope"],
+        ["--algo.advantage.estimator", "nope"],
+    ],
+)
+def test_unknown_names_list_what_is_allowed(flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*flags)
+    assert stopped.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"question": "q"}', "line 2 has no 'label'"),
+        ('{"label": "1"}', "line 2 has no 'question'"),
+        ("{", "line 2 is not JSON"),
+    ],
+)
+def test_bad_rows_are_named_by_line(tmp_path, row, message):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"question": "q", "label": "1"}) + f"\n{row}\n")
+    with pytest.raises(ValueError, match=message):
+        check_args(
+            parse("--data.prompt_dataset", str(path), "--data.input_key", "question", "--data.label_key", "label")
+        )
