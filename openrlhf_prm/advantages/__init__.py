@@ -6,5 +6,6 @@ here.
 """
 
 from openrlhf_prm.advantages.step_group import StepGroup
+from openrlhf_prm.advantages.step_returns import StepReturns
 
-ADVANTAGE_ESTIMATORS = {"step_group": StepGroup}
+ADVANTAGE_ESTIMATORS = {"step_group": StepGroup, "step_returns": StepReturns}

@@ -44,3 +44,11 @@ class StepBatch:
 def spread_over_tokens(values: torch.Tensor, step_ends: torch.Tensor) -> torch.Tensor:
     """(S,) values of steps -> (T,) values of tokens: each token gets its step's value."""
     return values.repeat_interleave(step_ends.diff(prepend=step_ends.new_zeros(1)))
+
+
+def discounted(rewards: torch.Tensor, lambd: float) -> torch.Tensor:
+    """(S,) rewards -> (S,) returns G_k = sum_{l >= k} lambd^(l-k) r_l."""
+    returns = rewards.clone()
+    for k in range(len(rewards) - 2, -1, -1):
+        returns[k] += lambd * returns[k + 1]
+    return returns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, spread_over_tokens
+from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +21,7 @@ class StepGroup:
     (unbiased; left out with `std_norm` False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the
     step's advantage.
 
-    `lambd` below 1 credits a step less for what later steps did; 0 leaves it its own reward, which with the
-    `potential` shaping is A = V(s_{k+1}) - V(s_k) with the PRM as value function, the form of VinePPO
-    (arXiv:2410.01679).
+    `lambd` below 1 credits a step less for what later steps did.
 
     Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards
     by one mean over all steps of the group and so rewards responses for having more steps; comparing returns at the
@@ -44,7 +42,7 @@ class StepGroup:
         from torch.nn.utils.rnn import pad_sequence
 
         returns = [
-            self._discounted(rewards) + outcome
+            discounted(rewards, self.lambd) + outcome
             for rewards, outcome in zip(batch.process_rewards, batch.outcome_rewards, strict=True)
         ]
         advantages = []
@@ -54,10 +52,3 @@ class StepGroup:
             scale = padded[:, 0].std() + 1e-9 if self.std_norm and len(group) > 1 else 1.0
             advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
         return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]
-
-    def _discounted(self, rewards: torch.Tensor) -> torch.Tensor:
-        """(S,) rewards -> (S,) sums of what follows, weighted by lambd per step."""
-        returns = rewards.clone()
-        for k in range(len(rewards) - 2, -1, -1):
-            returns[k] += self.lambd * returns[k + 1]
-        return returns

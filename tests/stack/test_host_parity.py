@@ -39,7 +39,16 @@ def test_without_process_flags_the_update_is_the_hosts_bit_for_bit(tmp_path):
 
 def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(tmp_path):
     result = run("one_step", tmp_path)
-    assert set(result) == {"gae", "reinforce", "rloo", "reinforce_baseline", "group_norm", "dr_grpo", "flash_reinforce", "step_group"}
+    assert set(result) == {
+        "gae",
+        "reinforce",
+        "rloo",
+        "reinforce_baseline",
+        "group_norm",
+        "dr_grpo",
+        "flash_reinforce",
+        "step_group",
+    }
     for estimator, difference in result.items():
         assert difference < 1e-5, (estimator, difference)
 
@@ -183,7 +192,8 @@ def compare_one_step(folder: Path) -> dict:
         for side in ("host", "plugin"):
             ours = side == "plugin"
             samples = rollouts(tokenizer, 4)
-            own = estimator if ours or estimator in HOST_BASELINES else "group_norm"
+            twins = {"step_group": "group_norm", "step_returns": "dr_grpo"}
+            own = estimator if ours else twins.get(estimator, estimator)
             # The sum form on the probability scale hands a score of p over as a reward of p.
             prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
             args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()))

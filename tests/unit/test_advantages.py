@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from openrlhf_prm.advantages.batch import StepBatch, spread_over_tokens
+from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tokens
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
 from openrlhf_prm.advantages.step_group import StepGroup
+from openrlhf_prm.advantages.step_returns import StepReturns
 
 
 def batch(rewards, ends, outcomes, group_size):
@@ -45,6 +46,37 @@ def test_step_group_with_one_step_is_group_norm():
 def test_step_group_is_zero_where_all_agree():
     advantages = StepGroup()(batch([[0.5]] * 4, [[3]] * 4, [1.0] * 4, 4))
     assert all(row.tolist() == [0, 0, 0] for row in advantages)
+
+
+def test_discounted_by_hand():
+    rewards = torch.tensor([1.0, 2.0, 4.0])
+    assert discounted(rewards, 1.0).tolist() == [7, 6, 4]
+    assert discounted(rewards, 0.5).tolist() == [3, 4, 4]
+    assert discounted(rewards, 0.0).tolist() == [1, 2, 4]
+
+
+def test_step_returns_by_hand():
+    # First returns 0.5 and -0.5 have mean 0; outcomes 1 and 0 become 0.5 and -0.5.
+    rewards = [[0.5, 0.25], [-0.5]]
+    advantages = StepReturns(lambd=0.0)(batch(rewards, [[2, 3], [2]], [1.0, 0.0], 2))
+    assert advantages[0].tolist() == [1, 1, 0.75]
+    assert advantages[1].tolist() == [-1, -1]
+
+
+def test_a_step_that_changes_nothing_gets_nothing_from_step_returns():
+    advantages = StepReturns(lambd=0.0)(batch([[0.2, 0.0], [0.2, -0.9]], [[1, 2], [1, 2]], [0.0, 0.0], 2))
+    assert [row.tolist() for row in advantages] == [pytest.approx([0, 0]), pytest.approx([0, -0.9])]
+
+
+def test_step_returns_with_one_step_is_the_group_mean_baseline():
+    advantages = StepReturns()(batch([[0.3], [0.9]], [[1], [1]], [0.0, 0.0], 2))
+    assert torch.cat(advantages).tolist() == pytest.approx([-0.3, 0.3])
+
+
+@pytest.mark.parametrize("estimator", [StepGroup, StepReturns])
+def test_lambda_out_of_range_is_named(estimator):
+    with pytest.raises(ValueError, match="--algo.advantage.lambd"):
+        estimator(lambd=1.5)
 
 
 def test_batches_that_do_not_align_are_refused():
