@@ -117,7 +117,8 @@ def build_parser() -> FlagParser:
     add("--output", required=True, help="JSONL file to write")
     add("--heldout", help="JSONL file for the rows of held-out problems")
     add("--heldout_share", type=float, default=0.1, help="share of the problems that is held out, with --heldout")
-    add("--max_rows", type=int, help="write the first N rows only, to each file")
+    add("--max_rows", type=int, help="write the first N rows only to --output")
+    add("--max_heldout_rows", type=int, help="write the first N rows only to --heldout")
     add("--strict", action="store_true", help="stop at a row that cannot be used")
     return parser
 
@@ -128,8 +129,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not 0 < args.heldout_share < 1:
         parser.error(f"--heldout_share must be between 0 and 1, got {args.heldout_share}")
-    if args.max_rows is not None and args.max_rows < 1:
-        parser.error(f"--max_rows must be at least 1, got {args.max_rows}")
+    for flag, limit in (("--max_rows", args.max_rows), ("--max_heldout_rows", args.max_heldout_rows)):
+        if limit is not None and limit < 1:
+            parser.error(f"{flag} must be at least 1, got {limit}")
     for path in args.input:
         if not Path(path).is_file():
             parser.error(f"--input: no such file: {path}")
@@ -139,10 +141,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--input: {error}")
     for fault in faults:
         print(f"convert_steps: left out {fault}", file=sys.stderr)
+    targets, parts = [(args.output, args.max_rows)], [[row for _, row in rows]]
+    if args.heldout:
+        targets.append((args.heldout, args.max_heldout_rows))
+        parts = split(rows, args.heldout_share)
     written = {}
-    parts = split(rows, args.heldout_share) if args.heldout else [[row for _, row in rows]]
-    for path, part in zip(filter(None, (args.output, args.heldout)), parts, strict=True):
-        part = part[: args.max_rows]
+    for (path, limit), part in zip(targets, parts, strict=True):
+        part = part[:limit]
         if not part:
             parser.error(f"nothing to write to {path}: {len(rows)} usable rows in all")
         write_atomically(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part))

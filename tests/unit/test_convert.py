@@ -99,9 +99,9 @@ def test_the_command_writes_both_files_and_reports(tmp_path, capsys):
     )
     output, heldout = tmp_path / "train.jsonl", tmp_path / "heldout.jsonl"
     flags = ["--format", "prmbench", "--input", source, "--output", str(output), "--heldout", str(heldout)]
-    assert main([*flags, "--heldout_share", "0.5", "--max_rows", "7"]) == 0
+    assert main([*flags, "--heldout_share", "0.5", "--max_rows", "7", "--max_heldout_rows", "5"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out.splitlines()[-1]) == {"rows": {str(output): 7, str(heldout): 7}, "left_out": 1}
+    assert json.loads(captured.out.splitlines()[-1]) == {"rows": {str(output): 7, str(heldout): 5}, "left_out": 1}
     assert "in.jsonl line 31: 'original_question' must be a text" in captured.err
     assert all(set(json.loads(line)) == {"question", "steps", "hard_labels"} for line in output.open())
 
