@@ -10,7 +10,6 @@ learning has something to choose. The same seed rebuilds the same data; the weig
 import argparse
 import math
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from openrlhf_prm.tasks.arithmetic import HabitMix, demonstration, questions
 
 SPECIAL = ["<pad>", "<eos>", "<step>"]
-WORDS = ["Q: ", "Answer: ", "so ", ": ", " > ", "\n", "=?", "=", "+", "-", *"0123456789"]
+WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-", *"0123456789"]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -30,7 +29,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, "<unk>", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"Q: |Answer: |so |: | > |=\?|[^ ]| "), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"Q: |Answer: |so |: |, | > |=\?|[^ ]| "), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -44,8 +43,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports).
-    """
+    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports)."""
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=96,
@@ -80,9 +78,7 @@ def batch(tokenizer, pairs, rng, mix) -> tuple[torch.Tensor, torch.Tensor]:
 def train(args: argparse.Namespace) -> None:
     """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule."""
     torch.manual_seed(args.seed)
-    rng, habits = random.Random(args.seed), HabitMix()
-    # Careful steps are rare among the habits it ends up with; it learns to do them well from a more even mix first.
-    lessons = replace(habits, quick=0.4, carry=0.4)
+    rng, mix = random.Random(args.seed), HabitMix()
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
@@ -91,11 +87,10 @@ def train(args: argparse.Namespace) -> None:
         optimizer,
         lambda i: min((i + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / args.updates))),
     )
-    pools = {mix: list(questions("train", args.questions, args.seed, mix)) for mix in (lessons, habits)}
+    pool = list(questions("train", args.questions, args.seed, mix))
     progress = tqdm(range(args.updates), desc="training the policy", mininterval=5)
-    for update in progress:
-        mix = lessons if update < 0.75 * args.updates else habits
-        ids, labels = batch(tokenizer, rng.sample(pools[mix], args.batch_size), rng, mix)
+    for _ in progress:
+        ids, labels = batch(tokenizer, rng.sample(pool, args.batch_size), rng, mix)
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -113,9 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="examples/quickstart/policy", help="folder of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=1600, help="optimizer steps")
+    parser.add_argument("--updates", type=int, default=3000, help="optimizer steps")
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--questions", type=int, default=50_000, help="size of the pools of questions")
+    parser.add_argument("--questions", type=int, default=100_000, help="size of the pool of training questions")
     parser.add_argument("--lr", type=float, default=4e-3)
     train(parser.parse_args())
 

@@ -23,7 +23,7 @@ POLICY = Path(__file__).parent / "policy"
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
 # Questions carry a little less often than in the policy's own training data, so that it starts at about 40%.
 MIX = HabitMix(carry=0.18)
-LABELLED, TRAINED, TESTED = 300, 640, 300
+LABELLED, TRAINED, TESTED = 400, 384, 300
 ROLLOUT_QUESTIONS, SAMPLES = 32, 8
 UPDATES = TRAINED // ROLLOUT_QUESTIONS
 KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
@@ -60,7 +60,7 @@ def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int) -> list[obj
         *("--actor.adam.lr", 3e-4, "--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
         *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
         *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.2),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.1),
         *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
         *("--logger.tensorboard_dir", tensorboard, "--train.seed", seed),
         *(cpu_host_flags() if on_cpu() else []),
@@ -90,8 +90,8 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
             "train the process reward model",
             command(
                 *("train_prm", "--model.model_name_or_path", POLICY, "--data.dataset", labels),
-                *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 8),
-                *("--train.batch_size", 32, "--train.micro_batch_size", 32, "--adam.lr", 5e-4),
+                *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 5),
+                *("--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3),
             ),
             [prm / "config.json"],
             expected_s=70,
@@ -102,8 +102,9 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
             "PPO guided by step rewards",
             command(
                 *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed)),
-                *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
+                *("--prm.model_name_or_path", prm, "--process_reward.shaping", "potential"),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
+                *("--algo.advantage.lambd", 0.8),
             ),
             [guided / "config.json"],
             expected_s=130,

@@ -1,11 +1,11 @@
 """Chains of additions with *habits*: a task whose steps can be checked exactly.
 
-A question is ``Q: 12+5+18=?`` and a response works it off one addition a line::
+A question is ``Q: 12+35+48=?`` and a response works it off one addition a line::
 
-    12+5=17               quick step: adds digit by digit and forgets the carry
-    17+18: 7+8=15 > 35    careful step: adds the units first, sees the carry; longer, right
-    so 35                 filler step: repeats the running total, useless
-    Answer: 35
+    12+35=47                       quick step: adds digit by digit and forgets the carry
+    47+48: 7+8=15, 4+4+1=9 > 95    careful step: writes the carry down, longer, right
+    so 95                          filler step: repeats the running total, useless
+    Answer: 95
 
 A policy trained on demonstrations that mix the habits does each step in either way. Reinforcement learning cannot
 teach arithmetic to a model this small, but it can teach it which habit to choose - provided it learns *which step*
@@ -22,7 +22,7 @@ SPLITS = ("train", "tune", "test")
 
 _QUESTION = re.compile(r"Q: (\d+(?:\+\d+)+)=\?")
 _QUICK = re.compile(r"(\d+)\+(\d+)=(\d+)")
-_CAREFUL = re.compile(r"(\d+)\+(\d+): \d\+\d=\d+ > \d+")
+_CAREFUL = re.compile(r"(\d+)\+(\d+): (\d)\+(\d)=(\d+), ([\d+]+)=(\d+) > (\d+)")
 _FILLER = re.compile(r"so (\d+)")
 _ANSWER = re.compile(r"Answer: (\d+)")
 
@@ -36,10 +36,10 @@ class HabitMix:
     additions, drawn uniformly.
     """
 
-    quick: float = 0.9
-    filler: float = 0.1
-    carry: float = 0.1
-    additions: tuple[int, ...] = (7, 8, 9)
+    quick: float = 0.6
+    filler: float = 0.12
+    carry: float = 0.22
+    additions: tuple[int, ...] = (3, 4, 5)
 
 
 def split_of(question: str) -> str:
@@ -51,14 +51,14 @@ def split_of(question: str) -> str:
 
 
 def draw_operands(rng: random.Random, mix: HabitMix) -> list[int]:
-    """Operands of one question: 10-39, then 1-19, whose units carry with chance ``mix.carry`` at each addition."""
+    """Operands of one question: two-digit numbers 10-39 whose units carry with chance ``mix.carry`` at each addition."""
     operands = [rng.randint(10, 39)]
     total = operands[0]
     for _ in range(rng.choice(mix.additions)):
         units = total % 10
         carries = rng.random() < mix.carry and units > 0
         unit = rng.randint(10 - units, 9) if carries else rng.randint(0, 9 - units)
-        operand = rng.randint(0 if unit else 1, 1) * 10 + unit
+        operand = rng.randint(1, 3) * 10 + unit
         operands.append(operand)
         total += operand
     return operands
@@ -89,8 +89,10 @@ def quick_step(a: int, b: int) -> tuple[str, int]:
 
 
 def careful_step(a: int, b: int) -> tuple[str, int]:
-    """The careful habit: the sum of the units, which shows the carry, then the result."""
-    return f"{a}+{b}: {a % 10}+{b % 10}={a % 10 + b % 10} > {a + b}", a + b
+    """The careful habit: the sum of the units, the sum of the tens with the carry, the result."""
+    carry = (a % 10 + b % 10) // 10
+    tens = f"{a // 10}+{b // 10}" + ("+1" if carry else "")
+    return f"{a}+{b}: {a % 10}+{b % 10}={a % 10 + b % 10}, {tens}={a // 10 + b // 10 + carry} > {a + b}", a + b
 
 
 def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None) -> str:

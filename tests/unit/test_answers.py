@@ -36,6 +36,10 @@ def test_equivalence_is_mathematical():
     assert not exact_answer("Answer: 1,234", "1234")
 
 
+def test_an_endless_answer_is_compared_as_text():
+    assert not math_answer("Answer: " + "9" * 5000, "9")
+
+
 def test_own_checker_and_its_errors(tmp_path):
     own = tmp_path / "check.py"
     own.write_text("def is_correct(response, label):\n    return label in response\n")

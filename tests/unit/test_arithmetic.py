@@ -21,12 +21,12 @@ QUESTION = "Q: 17+15+20=?\n"
 def test_habits_by_hand():
     assert quick_step(12, 35) == ("12+35=47", 47)
     assert quick_step(17, 15) == ("17+15=22", 22)
-    assert careful_step(17, 18) == ("17+18: 7+8=15 > 35", 35)
-    assert careful_step(97, 5) == ("97+5: 7+5=12 > 102", 102)
+    assert careful_step(47, 48) == ("47+48: 7+8=15, 4+4+1=9 > 95", 95)
+    assert careful_step(87, 31) == ("87+31: 7+1=8, 8+3=11 > 118", 118)
 
 
 def test_right_solutions_are_right_throughout():
-    assert check_steps(QUESTION, ["17+15: 7+5=12 > 32", "so 32", "32+20=52", "Answer: 52"]) == [True] * 4
+    assert check_steps(QUESTION, ["17+15: 7+5=12, 1+1+1=3 > 32", "so 32", "32+20=52", "Answer: 52"]) == [True] * 4
 
 
 def test_everything_after_the_first_error_is_wrong():
@@ -38,7 +38,7 @@ def test_everything_after_the_first_error_is_wrong():
     "steps",
     [
         ["17+20=37"],  # skips an operand
-        ["17+15: 7+5=11 > 32"],  # right result from wrong work
+        ["17+15: 7+5=12, 1+1=2 > 32"],  # right result from wrong work
         ["so 18"],
         ["Answer: 52"],  # operands left over
         ["hello"],
@@ -73,7 +73,7 @@ def test_careful_demonstrations_are_always_right():
 
 
 def test_habit_of():
-    assert [habit_of(s) for s in ("1+2=3", "1+2: 1+2=3 > 3", "so 3", "Answer: 3", "?")] == [
+    assert [habit_of(s) for s in ("1+2=3", "1+2: 1+2=3, 0+0=0 > 3", "so 3", "Answer: 3", "?")] == [
         "quick",
         "careful",
         "filler",
