@@ -57,7 +57,7 @@ def math_answer(response: str, label: str) -> bool:
         return given == wanted
     from math_verify import parse, verify  # imported late: sympy takes a second
 
-    # Its own time limits need the main thread's signals; answers here are short. It warns of their absence at each call.
+    # Its own time limits need the main thread's signals, so they are off; it would warn of that at each call.
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     parsed = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
     return bool(verify(*parsed, timeout_seconds=None))
