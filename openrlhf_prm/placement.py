@@ -65,7 +65,10 @@ class GenerationWorker:
     async def __init__(self, options: EngineOptions):
         import vllm
 
-        args = {"enable_prefix_caching": True, "seed": options.seed, **options.engine_args()}
+        # vLLM 0.29 on CPU dies when the prompt of a request with a seed is prefilled in several chunks ("CPU Generator
+        # does not use offset"), as happens when many prompts of real length come at once.
+        whole_prompts = {"enable_chunked_prefill": False} if on_cpu() else {}
+        args = {"enable_prefix_caching": True, "seed": options.seed, **whole_prompts, **options.engine_args()}
         self.engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(model=options.model, **args))
         self.numbers = itertools.count()
 
