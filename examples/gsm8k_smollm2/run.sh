@@ -43,6 +43,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
 command -v "$python" >/dev/null || fail "no Python at $python: run make setup, or set PYTHON"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# Seven processes hold large tensors at one time; freed memory goes back to the system instead of staying with each.
+export MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=8388608 MALLOC_TRIM_THRESHOLD_=8388608
 mkdir -p "$output/logs"
 # Absolute, because the rollout actors have another working directory.
 output=$(cd "$output" && pwd)
@@ -96,8 +98,8 @@ if [[ ! -e $trained ]]; then
         --data.prompt_dataset "$output/ppo_questions.jsonl" --data.input_key question --data.label_key label \
         --data.apply_chat_template --prm.question_pattern "$template" --steps.splitter newline \
         --data.max_len 512 --rollout.max_new_tokens 160 --prm.max_model_len 1024 \
-        --rollout.batch_size 4 --rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 2 \
-        --train.batch_size 16 --train.micro_batch_size 2 --train.seed "$seed" \
+        --rollout.batch_size 4 --rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 1 \
+        --train.batch_size 16 --train.micro_batch_size 1 --train.seed "$seed" \
         --actor.gradient_checkpointing_enable --actor.adam.lr 1e-6 \
         --algo.kl.init_coef 0 --algo.advantage.is_correction_level token \
         --process_reward.shaping min_form --algo.advantage.estimator step_group --algo.advantage.no_std_norm \
