@@ -43,8 +43,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports).
-    """
+    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports)."""
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=96,

@@ -23,7 +23,7 @@ POLICY = Path(__file__).parent / "policy"
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
 # Questions carry a little less often than in the policy's own training data, so that it starts at about 40%.
 MIX = HabitMix(carry=0.18)
-LABELLED, TRAINED, TESTED = 400, 384, 300
+LABELLED, TRAINED, TESTED = 400, 480, 300
 ROLLOUT_QUESTIONS, SAMPLES = 32, 8
 UPDATES = TRAINED // ROLLOUT_QUESTIONS
 KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
@@ -57,10 +57,11 @@ def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int) -> list[obj
         *("--data.max_len", 256, "--rollout.max_new_tokens", 200),
         *("--rollout.batch_size", ROLLOUT_QUESTIONS, "--rollout.n_samples_per_prompt", SAMPLES),
         *("--rollout.micro_batch_size", 128, "--train.batch_size", 64, "--train.micro_batch_size", 64),
-        *("--actor.adam.lr", 3e-4, "--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
+        *("--actor.adam.lr", 3e-4, "--algo.kl.init_coef", 0),
+        *("--algo.advantage.is_correction_level", "token"),
         *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
         *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.1),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.3),
         *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
         *("--logger.tensorboard_dir", tensorboard, "--train.seed", seed),
         *(cpu_host_flags() if on_cpu() else []),
@@ -104,7 +105,6 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
                 *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed)),
                 *("--prm.model_name_or_path", prm, "--process_reward.shaping", "potential"),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
-                *("--algo.advantage.lambd", 0.8),
             ),
             [guided / "config.json"],
             expected_s=130,
