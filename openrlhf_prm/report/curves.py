@@ -30,14 +30,14 @@ class Curve:
 CURVES = (
     Curve(
         "Accuracy of rollouts",
-        "mean outcome reward of the sampled responses",
-        ("rollout/reward_mean", "process/outcome", "outcome_reward_mean", "reward"),
+        "mean outcome of the sampled responses, before penalties",
+        ("score", "process/outcome", "rollout/reward_mean", "reward"),
         percent,
     ),
-    Curve("Process reward", "mean sum of the shaped step rewards", ("process/reward", "process/reward_mean")),
-    Curve("Step score", "mean score that the PRM gives a step", ("process/step_score", "process/step_score_mean")),
+    Curve("Process reward", "mean sum of the shaped step rewards", ("process/reward",)),
+    Curve("Step score", "mean score that the PRM gives a step", ("process/step_score",)),
     Curve("Response length", "mean tokens", ("rollout/response_length_mean", "response_length")),
-    Curve("Steps per response", "mean number of steps", ("process/steps", "process/steps_per_response")),
+    Curve("Steps per response", "mean number of steps", ("process/steps",)),
     Curve(
         "KL between engines",
         "vllm_kl: how far the rollout engine's policy is from the trained one",
