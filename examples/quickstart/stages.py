@@ -48,13 +48,14 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
     Raises StageFailed, and passes Ctrl-C on after the stage's process has ended; done stages stay done either way.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    seconds = {}
+    seconds, stale = {}, False
     for index, stage in enumerate(stages):
         mark = folder / "logs" / f"{stage.name}.done.json"
         done = json.loads(mark.read_text()) if mark.exists() else None
-        if done and done["command"] == stage.command and all(path.exists() for path in stage.outputs):
+        if not stale and done and done["command"] == stage.command and all(path.exists() for path in stage.outputs):
             print(f"[{index + 1}/{len(stages)}] {stage.title}: done before, in {done['seconds']:.0f} s", flush=True)
         else:
+            stale = True  # later stages may have used what this one is about to replace
             mark.unlink(missing_ok=True)
             for path in stage.fresh:
                 shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,15 @@ def test_a_changed_command_or_a_lost_output_runs_again(tmp_path):
     (tmp_path / "out.txt").unlink()
     run_stages([stage(tmp_path, COUNT + "  # changed")], tmp_path)
     assert (tmp_path / "out.txt").read_text() == "x"
+
+
+def test_stages_after_one_that_ran_again_run_again(tmp_path):
+    def both(comment):
+        return [stage(tmp_path, COUNT + comment, "a"), replace(stage(tmp_path, COUNT, "b"), name="two")]
+
+    run_stages(both(""), tmp_path)
+    run_stages(both("  # changed"), tmp_path)
+    assert (tmp_path / "b").read_text() == "xx"
 
 
 def test_a_failure_shows_the_end_of_the_log_and_is_not_marked_done(tmp_path):
