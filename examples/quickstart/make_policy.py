@@ -43,7 +43,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a head size that vLLM's CPU attention supports)."""
+    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a size that vLLM's CPU attention supports)."""
     config = LlamaConfig(
         vocab_size=32,
         hidden_size=96,
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="examples/quickstart/policy", help="folder of the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--updates", type=int, default=3000, help="optimizer steps")
+    parser.add_argument("--updates", type=int, default=2500, help="optimizer steps")
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--questions", type=int, default=100_000, help="size of the pool of training questions")
     parser.add_argument("--lr", type=float, default=4e-3)
