@@ -7,8 +7,7 @@ from openrlhf_prm.answers import math_answer
 
 
 def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> dict:
-    """Host's interface: queries are prompt + response, one of each here. Returns rewards, 0/1 scores and what to log.
-    """
+    """Host's interface: queries are prompt + response, one of each here. Returns rewards, 0/1 scores, what to log."""
     (query,), (prompt,), (label,) = queries, prompts, labels
     correct = float(math_answer(query.removeprefix(prompt), label))
     return {"rewards": correct, "scores": correct, "extra_logs": {"accuracy": correct}}

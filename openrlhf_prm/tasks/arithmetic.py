@@ -51,8 +51,7 @@ def split_of(question: str) -> str:
 
 
 def draw_operands(rng: random.Random, mix: HabitMix) -> list[int]:
-    """Operands of one question: two-digit numbers 10-39 whose units carry with chance ``mix.carry`` at each addition.
-    """
+    """Operands of one question: numbers 10-39 whose units carry with chance ``mix.carry`` at each addition."""
     operands = [rng.randint(10, 39)]
     total = operands[0]
     for _ in range(rng.choice(mix.additions)):

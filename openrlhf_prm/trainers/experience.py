@@ -88,8 +88,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return super().get_advantages_and_returns(values, self._mix(rewards, action_mask), action_mask, gamma, lambd)
 
     def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
-        """Host rewards (B, A), outcome at the end and KL everywhere -> outcome_coef * outcome - KL + process rewards.
-        """
+        """Host rewards (B, A), outcome at the end, KL everywhere -> outcome_coef * outcome - KL + process rewards."""
         if id(action_mask) not in self._token_rewards:
             return rewards
         experience, process = self._token_rewards[id(action_mask)]
