@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -83,11 +84,7 @@ def _run(stage: Stage, label: str, log: Path, rest_s: float) -> float:
                 time.sleep(1.0)
                 _show(label, _share_done(stage, log), time.monotonic() - started, stage.expected_s, rest_s)
         except KeyboardInterrupt:
-            # The child got the signal too, as a member of the terminal's process group; give it time to clean up.
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.terminate()
+            _end(process)
             raise
     took = time.monotonic() - started
     missing = [str(path) for path in stage.outputs if not path.exists()]
@@ -97,6 +94,17 @@ def _run(stage: Stage, label: str, log: Path, rest_s: float) -> float:
         raise StageFailed(f"\n{tail}\n{stage.title} failed ({reason}); the whole log is in {log}")
     _line(f"{label}: {took:.0f} s", end=True)
     return took
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends an interrupted stage. From a terminal it got the signal already, as a member of the process group."""
+    for end, patience_s in ((lambda: None, 10), (lambda: process.send_signal(signal.SIGINT), 20), (process.kill, 10)):
+        end()
+        try:
+            process.wait(timeout=patience_s)
+            return
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _share_done(stage: Stage, log: Path) -> float | None:
