@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prm.num_engines", type=int, default=1, help="number of PRM workers")
     group.add_argument("--prm.gpus_per_engine", type=float, default=1.0, help="share of a GPU per PRM worker")
     group.add_argument("--prm.gpu_memory_utilization", type=float, default=None)
+    group.add_argument(
+        "--prm.kv_cache_mb", type=int, default=None, help="KV cache per PRM worker in MiB, default vLLM's"
+    )
     group.add_argument("--prm.dtype", default="auto", help="dtype of the PRM (auto, bfloat16, float16, float32)")
     group.add_argument("--prm.max_model_len", type=int, default=None)
     group.add_argument("--prm.enforce_eager", action="store_true", help="disable CUDA graphs in the PRM workers")
@@ -79,6 +82,8 @@ def check_args(args: SimpleNamespace) -> None:
         # Hub ids are "owner/name"; anything that looks like a path must exist.
         if args.prm.model_name_or_path.startswith((".", "/", "~")) or args.prm.model_name_or_path.count("/") != 1:
             raise ValueError(f"--prm.model_name_or_path: there is no folder {args.prm.model_name_or_path}")
+    if args.prm.kv_cache_mb is not None and args.prm.kv_cache_mb < 1:
+        raise ValueError(f"--prm.kv_cache_mb must be at least 1, got {args.prm.kv_cache_mb}")
     if args.prm.num_engines < 1:
         raise ValueError(f"--prm.num_engines must be at least 1, got {args.prm.num_engines}")
     if args.prm.family is not None:

@@ -103,7 +103,8 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
             "PPO guided by step rewards",
             command(
                 *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed)),
-                *("--prm.model_name_or_path", prm, "--process_reward.shaping", "potential"),
+                *("--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 128),
+                *("--process_reward.shaping", "potential"),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
             ),
             [guided / "config.json"],

@@ -53,9 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if on_cpu():
-        # A single process: every core may work on the weights, unlike in a run of many processes.
-        settings = {name: value for name, value in cpu_environment().items() if name != "OMP_NUM_THREADS"}
-        os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
+        for name, value in cpu_environment().items():
+            os.environ.setdefault(name, value)
     partial = output.with_name(f"{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -39,6 +39,7 @@ def start_scorer(args) -> ScoringPool | RemoteScorer:
         max_model_len=args.prm.max_model_len,
         enforce_eager=args.prm.enforce_eager,
         gpu_memory_utilization=args.prm.gpu_memory_utilization,
+        extra={"kv_cache_memory_bytes": args.prm.kv_cache_mb << 20} if args.prm.kv_cache_mb else {},
     )
     return ScoringPool.start(options, args.prm.family)
 

@@ -71,6 +71,7 @@ def test_a_greedy_chat_answer_ends_by_itself(checkpoint, tokenizer):
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # several would wait for one another on a busy machine
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert model.dtype == torch.bfloat16 and model.generation_config.eos_token_id == 2
     chat = [{"role": "user", "content": "Say hello."}]
