@@ -21,11 +21,11 @@ def test_prompts_beyond_one_engine_step_are_answered(tmp_path):
     tokenizer = build_tokenizer()
     build_model(tokenizer).to(torch.bfloat16).save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
-    # 24 requests of some 300 tokens each; vLLM takes 2048 tokens in a step.
-    rows = [{"question": f"Q: {number}" + "+12" * 100 + "=?\n", "label": "3"} for number in range(10, 18)]
+    # 128 requests of some 460 tokens each; vLLM takes 2048 tokens in a step.
+    rows = [{"question": f"Q: {number}" + "+12" * 150 + "=?\n", "label": "3"} for number in range(10, 26)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = ["--actor.model_name_or_path", tmp_path / "policy", "--data.input", tmp_path / "rows.jsonl"]
-    flags += ["--eval.n_samples_per_prompt", 2, "--rollout.max_new_tokens", 8]
+    flags += ["--eval.n_samples_per_prompt", 7, "--rollout.max_new_tokens", 8]
     done = subprocess.run(
         [sys.executable, "-m", "openrlhf_prm.cli.evaluate", *map(str, flags)],
         cwd=ROOT,
@@ -35,4 +35,4 @@ def test_prompts_beyond_one_engine_step_are_answered(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.splitlines()[-1])["questions"] == 8
+    assert json.loads(done.stdout.splitlines()[-1])["questions"] == 16
