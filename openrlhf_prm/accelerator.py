@@ -8,6 +8,9 @@ import importlib.metadata
 import json
 import os
 
+# Environment variable: MiB of KV cache per rollout engine, for small models on small machines.
+ROLLOUT_KV_CACHE_MB = "OPENRLHF_PRM_ROLLOUT_KV_CACHE_MB"
+
 
 def on_cpu() -> bool:
     """Whether this machine trains on CPU.
@@ -31,6 +34,7 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
     OpenRLHF asks Ray for one GPU and one CPU per actor, so Ray is told that it has `gpus` and `cpus` of them: these are
     slots for processes, which then share the real cores. One OpenMP thread per process, because several processes with
     several threads each slow one another down. `TORCHDYNAMO_DISABLE`: compiling costs more than it saves here.
+    `MALLOC_*`: glibc gives freed memory back, of which ten processes would each keep a few hundred MiB.
     """
     return {
         "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus, "GPU": gpus, "object_store_memory": 200_000_000}),
@@ -41,6 +45,9 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TORCHDYNAMO_DISABLE": "1",
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": "8388608",
+        "MALLOC_TRIM_THRESHOLD_": "8388608",
         "TOKENIZERS_PARALLELISM": "false",
     }
 

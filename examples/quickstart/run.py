@@ -7,6 +7,7 @@ Interrupted, it goes on where it stopped.
 
 import argparse
 import json
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.quickstart.stages import Stage, StageFailed, run_stages
-from openrlhf_prm.accelerator import cpu_host_flags, on_cpu
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 POLICY = Path(__file__).parent / "policy"
@@ -206,6 +207,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = Path(args.output or ("runs/quickstart" if args.seed == 0 else f"runs/quickstart-seed{args.seed}"))
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     write_questions(folder, args.seed)
     names = ["before", "after", *(["outcome_only"] if args.compare else [])]
     try:

@@ -1,7 +1,10 @@
 """The host's rollout actor, with step scoring attached once the PRM workers are up."""
 
+import os
+
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.rollout.executor import StepScoring, StepScoringExecutor
 
 # `RolloutRayActor` may already be rebound to our own subclass; the host's class is at the end of either chain.
@@ -10,6 +13,12 @@ _HOST = RolloutRayActor.__ray_metadata__.modified_class
 
 class StepRolloutActor(_HOST):
     """Everything the host's actor does, plus `attach_step_scoring`."""
+
+    async def __init__(self, *args, **kwargs):
+        # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
+        if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
+            kwargs["kv_cache_memory_bytes"] = int(size) << 20
+        await super().__init__(*args, **kwargs)
 
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:
         """Wraps the executor the host chose. Called once, before the first rollout."""
