@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
+from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 
 pytestmark = pytest.mark.stack
 
@@ -39,16 +41,7 @@ def test_without_process_flags_the_update_is_the_hosts_bit_for_bit(tmp_path):
 
 def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(tmp_path):
     result = run("one_step", tmp_path)
-    assert set(result) == {
-        "gae",
-        "reinforce",
-        "rloo",
-        "reinforce_baseline",
-        "group_norm",
-        "dr_grpo",
-        "flash_reinforce",
-        "step_group",
-    }
+    assert set(result) == {*HOST_BASELINES, *ADVANTAGE_ESTIMATORS}
     for estimator, difference in result.items():
         assert difference < 1e-5, (estimator, difference)
 
@@ -180,8 +173,6 @@ def compare_one_step(folder: Path) -> dict:
     from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
     from openrlhf.utils import get_strategy
 
-    from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
-    from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
     from openrlhf_prm.rollout.records import StepRecord
     from openrlhf_prm.trainers.experience import ProcessExperienceMaker
 
