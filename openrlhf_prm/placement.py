@@ -7,6 +7,7 @@ hand.
 
 import asyncio
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -102,6 +103,8 @@ class PRMWorker:
     async def __init__(self, options: EngineOptions, family: str | None = None):
         from vllm_prm.scorer import StepScorer
 
+        if "kv_cache_memory_bytes" in options.extra:
+            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
         self.scorer = StepScorer.from_pretrained(options.model, family=family, engine="async", **options.engine_args())
 
     async def ready(self) -> bool:

@@ -18,6 +18,7 @@ class StepRolloutActor(_HOST):
         # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
         if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
             kwargs["kv_cache_memory_bytes"] = int(size) << 20
+            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
         await super().__init__(*args, **kwargs)
 
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:
