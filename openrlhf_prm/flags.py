@@ -100,6 +100,7 @@ def check_args(args: SimpleNamespace) -> None:
             raise ValueError("--prm.question_pattern needs a group (...) around the question")
     estimator = args.algo.advantage.estimator
     if estimator in ADVANTAGE_ESTIMATORS:
+        build(ADVANTAGE_ESTIMATORS, estimator, args.algo.advantage)
         needs = ADVANTAGE_ESTIMATORS[estimator].needs
         if "step_rewards" in needs and not uses_prm(args):
             raise ValueError(f"--algo.advantage.estimator {estimator} needs --prm.model_name_or_path or --prm.url")

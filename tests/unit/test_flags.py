@@ -16,6 +16,7 @@ def parse(*flags: str) -> SimpleNamespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo"], default="rloo")
     parser.add_argument("--algo.advantage.gamma", type=float, default=1.0)
+    parser.add_argument("--algo.advantage.lambd", type=float, default=1.0)
     parser.add_argument("--rollout.n_samples_per_prompt", type=int, default=4)
     parser.add_argument("--vllm.num_engines", type=int, default=1)
     parser.add_argument("--data.prompt_dataset", default=None)
@@ -53,6 +54,7 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--prm.model_name_or_path", "owner/prm", "--prm.url", "http://x"], "exclude each other"),
         (["--prm.url", "http://x", "--prm.family", "nope"], "--prm.family: unknown 'nope'; choose one of placeholder"),
         (["--prm.url", "http://x", "--prm.num_engines", "0"], "--prm.num_engines must be at least 1"),
+        (["--prm.url", "http://x", "--prm.kv_cache_mb", "0"], "--prm.kv_cache_mb must be at least 1"),
         (["--prm.url", "http://x", "--prm.question_pattern", "user"], "--prm.question_pattern needs a group"),
         (["--prm.url", "http://x", "--prm.question_pattern", "("], "--prm.question_pattern"),
         (["--algo.advantage.estimator", "step_group"], "needs --prm.model_name_or_path or --prm.url"),
@@ -72,6 +74,7 @@ def test_bad_flags_are_named(flags, message):
     [
         (["--rollout.n_samples_per_prompt", "1"], "--rollout.n_samples_per_prompt above 1"),
         (["--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma 1"),
+        (["--algo.advantage.lambd", "2"], "--algo.advantage.lambd must lie in 0..1"),
     ],
 )
 def test_an_estimators_needs_are_checked(flags, message):
