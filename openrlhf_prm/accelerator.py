@@ -52,6 +52,13 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
     }
 
 
+def prepare_environment() -> None:
+    """On a CPU machine, sets what `cpu_environment` asks for, where the user has not set it; on a GPU, nothing."""
+    if on_cpu():
+        for name, value in cpu_environment().items():
+            os.environ.setdefault(name, value)
+
+
 def cpu_host_flags() -> list[str]:
     """Flags of OpenRLHF for a CPU run: weights over gloo, no CUDA graphs, no flash-attn."""
     return ["--vllm.sync_backend", "gloo", "--vllm.enforce_eager", "--ds.attn_implementation", "eager"]

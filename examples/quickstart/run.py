@@ -18,6 +18,7 @@ from rich.table import Table
 
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
+from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 POLICY = Path(__file__).parent / "policy"
@@ -160,9 +161,7 @@ def write_result(folder: Path, seed: int, seconds: dict[str, float], names: list
         "seed": seed,
         "versions": {"python": platform.python_version()} | installed_versions(packages),
     }
-    temporary = folder / "result.json.tmp"
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(folder / "result.json")
+    write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
 
 

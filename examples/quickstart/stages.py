@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrlhf_prm.evaluation.files import write_atomically
+
 _BARS = re.compile(rb"(\d+)/(\d+)")
 
 
@@ -65,9 +67,7 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
                 stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest
             )
             done = {"command": stage.command, "seconds": round(took, 1)}
-            temporary = mark.with_suffix(".tmp")
-            temporary.write_text(json.dumps(done))
-            temporary.replace(mark)
+            write_atomically(mark, json.dumps(done))
         seconds[stage.name] = done["seconds"]
     return seconds
 

@@ -11,13 +11,12 @@ Exit codes: 0 done, 2 a flag or an input row is wrong (said before any engine st
 import asyncio
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation import ANNOTATORS, LabelFile, Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, nested
@@ -140,9 +139,7 @@ def settings_of(args: SimpleNamespace, options) -> dict:
 
 def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels: LabelFile) -> dict:
     """Starts the engines and labels the questions; returns the summary's counts. Errors of an engine are raised."""
-    if on_cpu():
-        for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     import ray
     from transformers import AutoConfig, AutoTokenizer
 

@@ -13,12 +13,11 @@ last line on stdout is a JSON summary. Exit code 2: a flag or the file is wrong,
 
 import importlib.metadata
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
-from openrlhf_prm.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.cli.flags import FlagParser
 
 PACKAGE = "package:"
@@ -52,9 +51,7 @@ def main(argv: list[str] | None = None) -> int:
         source = gguf_file(args.input)
     except ValueError as error:
         parser.error(str(error))
-    if on_cpu():
-        for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     partial = output.with_name(f"{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

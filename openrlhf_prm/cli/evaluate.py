@@ -15,14 +15,13 @@ before any engine starts), 130 interrupted.
 import asyncio
 import importlib.metadata
 import json
-import os
 import platform
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, nested
@@ -83,9 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = build_parser()
     args = nested(parser.parse_args(argv))
-    if on_cpu():
-        for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     try:
         try:
             questions = check(args)

@@ -7,7 +7,6 @@ them.
 """
 
 import argparse
-import os
 import runpy
 import sys
 
@@ -25,11 +24,9 @@ def check_host_version() -> None:
 
 def main() -> None:
     """Runs the host's CLI with the plugin's flags."""
-    from openrlhf_prm.accelerator import cpu_environment, on_cpu
+    from openrlhf_prm.accelerator import prepare_environment
 
-    if on_cpu():
-        for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     try:
         check_host_version()
     except ValueError as error:

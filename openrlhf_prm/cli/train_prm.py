@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.cli.flags import FlagParser, nested
 
 LABEL_KEYS = {"hard": "hard_labels", "soft": "soft_labels"}
@@ -85,9 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         check(args)
     except ValueError as error:
         parser.error(str(error))
-    if on_cpu():
-        for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+    prepare_environment()
     if args.ds.attn_implementation is None:
         args.ds.attn_implementation = "sdpa" if on_cpu() else "flash_attention_2"
     _single_process_defaults()

@@ -7,7 +7,7 @@ from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.rollout.executor import StepScoring, StepScoringExecutor
 
-# `RolloutRayActor` may already be rebound to our own subclass; the host's class is at the end of either chain.
+# The host's class under Ray's decorator, which itself cannot be subclassed.
 _HOST = RolloutRayActor.__ray_metadata__.modified_class
 
 
