@@ -1,28 +1,106 @@
 """`POST /v1/step_rewards` on vLLM's own server, as a `vllm.endpoint_plugins` plugin.
 
-It stands beside vLLM's routes: listed in /docs, guarded by --api-key, errors in vLLM's format, cancelled when the
-client goes away. vLLM loads it only when the environment variable VLLM_PLUGINS names it; `vllm-prm serve` sees to that.
+It stands beside vLLM's routes: listed in /docs, guarded by --api-key, errors in vLLM's format, counted in /metrics,
+cancelled when the client goes away. vLLM loads it only when the environment variable VLLM_PLUGINS names it; `vllm-prm
+serve` sees to that.
 """
 
 import asyncio
+import os
+import time
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+import vllm.envs as envs
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.datastructures import State
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
+from vllm.logger import init_logger
 
+from vllm_prm import STEP_REWARD_MODELS
+from vllm_prm.checkpoint import load_served_family
 from vllm_prm.errors import ContextLengthError
-from vllm_prm.families import load_family
+from vllm_prm.limits import Limits
+from vllm_prm.metrics import StepRewardMetrics
 from vllm_prm.protocol import StepRewardRequest, StepRewardResponse, StepRewards, StepRewardUsage, aggregated
 from vllm_prm.scorer import Scores, StepScorer, Usage
 
-router = APIRouter()
+logger = init_logger("vllm.vllm_prm.endpoint")
+
+
+@dataclass(frozen=True)
+class StepRewardState:
+    """What the route needs of the running server; `scorer` is None for a model that scores no steps."""
+
+    scorer: StepScorer | None
+    limits: Limits
+    metrics: StepRewardMetrics
+
+
+class StepRewardRoute(APIRoute):
+    """Around the route: the body's limit, before anything is parsed, and the metrics, refused requests included."""
+
+    def get_route_handler(self) -> Callable:
+        """FastAPI's handler of the route, wrapped."""
+        handle = super().get_route_handler()
+
+        async def measured(request: Request) -> Response:
+            state: StepRewardState = request.app.state.step_rewards
+            request.state.received_at = time.perf_counter()
+            state.metrics.received()
+            try:
+                response = await handle(
+                    Request(request.scope, _limited(request.receive, _announced(request), state.limits.max_bytes))
+                )
+            except Exception as error:
+                state.metrics.failed(_status(error))
+                raise
+            if response.status_code >= 400:
+                state.metrics.failed(response.status_code)
+            return response
+
+        return measured
+
+
+def _announced(request: Request) -> int:
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def _limited(receive: Receive, announced: int, max_bytes: int) -> Receive:
+    """`receive` that refuses a body beyond `max_bytes`: at once if its length says so, else while it arrives."""
+    got = 0
+
+    async def limited() -> Message:
+        nonlocal got
+        if announced <= max_bytes:
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got <= max_bytes:
+                return message
+        raise HTTPException(413, f"the request body is larger than {max_bytes} bytes (--max-bytes)")
+
+    return limited
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return 400 if isinstance(error, RequestValidationError) else create_error_response(error).error.code
+
+
+router = APIRouter(route_class=StepRewardRoute)
 
 
 class StepRewardsPlugin:
@@ -33,29 +111,67 @@ class StepRewardsPlugin:
     required_tasks = ("token_classify",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the route to vLLM's app."""
+        """Add the route to vLLM's app, and put vLLM's pooling routes behind the API key too."""
         app.include_router(router)
+        if tokens := [key for key in (app.state.args.api_key or [envs.VLLM_API_KEY]) if key]:
+            app.add_middleware(PoolingAuthentication, tokens=tokens)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         """Build the scorer over the server's engine. A model that is no step-reward model gets no scorer."""
-        state.step_scorer = None
-        if engine_client is None:
-            return
-        model_config = engine_client.model_config
-        if not model_config.architecture.endswith("ForStepReward"):
-            return
-        declared = model_config.hf_config.prm.get("family")
-        family = load_family(model_config.model, declared, tokenizer=engine_client.get_tokenizer())
-        state.step_scorer = StepScorer.from_engine(engine_client, family)
+        limits = Limits.from_environment(os.environ)
+        scorer = None
+        model_config = engine_client.model_config if engine_client is not None else None
+        if model_config is not None and model_config.architecture in STEP_REWARD_MODELS:
+            family = load_served_family(
+                model_config.model,
+                model_config.hf_config.prm.get("family"),
+                revision=model_config.revision,
+                tokenizer=engine_client.get_tokenizer(),
+            )
+            scorer = StepScorer.from_engine(
+                engine_client, family, score_cache_size=_score_cache_size(limits, engine_client)
+            )
+        name = args.served_model_name[0] if args.served_model_name else args.model
+        state.step_rewards = StepRewardState(scorer, limits, StepRewardMetrics(name))
+
+
+def _score_cache_size(limits: Limits, engine_client: EngineClient) -> int:
+    # A weight update reaches one API server process; the others would go on answering from the old scores.
+    processes = engine_client.vllm_config.parallel_config._api_process_count
+    if processes > 1 and envs.VLLM_SERVER_DEV_MODE and limits.score_cache_size:
+        logger.warning(
+            "VLLM_SERVER_DEV_MODE lets clients change the weights, and only one of %d API server processes would "
+            "notice: step scores are not remembered. Use --api-server-count 1 to remember them.",
+            processes,
+        )
+        return 0
+    return limits.score_cache_size
+
+
+class PoolingAuthentication(AuthenticationMiddleware):
+    """vLLM asks for the API key below /v1 only; these routes reach the same engine."""
+
+    ROUTES = ("/pooling", "/invocations", "/classify", "/score", "/rerank")
+
+    def __call__(self, scope, receive, send):
+        """Pass the request on, or answer 401 as vLLM does."""
+        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        guarded = scope["type"] == "http" and scope["method"] != "OPTIONS" and path.startswith(self.ROUTES)
+        if guarded and not self.verify_token(Request(scope).headers):
+            return JSONResponse({"error": "Unauthorized"}, status_code=401)(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 @router.post(
     "/v1/step_rewards",
     dependencies=[Depends(validate_json_request)],
-    response_model=StepRewardResponse,
+    response_model=None,
     responses={
+        HTTPStatus.OK.value: {"model": StepRewardResponse},
         HTTPStatus.BAD_REQUEST.value: {"model": ErrorResponse},
+        HTTPStatus.UNAUTHORIZED.value: {"description": "wrong or missing API key"},
         HTTPStatus.NOT_FOUND.value: {"model": ErrorResponse},
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value: {"model": ErrorResponse},
         HTTPStatus.INTERNAL_SERVER_ERROR.value: {"model": ErrorResponse},
     },
 )
@@ -63,15 +179,19 @@ class StepRewardsPlugin:
 @load_aware_call
 async def create_step_rewards(request: StepRewardRequest, raw_request: Request) -> Any:
     """Scores every step of every solution. Solutions are scored concurrently; one that fails fails the request."""
-    state = raw_request.app.state
-    scorer: StepScorer | None = state.step_scorer
+    state: StepRewardState = raw_request.app.state.step_rewards
+    scorer = state.scorer
     if scorer is None:
         return _error(
             "the served model scores no reasoning steps; start it with `vllm-prm serve`", "NotFoundError", 404
         )
-    models = state.openai_serving_models
+    models = raw_request.app.state.openai_serving_models
     if request.model is not None and not models.is_base_model(request.model):
         return _error(f"The model `{request.model}` does not exist.", "NotFoundError", 404)
+    try:
+        state.limits.check(request)
+    except ValueError as error:
+        return _error(str(error), "BadRequestError", 400)
 
     usage = Usage()
     tasks = [
@@ -84,11 +204,15 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
         scores: list[Scores] = await asyncio.gather(*tasks)
     except ContextLengthError as error:
         return _error(str(error), ContextLengthError.__name__, 400)
+    except asyncio.CancelledError:
+        state.metrics.cancelled()
+        raise
     finally:
         for task in tasks:
             task.cancel()
+        state.metrics.scored(usage)
 
-    return StepRewardResponse(
+    response = StepRewardResponse(
         model=request.model or models.base_model_paths[0].name,
         data=[
             StepRewards(index=index, step_rewards=entry, score=aggregated(entry, request.aggregate))
@@ -98,8 +222,13 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             computed_tokens=usage.computed_tokens,
-        ),
+        )
+        if request.return_usage
+        else None,
     )
+    content = response.model_dump_json()
+    state.metrics.answered(time.perf_counter() - raw_request.state.received_at)
+    return Response(content, media_type="application/json")
 
 
 def _error(message: str, kind: str, status: int) -> JSONResponse:

@@ -59,7 +59,8 @@ def cpu_defaults(given: Container[str]) -> dict[str, Any]:
     return {"block_size": 32} if sized else {"block_size": 32, "kv_cache_memory_bytes": 1 << 30}
 
 
-def _pooling_params(request: PoolRequest):
+def pooling_params(request: PoolRequest):
+    """vLLM's parameters of `request`; what `StepPooler` reads of them stands in `extra_kwargs`."""
     from vllm import PoolingParams
 
     return PoolingParams(
@@ -69,10 +70,14 @@ def _pooling_params(request: PoolRequest):
     )
 
 
+def step_rows(output: Any) -> dict[int, tuple[float, ...]]:
+    """Position -> logits of a finished pooling request. A preempted request repeats rows; the same tokens gave them, so
+    the last one stands."""
+    return {int(position): tuple(logits) for position, *logits in output.outputs.data.tolist()}
+
+
 def _answer(output: Any) -> PoolAnswer:
-    # A preempted request repeats rows; the same tokens gave them, so the last one stands.
-    rows = {int(position): tuple(logits) for position, *logits in output.outputs.data.tolist()}
-    return PoolAnswer(rows, output.num_cached_tokens or 0)
+    return PoolAnswer(step_rows(output), output.num_cached_tokens or 0)
 
 
 class OfflineEngine:
@@ -95,7 +100,7 @@ class OfflineEngine:
         from vllm import TokensPrompt
 
         prompts = [TokensPrompt(prompt_token_ids=request.token_ids) for request in requests]
-        params = [_pooling_params(request) for request in requests]
+        params = [pooling_params(request) for request in requests]
         outputs = self.llm.encode(prompts, params, pooling_task="token_classify", use_tqdm=False)
         return [_answer(output) for output in outputs]
 
@@ -135,7 +140,7 @@ class AsyncEngine:
         """One answer. Cancelling the call aborts the request in the engine."""
         from vllm.inputs import tokens_input
 
-        prompt, params = tokens_input(request.token_ids), _pooling_params(request)
+        prompt, params = tokens_input(request.token_ids), pooling_params(request)
         answer = None
         async for output in self.client.encode(prompt, params, request_id=f"step-rewards-{uuid.uuid4().hex}"):
             answer = _answer(output)

@@ -16,7 +16,7 @@ import httpx
 
 from vllm_prm.errors import AuthenticationError, ContextLengthError, ServiceUnavailableError, StepScoringError
 from vllm_prm.families.base import Question
-from vllm_prm.protocol import MAX_ITEMS, StepRewardResponse
+from vllm_prm.protocol import StepRewardResponse
 
 RETRIED_STATUSES = {408, 429, 502, 503, 504}
 LONGEST_WAIT_S = 30.0
@@ -34,9 +34,13 @@ class HTTPService:
         timeout: float = 600.0,
         max_retries: int = 5,
         max_connections: int = 256,
+        items_per_request: int = 256,
     ) -> None:
-        """`timeout` in seconds per attempt; a queued request waits inside it. `ValueError` for an unusable url, or an
+        """`timeout` in seconds per attempt; a queued request waits inside it. `items_per_request`: solutions that
+        `score` sends together, at most the server's --max-items. `ValueError` for an unusable url or number, or an
         `api_key_env` that names no variable."""
+        if items_per_request < 1:
+            raise ValueError(f"items_per_request must be 1 or more, got {items_per_request}")
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url must start with http:// or https://, got {url!r}")
         if api_key_env is not None and api_key_env not in os.environ:
@@ -44,6 +48,7 @@ class HTTPService:
         self.endpoint = url.rstrip("/").removesuffix("/v1") + "/v1/step_rewards"
         self.model = model
         self.max_retries = max_retries
+        self.items_per_request = items_per_request
         self._options: dict[str, Any] = {
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             "limits": httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
@@ -58,8 +63,8 @@ class HTTPService:
         if self._client is None:
             self._client = httpx.Client(**self._options)
         scores: list[list] = []
-        for start in range(0, len(pairs), MAX_ITEMS):
-            chunk = pairs[start : start + MAX_ITEMS]
+        for start in range(0, len(pairs), self.items_per_request):
+            chunk = pairs[start : start + self.items_per_request]
             body = self._body(chunk, truncate)
             for attempt in range(self.max_retries + 1):
                 try:
@@ -138,7 +143,7 @@ def _parse(response: httpx.Response, pairs: Sequence[tuple[Question, Sequence[st
     usage.add(
         requests=len(pairs),
         steps=sum(expected),
-        **answer.usage.model_dump(),
+        **({} if answer.usage is None else answer.usage.model_dump()),
     )
     return [entry.step_rewards for entry in answer.data]
 

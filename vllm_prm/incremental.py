@@ -35,8 +35,7 @@ class ScorePlan:
         self.cache_hits = len(self._known)
 
     def _look_up(self) -> None:
-        # Rows of two different weights must never meet in one answer.
-        if self.generation != self.cache.generation:
+        if not self.is_current():
             return
         for position in self._missing():
             row = self.cache.get(self._keys[position])
@@ -72,6 +71,10 @@ class ScorePlan:
         for position, row in answer.rows.items():
             self._known[position] = row
             self.cache.put(self._keys[position], row, self.generation)
+
+    def is_current(self) -> bool:
+        """Whether the weights are those the plan began with; if not, its rows may be of two different weights."""
+        return self.generation == self.cache.generation
 
     def rows(self) -> list[Logits]:
         """Raw logits per step, in order."""

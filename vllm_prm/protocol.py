@@ -2,20 +2,11 @@
 
 import time
 import uuid
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
-
-MAX_ITEMS = 1024
-"""Solutions per request."""
-MAX_STEPS = 4096
-"""Steps per solution."""
-MAX_CHARACTERS = 4_000_000
-"""Characters per text."""
-
-Text = Annotated[str, Field(max_length=MAX_CHARACTERS)]
 
 
 class _Strict(BaseModel):
@@ -27,20 +18,23 @@ class Message(_Strict):
     """A chat message."""
 
     role: str
-    content: Text
+    content: str
 
 
-class StepRewardItem(_Strict):
+class _Solution(_Strict):
+    question: str | None = None
+    messages: list[Message] | None = Field(default=None, min_length=1)
+    steps: list[str] | None = None
+    response: str | None = None
+    splitter: str | None = Field(default=None, min_length=1)
+
+
+class StepRewardItem(_Solution):
     """One solution: a `question` or chat `messages`, and `steps`, or a `response` cut at every `splitter`.
 
-    Exactly one of each pair. `steps` carry no trailing separator. Pieces of a `response` that are blank are dropped.
+    Exactly one of each pair. `steps` carry no trailing separator. Pieces of a `response` that are blank are dropped;
+    `splitter` is a newline unless given.
     """
-
-    question: Text | None = None
-    messages: list[Message] | None = Field(default=None, min_length=1)
-    steps: list[Text] | None = Field(default=None, max_length=MAX_STEPS)
-    response: Text | None = None
-    splitter: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "StepRewardItem":
@@ -50,8 +44,6 @@ class StepRewardItem(_Strict):
             raise ValueError("give exactly one of steps and response")
         if self.splitter is not None and self.response is None:
             raise ValueError("splitter cuts a response; with steps it has no meaning")
-        if self.response is not None and self.response.count(self.splitter or "\n") >= MAX_STEPS:
-            raise ValueError(f"response has more than {MAX_STEPS} steps")
         return self
 
     def asked(self) -> str | list[dict[str, str]]:
@@ -65,25 +57,30 @@ class StepRewardItem(_Strict):
         return [piece for piece in self.response.split(self.splitter or "\n") if piece.strip()]
 
 
-class StepRewardRequest(_Strict):
-    """Solutions to score. A single solution may be written without `data`: its fields at the top level.
+class StepRewardRequest(_Solution):
+    """Solutions to score: a list of them in `data`, or a single one, its fields at the top level instead of `data`.
 
-    `aggregate`: also give one score per solution. `truncate`: null instead of an error for steps beyond the context.
+    After validation `data` holds them either way. `aggregate`: also give one score per solution. `truncate`: null
+    instead of an error for steps beyond the context. `return_usage`: false leaves the token counts out. How much one
+    request may ask for is the server's matter, see `Limits`.
     """
 
     model: str | None = None
-    data: list[StepRewardItem] = Field(min_length=1, max_length=MAX_ITEMS)
+    data: list[StepRewardItem] | None = Field(default=None, min_length=1)
     aggregate: Literal["min", "prod", "last", "mean"] | None = None
     truncate: bool = False
+    return_usage: bool = True
 
-    @model_validator(mode="before")
-    @classmethod
-    def _single_solution(cls, value):
-        if not isinstance(value, dict) or "data" in value:
-            return value
-        item = {name: value[name] for name in StepRewardItem.model_fields if name in value}
-        rest = {name: field for name, field in value.items() if name not in item}
-        return {**rest, "data": [item]} if item else value
+    @model_validator(mode="after")
+    def _one_form(self) -> "StepRewardRequest":
+        single = {name: getattr(self, name) for name in _Solution.model_fields if getattr(self, name) is not None}
+        if single and self.data is not None:
+            raise ValueError(f"give the solution's fields at the top level or in data, not both: {sorted(single)}")
+        if self.data is None:
+            if not single:
+                raise ValueError("give data, or the fields of a single solution: question or messages and so on")
+            self.data = [StepRewardItem(**single)]
+        return self
 
 
 class StepRewards(_Strict):
@@ -107,14 +104,14 @@ class StepRewardUsage(_Strict):
 
 
 class StepRewardResponse(_Strict):
-    """Scores of all solutions, in the order of the request."""
+    """Scores of all solutions, in the order of the request; `usage` is null when the request asked for none."""
 
     id: str = Field(default_factory=lambda: f"steprw-{uuid.uuid4().hex}")
     object: Literal["list"] = "list"
     created: int = Field(default_factory=lambda: int(time.time()))
     model: str
     data: list[StepRewards]
-    usage: StepRewardUsage
+    usage: StepRewardUsage | None = None
 
 
 def aggregated(step_rewards: list[float | None], aggregate: str | None) -> float | None:

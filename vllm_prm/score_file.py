@@ -79,17 +79,21 @@ def score_file(args: argparse.Namespace) -> None:
     """Run `vllm-prm score` with parsed `args`."""
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
-    text = sys.stdin.read() if args.input == "-" else Path(args.input).read_text()
-    items = read_items(text.split("\n"))
+    if args.model is None and not args.url:
+        raise ValueError("name the PRM (a folder or hub id), or a server with --url")
+    engine_args = _engine_args(args.engine_args)
+    items = read_items(_read(args.input).split("\n"))
     to_stdout = args.output == "-"
     partial = None if to_stdout else Path(args.output + ".partial")
+    if partial is not None and not partial.parent.is_dir():
+        raise ValueError(f"--output {args.output}: the folder {partial.parent} does not exist")
     done = 0 if partial is None else finished_lines(partial, [row for row, _ in items])
     # vLLM logs to stdout; results that go there must not be mixed with its lines.
     out = os.fdopen(os.dup(1), "w") if to_stdout else partial.open("a")
     if to_stdout:
         os.dup2(2, 1)
     with out, tqdm(total=len(items), initial=done, unit="solution", file=sys.stderr) as bar:
-        scorer = _start(args) if done < len(items) else None
+        scorer = _start(args, engine_args) if done < len(items) else None
         for start in range(done, len(items), args.batch_size):
             batch = items[start : start + args.batch_size]
             scores = scorer.score([item for _, item in batch], truncate=args.truncate)
@@ -108,13 +112,26 @@ def score_file(args: argparse.Namespace) -> None:
         partial.replace(args.output)
 
 
-def _start(args: argparse.Namespace) -> StepScorer:
+def _read(source: str) -> str:
+    if source == "-":
+        return sys.stdin.read()
+    try:
+        return Path(source).read_text()
+    except OSError as error:
+        raise ValueError(f"--input {source} cannot be read: {error.strerror}") from error
+
+
+def _engine_args(text: str) -> dict:
+    try:
+        engine_args = json.loads(text)
+    except json.JSONDecodeError:
+        engine_args = None
+    if not isinstance(engine_args, dict):
+        raise ValueError(f"--engine-args must be a JSON object, got {text!r}")
+    return engine_args
+
+
+def _start(args: argparse.Namespace, engine_args: dict) -> StepScorer:
     if args.url:
         return StepScorer.from_url(args.url, args.api_key_env)
-    try:
-        engine_args = json.loads(args.engine_args)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--engine-args must be a JSON object, got {args.engine_args!r}") from error
-    if not isinstance(engine_args, dict):
-        raise ValueError(f"--engine-args must be a JSON object, got {args.engine_args!r}")
     return StepScorer.from_pretrained(args.model, args.family, **engine_args)

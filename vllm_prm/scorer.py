@@ -15,16 +15,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments
 from vllm_prm.errors import ContextLengthError, StepScoringError
-from vllm_prm.families import PRMFamily, Rendered, load_family
+from vllm_prm.families import PRMFamily, Rendered
 from vllm_prm.families.base import Question
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache
+from vllm_prm.weight_updates import forget_on_weight_update
 
 Item = StepRewardItem | tuple[Question, Sequence[str]]
 Scores = list[float | None]
+
+RESTARTS = 5
+"""How often a solution is scored again because the weights changed meanwhile."""
 
 
 @dataclass
@@ -81,15 +86,22 @@ class StepScorer:
         """
         if engine not in ENGINE_NAMES:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
-        loaded = load_family(model, family)
+        options = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
+        loaded = load_served_family(model, family, **options)
         arguments = engine_arguments(model, loaded, engine_args)
         started = (OfflineEngine if engine == "offline" else AsyncEngine).start(arguments)
         return cls(started, loaded, score_cache_size=score_cache_size)
 
     @classmethod
     def from_engine(cls, client: Any, family: PRMFamily, *, score_cache_size: int = 200_000) -> "StepScorer":
-        """Score through an already running vLLM `EngineClient` that serves a step-reward architecture."""
-        return cls(AsyncEngine(client), family, score_cache_size=score_cache_size)
+        """Score through an already running vLLM `EngineClient` that serves a step-reward architecture.
+
+        Others may hold `client` too: scores are forgotten when its weights may have changed, see
+        `forget_on_weight_update`.
+        """
+        scorer = cls(AsyncEngine(client), family, score_cache_size=score_cache_size)
+        forget_on_weight_update(client, scorer.score_cache.clear)
+        return scorer
 
     @classmethod
     def from_url(cls, url: str, api_key_env: str | None = None, **options: Any) -> "StepScorer":
@@ -143,10 +155,15 @@ class StepScorer:
             return await self.engine.score_async(question, steps, truncate, usage)
         if not isinstance(self.engine, AsyncEngine):
             raise ValueError("score_async needs engine='async' or a server; with engine='offline' call score")
-        plan, total = self._plan(question, steps, truncate)
-        while plan and (request := plan.request()):
-            plan.absorb(request, await self.engine.pool_one(request))
-        return self._finish(plan, total, usage)
+        for _ in range(RESTARTS + 1):
+            plan, total = self._plan(question, steps, truncate)
+            while plan and (request := plan.request()):
+                plan.absorb(request, await self.engine.pool_one(request))
+            # Scores of two different weights must never meet in one answer.
+            if plan is None or plan.is_current():
+                return self._finish(plan, total, usage)
+            usage.add(computed_tokens=plan.computed_tokens)
+        raise StepScoringError(f"the PRM's weights changed {RESTARTS + 1} times while one solution was being scored")
 
     def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
         rendered = self.family.render(question, steps)

@@ -7,15 +7,19 @@ vllm-prm score MODEL --input in.jsonl --output out.jsonl
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import cpu_defaults
 from vllm_prm.families import PRM_FAMILIES, detect_family, load_family
+from vllm_prm.limits import add_limit_flags, limits_from_flags
 
-ENTRY_POINT_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
+ENTRY_POINT_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins", "vllm.io_processor_plugins")
+IO_PROCESSOR = "vllm_prm_step_rewards"
 
 
 def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> list[str]:
@@ -26,8 +30,10 @@ def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> 
     from vllm.platforms import current_platform
 
     flags, own_overrides = _split_hf_overrides(vllm_flags)
-    overrides = {**load_family(model, family).hf_overrides(), **own_overrides}
+    loaded = load_served_family(model, family, **_tokenizer_options(flags))
+    overrides = {**loaded.hf_overrides(), **own_overrides}
     ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
+    ours += ["--io-processor-plugin", IO_PROCESSOR]
     if current_platform.is_cpu():
         given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
         for name, value in cpu_defaults(given).items():
@@ -42,6 +48,20 @@ def _server(model: str) -> list[str]:
     except importlib.metadata.PackageNotFoundError:
         return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     return [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model]
+
+
+def _tokenizer_options(flags: Sequence[str]) -> dict:
+    """Those of vLLM's `flags` that decide which tokenizer and which revision of the config it will use."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    for name in TOKENIZER_OPTIONS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", f"--{name}", action="store_true" if name == "trust_remote_code" else "store"
+        )
+    try:
+        options, _ = parser.parse_known_args(list(flags))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    return vars(options)
 
 
 def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:
@@ -67,19 +87,19 @@ def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:
 def serve_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of the server: VLLM_PLUGINS must name our endpoint for vLLM to load it.
 
-    Setting that variable hides every general plugin it leaves out, so when it was unset all installed ones are named.
+    Setting that variable hides every plugin it leaves out, so when it was unset all installed general ones are named.
     Raises `ValueError` when the package is not installed, because vLLM finds plugins through entry points only.
     """
-    general, endpoints = (importlib.metadata.entry_points(group=group) for group in ENTRY_POINT_GROUPS)
-    ours = [[plugin.name for plugin in group if _is_ours(plugin)] for group in (general, endpoints)]
+    groups = [importlib.metadata.entry_points(group=group) for group in ENTRY_POINT_GROUPS]
+    ours = [[plugin.name for plugin in group if _is_ours(plugin)] for group in groups]
     if not all(ours):
         raise ValueError(
-            f"no installed distribution offers the entry points of vllm_prm in {' and '.join(ENTRY_POINT_GROUPS)}, "
+            f"no installed distribution offers the entry points of vllm_prm in {', '.join(ENTRY_POINT_GROUPS)}, "
             "so vLLM could not load it; install the package (pip install -e . is enough)"
         )
     named = environment.get("VLLM_PLUGINS")
-    plugins = [plugin.name for plugin in general] if named is None else [name for name in named.split(",") if name]
-    return {**environment, "VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, *ours[0], *ours[1]]))}
+    plugins = [plugin.name for plugin in groups[0]] if named is None else [name for name in named.split(",") if name]
+    return {**environment, "VLLM_PLUGINS": ",".join(dict.fromkeys([*plugins, *itertools.chain(*ours)]))}
 
 
 def _is_ours(plugin: importlib.metadata.EntryPoint) -> bool:
@@ -116,8 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         # Prefixes are left alone: --max must reach vLLM as the user wrote it.
         command = commands.add_parser(name, help=text, allow_abbrev=False)
-        command.add_argument("model", help="folder or hub id of the PRM")
+        nargs, unless = ("?", "; not needed with --url") if name == "score" else (None, "")
+        command.add_argument("model", nargs=nargs, help=f"folder or hub id of the PRM{unless}")
         command.add_argument("--family", choices=sorted(PRM_FAMILIES), help="default: what the checkpoint declares")
+        if name == "serve":
+            add_limit_flags(command)
         if name == "score":
             from vllm_prm.score_file import add_arguments
 
@@ -125,9 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, rest = parser.parse_known_args(argv)
     try:
         if args.command == "serve":
+            environment = serve_environment(os.environ) | limits_from_flags(args).environment()
             command = serve_command(args.model, args.family, rest)
             sys.stdout.flush()
-            os.execve(command[0], command, serve_environment(os.environ))
+            os.execve(command[0], command, environment)
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "inspect":
@@ -138,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             score_file(args)
     except ValueError as error:
         parser.exit(2, f"vllm-prm {args.command}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"vllm-prm {args.command}: interrupted\n")
 
 
 if __name__ == "__main__":

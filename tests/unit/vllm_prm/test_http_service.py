@@ -44,6 +44,22 @@ def test_scores_and_usage():
     }
 
 
+def test_many_items_go_in_several_requests_and_usage_may_be_absent():
+    bodies = []
+
+    def handler(request):
+        bodies.append(json.loads(request.content))
+        body = json.loads(answer(request).content)
+        return httpx.Response(200, json={**body, "usage": None})
+
+    scorer = scorer_over(handler, items_per_request=2)
+    assert scorer.score([("q", ["a"] * n) for n in range(1, 6)]) == [[0.5] * n for n in range(1, 6)]
+    assert [len(body["data"]) for body in bodies] == [2, 2, 1]
+    assert scorer.usage.steps == 15 and scorer.usage.prompt_tokens == 0
+    with pytest.raises(ValueError, match="items_per_request"):
+        StepScorer.from_url("http://prm:8000", items_per_request=0)
+
+
 def test_async_scores():
     scorer = scorer_over(answer)
     assert asyncio.run(scorer.score_async("q", ["a", "b"])) == [0.5, 0.5]

@@ -33,8 +33,8 @@ def test_messages_and_response():
         {"question": "q", "steps": ["a"], "aggregate": "median"},
         {"question": "q", "step": ["a"]},
         {"data": [{"question": "q", "steps": ["a"]}], "question": "q"},
-        {"question": "q", "steps": ["a"] * 5000},
-        {"question": "q", "response": "\n" * 5000},
+        {"data": [{"question": "q", "steps": ["a"]}], "steps": ["a"]},
+        {"question": "q", "steps": ["a"], "model": 3},
         {"question": "q", "response": "a", "splitter": ""},
     ],
 )

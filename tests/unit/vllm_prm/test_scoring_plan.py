@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import types
 
 import pytest
 
@@ -11,6 +12,7 @@ from vllm_prm.families import PRMFamily, Rendered
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache, prefix_keys
 from vllm_prm.scorer import StepScorer
+from vllm_prm.weight_updates import WATCHED_CALLS
 
 
 class Letters(PRMFamily):
@@ -202,10 +204,82 @@ def test_rows_in_flight_during_a_reset_are_not_remembered():
     async def run():
         task = asyncio.create_task(scorer.score_async("q", ["a"]))
         await asyncio.sleep(0.001)
+        scorer.engine.inner.weights = 2.0
         await scorer.reset_cache_async()
         await task
+        return await scorer.score_async("q", ["a"])
 
-    asyncio.run(run())
+    assert asyncio.run(run()) == [2 * score for score in expected("q", ["a"])]
+
+
+def test_no_answer_holds_scores_of_two_different_weights():
+    """The first score comes from the cache, the second from the engine; between the two the weights change."""
+    scorer = StepScorer(FakeAsyncEngine(), Letters())
+
+    async def run():
+        await scorer.score_async("q", ["a"])
+        task = asyncio.create_task(scorer.score_async("q", ["a", "b"]))
+        await asyncio.sleep(0.001)
+        scorer.engine.inner.weights = 2.0
+        await scorer.reset_cache_async()
+        return await task
+
+    assert asyncio.run(run()) == [2 * score for score in expected("q", ["a", "b"])]
+
+
+def test_weights_that_never_stand_still_are_an_error():
+    scorer = StepScorer(FakeAsyncEngine(), Letters())
+
+    async def run():
+        task = asyncio.create_task(scorer.score_async("q", ["a"]))
+        while not task.done():
+            await asyncio.sleep(0.001)
+            scorer.score_cache.clear()
+        return await task
+
+    with pytest.raises(StepScoringError, match="weights changed"):
+        asyncio.run(run())
+
+
+class SharedClient:
+    """What vLLM's server hands to its plugins, as far as weight updates go; `seen` records the cache at each call."""
+
+    def __init__(self):
+        self.seen = []
+
+    async def _call(self, *args, **kwargs):
+        self.seen.append((len(self.scorer.score_cache), args, kwargs))
+        self.scorer.score_cache.put(b"computed meanwhile", (1.0,), self.scorer.score_cache.generation)
+        return "answer"
+
+
+for _name in WATCHED_CALLS:
+    setattr(SharedClient, _name, SharedClient._call)
+
+
+@pytest.mark.parametrize("name", WATCHED_CALLS)
+def test_scores_are_forgotten_before_and_after_others_touch_the_weights(name):
+    client = SharedClient()
+    client.model_config = types.SimpleNamespace(max_model_len=64)
+    client.scorer = scorer = StepScorer.from_engine(client, Letters())
+    scorer.score_cache.put(b"old", (1.0,), 0)
+    assert asyncio.run(getattr(client, name)(1, key=2)) == "answer"
+    assert client.seen == [(0, (1,), {"key": 2})]
+    assert len(scorer.score_cache) == 0
+
+
+def test_scores_are_forgotten_when_an_update_fails():
+    client = SharedClient()
+    client.model_config = types.SimpleNamespace(max_model_len=64)
+
+    async def broken():
+        scorer.score_cache.put(b"half", (1.0,), scorer.score_cache.generation)
+        raise RuntimeError("broken off")
+
+    client.update_weights = broken
+    scorer = StepScorer.from_engine(client, Letters())
+    with pytest.raises(RuntimeError, match="broken off"):
+        asyncio.run(client.update_weights())
     assert len(scorer.score_cache) == 0
 
 

@@ -1,0 +1,47 @@
+"""The family of a checkpoint, read with the revision and the tokenizer that vLLM will use for it."""
+
+from pathlib import Path
+from typing import Any
+
+from vllm_prm.families import PRMFamily, load_family
+
+TOKENIZER_OPTIONS = ("tokenizer", "tokenizer_revision", "revision", "trust_remote_code")
+"""vLLM's arguments that decide which tokenizer and which revision of the config it uses."""
+
+# What a family reads of a repository: configuration and tokenizer, no weights and no code.
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
+
+
+def load_served_family(
+    model: str,
+    family: str | None = None,
+    *,
+    revision: str | None = None,
+    tokenizer: Any = None,
+    tokenizer_revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PRMFamily:
+    """`load_family` under vLLM's options of the same names.
+
+    `tokenizer`: a folder or hub id like vLLM's, or a tokenizer that is loaded already; without it and without other
+    options the family loads the checkpoint's own. `ValueError` as from `load_family`.
+    """
+    folder = model
+    if revision is not None and not Path(model).is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = snapshot_download(model, revision=revision, allow_patterns=SMALL_FILES)
+        except OSError as error:
+            raise ValueError(f"revision {revision!r} of {model} cannot be read: {error}") from error
+    if isinstance(tokenizer, str) or (tokenizer is None and (trust_remote_code or tokenizer_revision)):
+        from transformers import AutoTokenizer
+
+        name = tokenizer or folder
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=tokenizer_revision or "main", trust_remote_code=trust_remote_code
+            )
+        except OSError as error:
+            raise ValueError(f"the tokenizer {name!r} cannot be read: {error}") from error
+    return load_family(folder, family, tokenizer)

@@ -1,0 +1,99 @@
+"""`POST /pooling` with `data`, and `LLM.encode({"data": ...})`: step rewards for clients that speak vLLM's pooling API.
+
+`data` is one solution as in `POST /v1/step_rewards` (`question` or `messages`, `steps` or `response`, `splitter`) or a
+list of them; the answer's `data` is a list of `{index, step_rewards}`. Thin on purpose: vLLM gives this interface no
+parameters per request, so every token is forwarded (no score cache, no prefix cache) and a solution beyond the context
+is an error. `POST /v1/step_rewards` has neither limitation.
+
+vLLM calls `pre_process`, `merge_pooling_params` and `post_process` of one object for all requests. Which positions a
+request wants is kept under its id from the first call to the last.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from vllm.config import VllmConfig
+from vllm.inputs import PromptType, TokensPrompt
+from vllm.outputs import PoolingRequestOutput
+from vllm.plugins.io_processors.interface import IOProcessor
+from vllm.pooling_params import PoolingParams
+from vllm.renderers import BaseRenderer
+
+from vllm_prm.checkpoint import load_served_family
+from vllm_prm.engines import PoolRequest, pooling_params, step_rows
+from vllm_prm.errors import ContextLengthError, StepScoringError
+from vllm_prm.families import Rendered
+from vllm_prm.protocol import StepRewardItem
+
+Solutions = list[StepRewardItem]
+_SOLUTIONS = TypeAdapter(Solutions)
+_IN_FLIGHT = 65_536  # requests that failed inside vLLM are never collected; the oldest give way
+
+
+def processor_class() -> str:
+    """The entry point of the group `vllm.io_processor_plugins`: vLLM wants the name of the class."""
+    return "vllm_prm.io_processor.StepRewardIOProcessor"
+
+
+class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
+    """Solutions in, step rewards out; see the module."""
+
+    def __init__(self, vllm_config: VllmConfig, renderer: BaseRenderer) -> None:
+        super().__init__(vllm_config, renderer)
+        model_config = vllm_config.model_config
+        self.max_model_len = model_config.max_model_len
+        self.family = load_served_family(
+            model_config.model,
+            model_config.hf_config.prm.get("family"),
+            revision=model_config.revision,
+            tokenizer=renderer.get_tokenizer(),
+        )
+        self._in_flight: OrderedDict[str | None, list[Rendered]] = OrderedDict()
+        self._this_thread = threading.local()
+
+    def parse_data(self, data: object) -> Solutions:
+        """`data` of the request as solutions. `ValueError` says what is wrong with it."""
+        try:
+            solutions = _SOLUTIONS.validate_python(data if isinstance(data, list) else [data])
+        except ValidationError as error:
+            raise ValueError(f"data must be a solution or a list of them: {error}") from error
+        if not solutions or not all(solution.solution_steps() for solution in solutions):
+            raise ValueError("data must hold at least one solution, and each solution at least one step")
+        return solutions
+
+    def pre_process(self, prompt: Solutions, request_id: str | None = None, **kwargs: Any) -> Sequence[PromptType]:
+        """The tokens of each solution. `ContextLengthError` if one is longer than the context."""
+        rendered = [self.family.render(solution.asked(), solution.solution_steps()) for solution in prompt]
+        longest = max(len(solution.token_ids) for solution in rendered)
+        if longest > self.max_model_len:
+            raise ContextLengthError(f"a solution has {longest} tokens, max_model_len is {self.max_model_len}")
+        self._in_flight[request_id] = rendered
+        while len(self._in_flight) > _IN_FLIGHT:
+            self._in_flight.popitem(last=False)
+        # vLLM asks for the parameters next, from the same thread and without saying for which request.
+        self._this_thread.rendered = rendered
+        return [TokensPrompt(prompt_token_ids=solution.token_ids) for solution in rendered]
+
+    def merge_pooling_params(self, params: PoolingParams | None = None) -> PoolingParams:
+        """One set of parameters for all solutions of a request: the union of their positions. Each answers with a row
+        for every position that lies inside it; `post_process` takes its own."""
+        rendered = self._this_thread.rendered
+        positions = sorted({position for solution in rendered for position in solution.step_positions})
+        return pooling_params(PoolRequest([], positions, self.family.reward_token_ids, read_prefix_cache=False))
+
+    def post_process(
+        self, model_output: Sequence[PoolingRequestOutput], request_id: str | None = None, **kwargs: Any
+    ) -> list[dict[str, Any]]:
+        """`[{"index", "step_rewards"}]`, one per solution. `StepScoringError` for a score that is not finite."""
+        answers = []
+        for index, (rendered, output) in enumerate(zip(self._in_flight.pop(request_id), model_output, strict=True)):
+            rows = step_rows(output)
+            scores = self.family.decode([rows[position] for position in rendered.step_positions])
+            if not all(math.isfinite(score) for score in scores):
+                raise StepScoringError("the PRM gave non-finite scores; try dtype='float32'")
+            answers.append({"index": index, "step_rewards": scores})
+        return answers

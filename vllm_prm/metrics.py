@@ -1,0 +1,64 @@
+"""Prometheus metrics of `POST /v1/step_rewards`, on vLLM's own `/metrics`.
+
+They live in prometheus_client's default registry, which `/metrics` shows; with several API server processes vLLM sets
+PROMETHEUS_MULTIPROC_DIR before it starts them, prometheus_client then keeps these values in that folder, and `/metrics`
+of any process shows the sum. Import this module in the server process only, where that variable is already set.
+"""
+
+from prometheus_client import Counter, Histogram
+
+from vllm_prm.scorer import Usage
+
+_LABELS = ("model_name",)
+_REQUESTS = Counter("vllm_prm:requests", "Requests received, refused ones included.", _LABELS)
+_ERRORS = Counter("vllm_prm:errors", "Requests answered with an error, by HTTP status.", (*_LABELS, "status"))
+_CANCELLED = Counter("vllm_prm:cancelled_requests", "Requests dropped because the client went away.", _LABELS)
+_SOLUTIONS = Counter("vllm_prm:solutions", "Solutions scored.", _LABELS)
+_STEPS = Counter("vllm_prm:steps", "Reasoning steps scored.", _LABELS)
+_PROMPT = Counter("vllm_prm:prompt_tokens", "Tokens of the rendered solutions.", _LABELS)
+_CACHED = Counter("vllm_prm:cached_tokens", "Of the prompt tokens: spared by the score or prefix cache.", _LABELS)
+_COMPUTED = Counter("vllm_prm:computed_tokens", "Tokens forwarded through the model.", _LABELS)
+_HITS = Counter("vllm_prm:score_cache_hits", "Steps whose score was remembered.", _LABELS)
+_LATENCY = Histogram(
+    "vllm_prm:request_latency_seconds",
+    "Time from a request's arrival to its answer, for requests that were answered without an error.",
+    _LABELS,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+
+
+class StepRewardMetrics:
+    """The counters of one served model."""
+
+    def __init__(self, model_name: str) -> None:
+        self.model_name = model_name
+        for counter in (_REQUESTS, _CANCELLED, _SOLUTIONS, _STEPS, _PROMPT, _CACHED, _COMPUTED, _HITS, _LATENCY):
+            counter.labels(model_name)  # a series that has not moved yet shows as 0 instead of being absent
+
+    def received(self) -> None:
+        """A request came in."""
+        _REQUESTS.labels(self.model_name).inc()
+
+    def answered(self, seconds: float) -> None:
+        """A request was answered without an error, `seconds` after it came in."""
+        _LATENCY.labels(self.model_name).observe(seconds)
+
+    def failed(self, status: int) -> None:
+        """A request was answered with the HTTP `status`."""
+        _ERRORS.labels(self.model_name, str(status)).inc()
+
+    def cancelled(self) -> None:
+        """The client went away before the answer."""
+        _CANCELLED.labels(self.model_name).inc()
+
+    def scored(self, usage: Usage) -> None:
+        """Add what was scored."""
+        for counter, count in (
+            (_SOLUTIONS, usage.requests),
+            (_STEPS, usage.steps),
+            (_PROMPT, usage.prompt_tokens),
+            (_CACHED, usage.cached_tokens),
+            (_COMPUTED, usage.computed_tokens),
+            (_HITS, usage.score_cache_hits),
+        ):
+            counter.labels(self.model_name).inc(count)
