@@ -12,12 +12,18 @@ STEP_REWARD_MODELS = {
 }
 """vLLM architecture -> class that scores steps with the language-model head of a causal LM."""
 
+STEP_LOG_PROB_MODELS = {
+    f"{backbone}ForStepLogProbs": f"vllm_prm.models.step_log_probs:{backbone}ForStepLogProbs"
+    for backbone in ("Llama", "Mistral", "Qwen2", "Qwen3")
+}
+"""vLLM architecture -> class that sums the log-probabilities of each step's tokens under a causal LM."""
+
 
 def register() -> None:
     """Register the step-reward architectures with vLLM; calling it again changes nothing, errors propagate."""
     from vllm import ModelRegistry
 
     known = ModelRegistry.get_supported_archs()
-    for architecture, location in STEP_REWARD_MODELS.items():
+    for architecture, location in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}.items():
         if architecture not in known:
             ModelRegistry.register_model(architecture, location)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from vllm_prm import register
-from vllm_prm.families import PRMFamily
 
 ENGINE_NAMES = ("offline", "async")
 
@@ -22,6 +21,10 @@ class PoolRequest:
     reward_token_ids: tuple[int, ...]
     read_prefix_cache: bool
 
+    def extra_kwargs(self) -> dict[str, Any]:
+        """What `StepPooler` reads."""
+        return {"step_positions": self.step_positions, "token_ids": list(self.reward_token_ids)}
+
 
 @dataclass(frozen=True)
 class PoolAnswer:
@@ -31,9 +34,10 @@ class PoolAnswer:
     cached_tokens: int
 
 
-def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any]) -> dict[str, Any]:
+def engine_arguments(model: str, hf_overrides: dict[str, Any], engine_args: dict[str, Any]) -> dict[str, Any]:
     """vLLM engine arguments for scoring steps with `model`; the caller's own `engine_args` win.
 
+    `hf_overrides`: those of its family.
     On CPU `cpu_defaults` apply; elsewhere vLLM's own are right.
     """
     from vllm.platforms import current_platform
@@ -44,7 +48,7 @@ def engine_arguments(model: str, family: PRMFamily, engine_args: dict[str, Any])
     defaults: dict[str, Any] = {"runner": "pooling", "enable_prefix_caching": True}
     if current_platform.is_cpu():
         defaults |= cpu_defaults(engine_args)
-    return {"model": model, **defaults, **engine_args, "hf_overrides": {**family.hf_overrides(), **overrides}}
+    return {"model": model, **defaults, **engine_args, "hf_overrides": {**hf_overrides, **overrides}}
 
 
 def cpu_defaults(given: Container[str]) -> dict[str, Any]:
@@ -60,13 +64,13 @@ def cpu_defaults(given: Container[str]) -> dict[str, Any]:
 
 
 def pooling_params(request: PoolRequest):
-    """vLLM's parameters of `request`; what `StepPooler` reads of them stands in `extra_kwargs`."""
+    """vLLM's parameters of `request`; what our pooler reads of them stands in `extra_kwargs`."""
     from vllm import PoolingParams
 
     return PoolingParams(
         task="token_classify",
         skip_reading_prefix_cache=not request.read_prefix_cache,
-        extra_kwargs={"step_positions": request.step_positions, "token_ids": list(request.reward_token_ids)},
+        extra_kwargs=request.extra_kwargs(),
     )
 
 

@@ -34,6 +34,11 @@ class ScorePlan:
         self._look_up()
         self.cache_hits = len(self._known)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the solution up to its last step."""
+        return self.rendered.step_positions[-1] + 1
+
     def _look_up(self) -> None:
         if not self.is_current():
             return

@@ -12,7 +12,8 @@ import inspect
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pkgutil import resolve_name
 from typing import Any
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
@@ -88,17 +89,26 @@ class StepScorer:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
         options = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
         loaded = load_served_family(model, family, **options)
-        arguments = engine_arguments(model, loaded, engine_args)
+        return resolve_name(loaded.scorer).start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)
+
+    @classmethod
+    def start(
+        cls, model: str, family: PRMFamily, engine: str, engine_args: dict[str, Any], *, score_cache_size: int
+    ) -> "StepScorer":
+        """Start what `family` needs of `model`, as `from_pretrained` does: here one pooling engine."""
+        arguments = engine_arguments(model, family.hf_overrides(), engine_args)
         started = (OfflineEngine if engine == "offline" else AsyncEngine).start(arguments)
-        return cls(started, loaded, score_cache_size=score_cache_size)
+        return cls(started, family, score_cache_size=score_cache_size)
 
     @classmethod
     def from_engine(cls, client: Any, family: PRMFamily, *, score_cache_size: int = 200_000) -> "StepScorer":
         """Score through an already running vLLM `EngineClient` that serves a step-reward architecture.
 
         Others may hold `client` too: scores are forgotten when its weights may have changed, see
-        `forget_on_weight_update`.
+        `forget_on_weight_update`. `ValueError` for a family that one pooling engine cannot score.
         """
+        if family.not_served:
+            raise ValueError(f"this family cannot be scored through a server's engine: {family.not_served}")
         scorer = cls(AsyncEngine(client), family, score_cache_size=score_cache_size)
         forget_on_weight_update(client, scorer.score_cache.clear)
         return scorer
@@ -127,7 +137,7 @@ class StepScorer:
         if not isinstance(self.engine, OfflineEngine):
             raise ValueError("score needs engine='offline' or a server; with engine='async' await score_async")
         plans = [self._plan(question, steps, truncate) for question, steps in pairs]
-        # Two rounds at most: a plan asks again only where a cached prefix hid a score.
+        # A plan asks again only where a cached prefix hid a score.
         while pending := [(plan, request) for plan, _ in plans if plan and (request := plan.request())]:
             answers = self.engine.pool([request for _, request in pending])
             for (plan, request), answer in zip(pending, answers, strict=True):
@@ -175,22 +185,24 @@ class StepScorer:
                     f"(max_model_len) is {limit}; shorten it or score with truncate=True"
                 )
             fitting = bisect_left(rendered.step_positions, limit)
-            rendered = Rendered(rendered.token_ids[:limit], rendered.step_positions[:fitting])
-        if not rendered.step_positions:
-            return None, len(steps)
-        return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache), len(steps)
+            rendered = replace(
+                rendered, token_ids=rendered.token_ids[:limit], step_positions=rendered.step_positions[:fitting]
+            )
+        return (self._planned(rendered) if rendered.step_positions else None), len(steps)
+
+    def _planned(self, rendered: Rendered) -> ScorePlan:
+        return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache)
 
     def _finish(self, plan: ScorePlan | None, total: int, usage: Usage) -> Scores:
         if plan is None:
             usage.add(requests=1, steps=total)
             return [None] * total
-        prompt_tokens = plan.rendered.step_positions[-1] + 1
         usage.add(
             requests=1,
             steps=total,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=plan.prompt_tokens,
             computed_tokens=plan.computed_tokens,
-            cached_tokens=max(0, prompt_tokens - plan.computed_tokens),
+            cached_tokens=max(0, plan.prompt_tokens - plan.computed_tokens),
             score_cache_hits=plan.cache_hits,
         )
         scores = self.family.decode(plan.rows())

@@ -28,6 +28,10 @@ class PRMFamily(ABC):
 
     reward_token_ids: tuple[int, ...]
     """Rows of the language-model head to read at a step position, in the order `decode` expects."""
+    scorer: str = "vllm_prm.scorer:StepScorer"
+    """`module:Class` of the `StepScorer` that runs the engine, or the engines, this family needs."""
+    not_served: str = ""
+    """Why a server cannot score with this family; empty if it can."""
 
     @classmethod
     @abstractmethod

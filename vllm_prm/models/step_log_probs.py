@@ -1,0 +1,175 @@
+"""Causal LMs that give the log-probability of each step's tokens: one number per step, for implicit PRMs.
+
+The log-probability of token t is read from the hidden state at t - 1:
+
+    log pi(y_t | y_<t) = z_t[y_t] - log sum_v exp(z_t[v]),    z_t = W h_(t-1)
+
+A request names spans [first, end) of hidden states (`PoolingParams.extra_kwargs["spans"]`) and the token that follows
+each of them (`"targets"`, one list for all spans in order); the head runs on these positions only. Positions inside a
+cached prefix are not forwarded and are missing from the front of a span; the row says how many were there.
+
+The full head is applied in float32 whatever the model's dtype: bfloat16 logits of size 20 are 0.125 apart, and a step
+sums hundreds of them. Positions and vocabulary are taken in pieces, so memory does not grow with either.
+
+Shapes: T tokens scheduled in this engine step over all requests, H hidden size, P positions read, V vocabulary.
+"""
+
+from collections.abc import Callable, Set
+
+import torch
+from vllm.config import VllmConfig
+from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.pooler import Pooler
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+from vllm.model_executor.models.interfaces_base import default_pooling_type
+from vllm.model_executor.models.llama import LlamaForCausalLM
+from vllm.model_executor.models.mistral import MistralForCausalLM
+from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
+from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
+from vllm.tasks import PoolingTask
+from vllm.v1.pool.metadata import PoolingMetadata
+
+POSITIONS_AT_ONCE = 1024
+VOCABULARY_AT_ONCE = 16_384
+
+
+class StepLogProbPooler(Pooler):
+    """Rows `[end, positions, sum]`, float64, one per span: the sum of the log-probabilities of the targets over the
+    last `positions` hidden states of the span that ends before `end`.
+
+    `positions` is below the span's length where its front lay in a cached prefix, and 0 where all of it did. Spans of
+    a request rise and do not overlap. `target_log_probs(hidden (P, H), targets (P,)) -> (P,)` is the model's head.
+    """
+
+    def __init__(self, target_log_probs: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.target_log_probs = target_log_probs
+
+    def get_supported_tasks(self) -> Set[PoolingTask]:
+        return {"token_classify"}
+
+    def forward(self, hidden_states: torch.Tensor, pooling_metadata: PoolingMetadata) -> list[torch.Tensor | None]:
+        """(T, H) -> per request (spans, 3) once its prompt is complete, None before."""
+        cursor = pooling_metadata.get_pooling_cursor()
+        scheduled = cursor.num_scheduled_tokens_cpu.tolist()
+        seq_lens = cursor.seq_lens_cpu.tolist()
+        wanted = [(params.extra_kwargs or {}).get("spans", ()) for params in pooling_metadata.pooling_params]
+
+        rows: list[int] = []
+        targets: list[int] = []
+        pieces: list[tuple[int, int, int]] = []  # request, number of its span, positions
+        offset = 0
+        for request, state in enumerate(pooling_metadata.pooling_states):
+            start = seq_lens[request] - scheduled[request]
+            # vLLM keeps this list per request and clears it when the request is dropped. Its first entry says how far
+            # the sums have come: a preempted request runs its tokens again, which must not count twice.
+            if not state.hidden_states_cache:
+                empty = torch.zeros(len(wanted[request]), 2, dtype=torch.float64, device=hidden_states.device)
+                state.hidden_states_cache[:] = [torch.tensor(0), empty]
+            done = int(state.hidden_states_cache[0])
+            before = 0
+            for number, (first, end) in enumerate(wanted[request]):
+                low, high = max(first, start, done), min(end, seq_lens[request])
+                if low < high:
+                    rows += range(offset + low - start, offset + high - start)
+                    given = pooling_metadata.pooling_params[request].extra_kwargs["targets"]
+                    targets += given[before + low - first : before + high - first]
+                    pieces.append((request, number, high - low))
+                before += end - first
+            state.hidden_states_cache[0] = torch.tensor(max(done, seq_lens[request]))
+            offset += scheduled[request]
+
+        if pieces:
+            self._add(hidden_states, rows, targets, pieces, pooling_metadata.pooling_states)
+
+        output: list[torch.Tensor | None] = []
+        for request, finished in enumerate(cursor.get_finished_mask()):
+            if not finished:
+                output.append(None)
+                continue
+            state = pooling_metadata.pooling_states[request]
+            sums = state.hidden_states_cache[1]
+            ends = torch.tensor([end for _, end in wanted[request]], dtype=torch.float64, device=sums.device)
+            output.append(torch.cat([ends.unsqueeze(1), sums], dim=1))
+            state.clean()
+        return output
+
+    def _add(self, hidden_states, rows, targets, pieces, states):
+        device = hidden_states.device
+        index = torch.tensor(rows, dtype=torch.long, device=device)
+        log_probs = self.target_log_probs(
+            hidden_states.index_select(0, index), torch.tensor(targets, dtype=torch.long, device=device)
+        )
+        counts = [count for *_, count in pieces]
+        for (request, number, count), piece in zip(pieces, log_probs.double().split(counts), strict=True):
+            sums = states[request].hidden_states_cache[1]
+            sums[number, 0] += count
+            sums[number, 1] += piece.sum()
+
+
+class StepLogProbs:
+    """Mixed into a vLLM causal LM; adds `pooler`."""
+
+    is_pooling_model = True
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.pooler = StepLogProbPooler(self.target_log_probs)
+
+    def target_log_probs(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each target under the full vocabulary, float32: (P, H), (P,) -> (P,)."""
+        one = self._sharded if isinstance(self.lm_head.quant_method, UnquantizedEmbeddingMethod) else self._whole
+        pieces = zip(hidden_states.split(POSITIONS_AT_ONCE), targets.split(POSITIONS_AT_ONCE), strict=True)
+        return torch.cat([one(hidden, target) for hidden, target in pieces])
+
+    def _whole(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """A quantised head has no plain rows to take in pieces; it is applied whole, in its own precision."""
+        logits = self.compute_logits(hidden_states)
+        if logits is None:  # the gather of a tensor-parallel head leaves a result on rank 0 only
+            return hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
+        logits = logits.float()
+        return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+
+    def _sharded(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Each rank of a tensor-parallel head takes the rows it holds; normalisers and target logits are combined."""
+        shard = self.lm_head.shard_indices
+        held = (targets >= shard.org_vocab_start_index) & (targets < shard.org_vocab_end_index)
+        local = torch.where(held, targets - shard.org_vocab_start_index, 0).unsqueeze(1)
+        hidden_states = hidden_states.float()
+        target_logits = hidden_states.new_zeros(len(hidden_states))
+        normalisers = []
+        for begin in range(0, shard.num_org_elements, VOCABULARY_AT_ONCE):
+            # Rows beyond num_org_elements are padding and no part of the vocabulary.
+            end = min(begin + VOCABULARY_AT_ONCE, shard.num_org_elements)
+            logits = hidden_states @ self.lm_head.weight[begin:end].float().T
+            if self.lm_head.bias is not None:
+                logits = logits + self.lm_head.bias[begin:end].float()
+            logits = logits * self.logits_processor.scale
+            normalisers.append(logits.logsumexp(1))
+            inside = held.unsqueeze(1) & (local >= begin) & (local < end)
+            picked = logits.gather(1, torch.where(inside, local - begin, 0))
+            target_logits += torch.where(inside, picked, 0.0).squeeze(1)
+        normaliser = torch.stack(normalisers, dim=1).logsumexp(1, keepdim=True)
+        return tensor_model_parallel_all_reduce(target_logits) - tensor_model_parallel_all_gather(normaliser).logsumexp(
+            1
+        )
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class LlamaForStepLogProbs(StepLogProbs, LlamaForCausalLM):
+    """Llama and every checkpoint that loads as Llama."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class MistralForStepLogProbs(StepLogProbs, MistralForCausalLM):
+    """Mistral 7B and its descendants."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class Qwen2ForStepLogProbs(StepLogProbs, Qwen2ForCausalLM):
+    """Qwen2 and Qwen2.5."""
+
+
+@default_pooling_type(tok_pooling_type="ALL")
+class Qwen3ForStepLogProbs(StepLogProbs, Qwen3ForCausalLM):
+    """Qwen3 dense models."""
