@@ -1,5 +1,6 @@
 """The family of a checkpoint, read with the revision and the tokenizer that vLLM will use for it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ def load_served_family(
     model: str,
     family: str | None = None,
     *,
+    options: Mapping[str, Any] | None = None,
     revision: str | None = None,
     tokenizer: Any = None,
     tokenizer_revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> PRMFamily:
-    """`load_family` under vLLM's options of the same names.
+    """`load_family` under vLLM's options of the same names; `options` are the family's own.
 
     `tokenizer`: a folder or hub id like vLLM's, or a tokenizer that is loaded already; without it and without other
     options the family loads the checkpoint's own. `ValueError` as from `load_family`.
@@ -44,4 +46,16 @@ def load_served_family(
             )
         except OSError as error:
             raise ValueError(f"the tokenizer {name!r} cannot be read: {error}") from error
-    return load_family(folder, family, tokenizer)
+    return load_family(folder, family, tokenizer, options)
+
+
+def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily:
+    """The family that a running engine was started for, from vLLM's `ModelConfig`, with the engine's `tokenizer`."""
+    declared = model_config.hf_config.prm
+    return load_served_family(
+        model_config.model,
+        declared.get("family"),
+        options=declared.get("options"),
+        revision=model_config.revision,
+        tokenizer=tokenizer,
+    )

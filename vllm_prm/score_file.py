@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
 from vllm_prm.scorer import StepScorer
 
@@ -81,7 +82,7 @@ def score_file(args: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
     if args.model is None and not args.url:
         raise ValueError("name the PRM (a folder or hub id), or a server with --url")
-    engine_args = _engine_args(args.engine_args)
+    engine_args = json_object("--engine-args", args.engine_args)
     items = read_items(_read(args.input).split("\n"))
     to_stdout = args.output == "-"
     partial = None if to_stdout else Path(args.output + ".partial")
@@ -121,17 +122,7 @@ def _read(source: str) -> str:
         raise ValueError(f"--input {source} cannot be read: {error.strerror}") from error
 
 
-def _engine_args(text: str) -> dict:
-    try:
-        engine_args = json.loads(text)
-    except json.JSONDecodeError:
-        engine_args = None
-    if not isinstance(engine_args, dict):
-        raise ValueError(f"--engine-args must be a JSON object, got {text!r}")
-    return engine_args
-
-
 def _start(args: argparse.Namespace, engine_args: dict) -> StepScorer:
     if args.url:
         return StepScorer.from_url(args.url, args.api_key_env)
-    return StepScorer.from_pretrained(args.model, args.family, **engine_args)
+    return StepScorer.from_pretrained(args.model, args.family, family_options=args.family_options, **engine_args)

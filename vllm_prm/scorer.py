@@ -11,7 +11,7 @@ engine's prefix cache. Call `reset_cache` after the PRM's weights change.
 import inspect
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pkgutil import resolve_name
 from typing import Any
@@ -75,20 +75,22 @@ class StepScorer:
         family: str | None = None,
         engine: str = "offline",
         *,
+        family_options: Mapping[str, Any] | None = None,
         score_cache_size: int = 200_000,
         **engine_args: Any,
     ) -> "StepScorer":
         """Start a vLLM engine for the PRM `model` (a folder or a hub id).
 
-        `family`: a key of `PRM_FAMILIES`, by default what the checkpoint declares. `engine`: "offline" or "async".
-        `engine_args`: any vLLM engine argument (`dtype`, `max_model_len`, `tensor_parallel_size`, ...); inside a Ray
-        actor pass `distributed_executor_backend="uni"`. Remembered scores: at most `score_cache_size`, about 300
-        bytes each. Raises `ValueError` for an unknown family, engine or vocabulary.
+        `family`: a key of `PRM_FAMILIES`, by default what the checkpoint shows; `family_options` win over those it
+        declares. `engine`: "offline" or "async". `engine_args`: any vLLM engine argument (`dtype`, `max_model_len`,
+        `tensor_parallel_size`, ...); inside a Ray actor pass `distributed_executor_backend="uni"`. Remembered scores:
+        at most `score_cache_size`, about 300 bytes each. Raises `ValueError` for an unknown family, engine or
+        vocabulary.
         """
         if engine not in ENGINE_NAMES:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
         options = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
-        loaded = load_served_family(model, family, **options)
+        loaded = load_served_family(model, family, options=family_options, **options)
         return resolve_name(loaded.scorer).start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)
 
     @classmethod

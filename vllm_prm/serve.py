@@ -15,14 +15,17 @@ from collections.abc import Mapping, Sequence
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import cpu_defaults
-from vllm_prm.families import PRM_FAMILIES, detect_family, load_family
+from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family
+from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
 
 ENTRY_POINT_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins", "vllm.io_processor_plugins")
 IO_PROCESSOR = "vllm_prm_step_rewards"
 
 
-def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> list[str]:
+def serve_command(
+    model: str, family: str | None, vllm_flags: Sequence[str], family_options: Mapping | None = None
+) -> list[str]:
     """The command line of vLLM's server for the PRM `model`; the user's `vllm_flags` come last and win.
 
     Raises `ValueError` for an unknown family or vocabulary, before any engine starts.
@@ -30,7 +33,7 @@ def serve_command(model: str, family: str | None, vllm_flags: Sequence[str]) -> 
     from vllm.platforms import current_platform
 
     flags, own_overrides = _split_hf_overrides(vllm_flags)
-    loaded = load_served_family(model, family, **_tokenizer_options(flags))
+    loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
     overrides = {**loaded.hf_overrides(), **own_overrides}
     ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     ours += ["--io-processor-plugin", IO_PROCESSOR]
@@ -74,13 +77,7 @@ def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:
         if name.replace("_", "-") != "--hf-overrides":
             kept.append(flag)
             continue
-        text = value if equals else next(rest, "")
-        try:
-            given = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--hf-overrides must be a JSON object, got {text!r}") from error
-        if not isinstance(given, dict):
-            raise ValueError(f"--hf-overrides must be a JSON object, got {text!r}")
+        given = json_object("--hf-overrides", value if equals else next(rest, ""))
     return kept, given
 
 
@@ -106,14 +103,15 @@ def _is_ours(plugin: importlib.metadata.EntryPoint) -> bool:
     return plugin.module.split(".")[0] == "vllm_prm"
 
 
-def inspect_checkpoint(model: str, family: str | None) -> dict:
-    """What scoring with `model` would do: family, architecture, reward tokens, and a rendered example."""
-    name = family or detect_family(model)
-    loaded = load_family(model, family)
+def inspect_checkpoint(model: str, family: str | None, family_options: Mapping | None = None) -> dict:
+    """What scoring with `model` would do: family and why, architecture, options, head, and a rendered example."""
+    found = Detection(family, "named by --family") if family else detect_family(model)
+    loaded = load_family(model, found.family, options=family_options)
     rendered = loaded.render("1 + 1 = ?", ["1 + 1 = 2.", "The answer is 2."])
     return {
         "model": model,
-        "family": name,
+        "family": found.family,
+        "reason": found.reason,
         **loaded.hf_overrides(),
         "example": {
             "question": "1 + 1 = ?",
@@ -138,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         nargs, unless = ("?", "; not needed with --url") if name == "score" else (None, "")
         command.add_argument("model", nargs=nargs, help=f"folder or hub id of the PRM{unless}")
-        command.add_argument("--family", choices=sorted(PRM_FAMILIES), help="default: what the checkpoint declares")
+        command.add_argument("--family", choices=sorted(PRM_FAMILIES), help="default: what the checkpoint shows")
+        command.add_argument("--family-options", default="{}", help='options of the family as JSON, e.g. {"bos": true}')
         if name == "serve":
             add_limit_flags(command)
         if name == "score":
@@ -147,15 +146,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             add_arguments(command)
     args, rest = parser.parse_known_args(argv)
     try:
+        args.family_options = json_object("--family-options", args.family_options)
         if args.command == "serve":
             environment = serve_environment(os.environ) | limits_from_flags(args).environment()
-            command = serve_command(args.model, args.family, rest)
+            command = serve_command(args.model, args.family, rest, args.family_options)
             sys.stdout.flush()
             os.execve(command[0], command, environment)
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "inspect":
-            print(json.dumps(inspect_checkpoint(args.model, args.family), indent=2, ensure_ascii=False))
+            found = inspect_checkpoint(args.model, args.family, args.family_options)
+            print(json.dumps(found, indent=2, ensure_ascii=False))
         else:
             from vllm_prm.score_file import score_file
 

@@ -1,35 +1,47 @@
-"""Causal LMs as step-reward models: the host model unchanged, plus a pooler that reads a few rows of its head.
+"""Causal-LM backbones as step-reward models: the host model unchanged, plus a pooler that reads a head at a few places.
 
-Only the rows of the reward tokens are multiplied, in float32 whatever the model's dtype: with the full head a
-bfloat16 product would round the two logits whose difference is the score. The rows are taken from the live weight at
-each call, so they follow a weight update, a tied embedding and a sharded vocabulary without a copy to keep in step.
+Two kinds of head. Rows of the language-model head: only those of the reward tokens are multiplied, in float32 whatever
+the model's dtype: with the full head a bfloat16 product would round the two logits whose difference is the score. The
+rows are taken from the live weight at each call, so they follow a weight update, a tied embedding and a sharded
+vocabulary without a copy to keep in step. Or a small head of the checkpoint's own, see `step_head`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from vllm.config import VllmConfig
 from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.interfaces_base import default_pooling_type
 from vllm.model_executor.models.llama import LlamaForCausalLM
 from vllm.model_executor.models.mistral import MistralForCausalLM
 from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
+from vllm_prm.models.step_head import StepHead
 from vllm_prm.models.step_pooler import StepPooler
+
+EMBEDDING = "model.embed_tokens.weight"
 
 
 class StepReward:
-    """Mixed into a vLLM causal LM; adds `pooler`. Reads `prm.reward_token_ids` of the (overridden) config."""
+    """Mixed into a vLLM causal LM; adds `pooler`. Reads `prm.head` or `prm.reward_token_ids` of the (overridden)
+    config."""
 
     is_pooling_model = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         config = vllm_config.model_config.hf_config
-        declared = getattr(config, "prm", None)
-        if not declared or "reward_token_ids" not in declared:
+        declared = getattr(config, "prm", None) or {}
+        if "head" in declared:
+            self.step_head = StepHead(config.hidden_size, **declared["head"])
+            del self.lm_head  # the checkpoint need not have one, and nothing reads it
+            self.pooler = StepPooler(self.head_outputs, ())
+            return
+        self.step_head = None
+        if "reward_token_ids" not in declared:
             raise ValueError(
                 "the config has no prm.reward_token_ids; start the model with `vllm-prm serve` or StepScorer, or pass "
                 '--hf-overrides \'{"architectures": [...], "prm": {"reward_token_ids": [positive, negative]}}\''
@@ -38,6 +50,10 @@ class StepReward:
         if any(not 0 <= token_id < config.vocab_size for token_id in token_ids):
             raise ValueError(f"prm.reward_token_ids {token_ids} must lie below vocab_size {config.vocab_size}")
         self.pooler = StepPooler(self.reward_logits, token_ids)
+
+    def head_outputs(self, hidden_states: torch.Tensor, token_ids: Sequence[int]) -> torch.Tensor:
+        """All outputs of the checkpoint's own head in float32: (P, H) -> (P, R). `token_ids` mean nothing to it."""
+        return self.step_head(hidden_states)
 
     def reward_logits(self, hidden_states: torch.Tensor, token_ids: Sequence[int]) -> torch.Tensor:
         """Logits of `token_ids` in float32: (P, H) -> (P, R).
@@ -60,6 +76,35 @@ class StepReward:
         if self.lm_head.bias is not None:
             logits = logits + self.lm_head.bias.index_select(0, local).float() * held
         return tensor_model_parallel_all_reduce(logits) * self.logits_processor.scale
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """Load a checkpoint, or a part of one as an update. Raises `ValueError` if weights of the PRM's own head have
+        never come."""
+        head: set[str] = set()
+        loaded = super().load_weights(self._backbone_weights(weights, head))
+        if self.step_head is not None:
+            self.step_head.require_loaded()
+        return loaded | head
+
+    def _backbone_weights(
+        self, weights: Iterable[tuple[str, torch.Tensor]], head: set[str]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """What is left for the host model; the names of what the head took are added to `head`."""
+        tied_rows, embedded = None, False
+        for name, tensor in weights:
+            if self.step_head is not None and (parameter := self.step_head.load(name, tensor, default_weight_loader)):
+                head.add(f"step_head.{parameter}")
+                continue
+            if name == "lm_head.weight" and self.config.tie_word_embeddings:
+                tied_rows = tensor
+                continue
+            if self.step_head is not None and name.startswith("lm_head."):
+                continue
+            embedded |= name == EMBEDDING
+            yield name, tensor
+        # A tied checkpoint may hold its one matrix under either name; taken for missing, it would stay uninitialised.
+        if tied_rows is not None and not embedded:
+            yield EMBEDDING, tied_rows
 
 
 @default_pooling_type(tok_pooling_type="ALL")

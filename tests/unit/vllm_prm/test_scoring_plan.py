@@ -21,7 +21,7 @@ class Letters(PRMFamily):
     reward_token_ids = (7,)
 
     @classmethod
-    def from_checkpoint(cls, path, tokenizer=None):
+    def from_checkpoint(cls, path, tokenizer=None, options=None):
         return cls()
 
     def render(self, question, steps):

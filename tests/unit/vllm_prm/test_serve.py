@@ -69,7 +69,7 @@ class Declared(PlaceholderFamily):
     """A family whose overrides show which tokenizer it was given."""
 
     @classmethod
-    def from_checkpoint(cls, path, tokenizer=None):
+    def from_checkpoint(cls, path, tokenizer=None, options=None):
         family = cls.__new__(cls)
         family.tokenizer = tokenizer
         return family

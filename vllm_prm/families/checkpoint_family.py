@@ -1,0 +1,150 @@
+"""What the families share: options, the checkpoint they come from, and how messages are written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vllm_prm.families.base import PRMFamily, Question, step_reward_architecture
+from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.writing import Writer, chat_turns, special_literals
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoOptions:
+    """A family that has nothing to choose."""
+
+
+class CheckpointFamily(PRMFamily):
+    """A family with options, given by keyword, as JSON in config.json (`"prm": {"family": name, **options}`), or by
+    `--family-options`."""
+
+    name: ClassVar[str]
+    """Its key in `PRM_FAMILIES`."""
+    Options: ClassVar[type] = NoOptions
+    """A keyword-only frozen dataclass. Its defaults are the published recipe."""
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Repository name -> options, of checkpoints on the hub whose config.json does not tell their family."""
+
+    def __init__(
+        self, tokenizer: Any, *, architecture: str | None = None, path: str = "the checkpoint", **options: Any
+    ) -> None:
+        """`architecture`: what vLLM serves it as. `path` appears in messages. `ValueError` for a wrong option."""
+        self.tokenizer = tokenizer
+        self.architecture = architecture
+        self.path = path
+        self.options = self._checked(options)
+        self._literals = special_literals(tokenizer, self.tags())
+
+    def tags(self) -> Sequence[str]:
+        """Texts of the tokens that mark a step, so that a step cannot spell them."""
+        return ()
+
+    def _checked(self, options: Mapping[str, Any]) -> Any:
+        allowed = {field.name for field in fields(self.Options)}
+        if unknown := sorted(set(options) - allowed):
+            raise ValueError(
+                f"{self.path}: family {self.name} has no option {', '.join(unknown)}; allowed: {sorted(allowed)}"
+            )
+        try:
+            # JSON in, so lists become tuples; a number where a text belongs is refused.
+            return TypeAdapter(self.Options).validate_python(dict(options))
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ValueError(f"{self.path}: options of family {self.name}: {problems}") from None
+
+    @classmethod
+    def from_checkpoint(
+        cls, path: str, tokenizer: Any = None, options: Mapping[str, Any] | None = None
+    ) -> "CheckpointFamily":
+        """Options, later ones first to win: the recipe's defaults, what the repository's name or its weights tell, the
+        `prm` key of config.json, `options`."""
+        checkpoint = Checkpoint(path, tokenizer)
+        architecture = cls.served_as(checkpoint)
+        declared = checkpoint.config.get("prm")
+        if not isinstance(declared, dict) or declared.get("family") != cls.name:
+            declared = {}
+        given = {**declared, **(options or {})}
+        given.pop("family", None)
+        return cls(
+            checkpoint.tokenizer,
+            architecture=architecture,
+            path=path,
+            **{**cls.seen_options(checkpoint, given), **given},
+        )
+
+    @classmethod
+    def served_as(cls, checkpoint: Checkpoint) -> str:
+        """The vLLM architecture that runs `checkpoint` for this family. `ValueError` if there is none."""
+        return step_reward_architecture(checkpoint.path, checkpoint.architectures)
+
+    @classmethod
+    def seen_options(cls, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that the checkpoint itself shows; those in `given` need not be looked for."""
+        for name, options in cls.published.items():
+            if name.lower() in checkpoint.names:
+                return dict(options)
+        return {}
+
+    @classmethod
+    def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
+        """A published checkpoint is known by its name."""
+        for name in cls.published:
+            if name.lower() in checkpoint.names:
+                return Evidence(f"it is called {name}, like the published checkpoint", decisive=True)
+        return None
+
+    def writer(self) -> Writer:
+        """A new writer for this family's tokenizer."""
+        return Writer(self.tokenizer, self._literals)
+
+    def write_question(self, writer: Writer, question: Question, *, chat: bool) -> None:
+        """A question's text as it is, or, with `chat` or as messages, the chat template up to where the assistant
+        answers. A text's own special tokens count, as in the published scripts: it may be a prompt that already went
+        through a template. Those in messages do not."""
+        if isinstance(question, str) and not chat:
+            writer.recipe(question)
+            return
+        messages = as_messages(question)
+        turns, after = chat_turns(self.tokenizer, [m["role"] for m in messages], self.path, add_generation_prompt=True)
+        for turn, message in zip(turns, messages, strict=True):
+            writer.recipe(turn.before)
+            writer.content(turn.stripped(message["content"]))
+        writer.recipe(after)
+
+    def hf_overrides(self) -> dict[str, Any]:
+        """The step-reward architecture; under `prm` the family, its options, and what the pooler reads."""
+        if self.architecture is None:
+            raise ValueError("this family was built without a checkpoint, so there is no architecture to serve")
+        reads = {"reward_token_ids": list(self.reward_token_ids)} if self.head is None else {"head": as_json(self.head)}
+        return {
+            "architectures": [self.architecture],
+            "prm": {"family": self.name, "options": as_json(self.options), **reads},
+        }
+
+
+def as_json(options: Any) -> dict[str, Any]:
+    """A dataclass of plain values as JSON would hold it: tuples as lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
+
+
+def as_messages(question: Question) -> list[dict[str, str]]:
+    """A question as chat messages."""
+    return [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+
+
+def require_list(steps: Sequence[str]) -> None:
+    """`ValueError` for one text where a list of texts belongs: it would be scored letter by letter."""
+    if isinstance(steps, str):
+        raise ValueError("steps must be a list of texts, got one text; split it into steps first")
+
+
+def bos_ids(tokenizer: Any, wanted: bool | None, path: str) -> list[int]:
+    """The token that begins a text, if `wanted` (None: if the tokenizer has one), as a list to write.
+
+    `ValueError` if it is wanted and there is none.
+    """
+    if wanted and tokenizer.bos_token_id is None:
+        raise ValueError(f"the tokenizer of {path} has no token that begins a text (bos_token)")
+    return [tokenizer.bos_token_id] if wanted is not False and tokenizer.bos_token_id is not None else []

@@ -1,0 +1,92 @@
+"""What can be seen of a checkpoint without loading it, for telling which family it is."""
+
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from vllm_prm.families.base import load_tokenizer, read_config
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a checkpoint may be of a family. `decisive`: nothing else looks like this; otherwise a person must say."""
+
+    reason: str
+    decisive: bool = False
+
+
+class Checkpoint:
+    """The checkpoint at `path` (a folder or a hub id): configuration, tokenizer, names and shapes of its weights."""
+
+    def __init__(self, path: str, tokenizer: Any = None) -> None:
+        self.path = path
+        if tokenizer is not None:
+            self.tokenizer = tokenizer  # instead of the cached property
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json. `ValueError` if there is none."""
+        return read_config(self.path)
+
+    @property
+    def architectures(self) -> list[str]:
+        """`architectures` of config.json, possibly empty."""
+        return self.config.get("architectures") or []
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer saved with the checkpoint."""
+        return load_tokenizer(self.path)
+
+    @cached_property
+    def names(self) -> set[str]:
+        """The repository's name, in lower case, where the path shows it: as the last part, or in the hub's cache."""
+        path = Path(self.path)
+        cached = [part.rpartition("--")[2] for part in path.parts if part.startswith("models--")]
+        return {name.lower() for name in (path.name, *cached)}
+
+    @cached_property
+    def weights(self) -> dict[str, Shape | None]:
+        """Name -> shape of every tensor in the safetensors files, read from their headers; a shape is None where only
+        the index is at hand. Empty when there are no safetensors."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return _hub_weights(self.path)
+        index = folder / "model.safetensors.index.json"
+        found: dict[str, Shape | None] = {}
+        if index.is_file():
+            found = dict.fromkeys(json.loads(index.read_text())["weight_map"])
+        for file in sorted(folder.glob("*.safetensors")):
+            found |= _header(file)
+        return found
+
+    def rows(self, name: str) -> int | None:
+        """First dimension of the weight `name`, None if unknown."""
+        shape = self.weights.get(name)
+        return shape[0] if shape else None
+
+
+def _header(file: Path) -> dict[str, Shape]:
+    # safetensors: 8 bytes of length, then JSON. Its own reader would map the whole file for each look.
+    with file.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        entries = json.loads(opened.read(length))
+    return {name: tuple(entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
+
+
+def _hub_weights(repository: str) -> dict[str, Shape | None]:
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError
+
+    try:
+        metadata = get_safetensors_metadata(repository)
+    except NotASafetensorsRepoError:
+        return {}
+    except OSError as error:
+        raise ValueError(f"the weights of {repository} cannot be looked into: {error}") from error
+    return {name: tuple(info.shape) for file in metadata.files_metadata.values() for name, info in file.tensors.items()}

@@ -1,0 +1,50 @@
+"""`*ForTokenClassification` models with two classes, as TRL's `PRMTrainer` makes them.
+
+Rendered as in `separator`, by default with a newline as TRL does. With p = softmax(score(h)) at the separator, class 1
+being the good one:
+
+    score="probability"   s = p_1             in [0, 1]    TRL
+    score="difference"    s = p_1 - p_0       in [-1, 1]   PURE-PRM (arXiv:2504.15275)
+
+The head is the checkpoint's `score`, a linear layer with bias. PURE's own sum of a solution, weighted by
+softmax(-s / 0.1), is a reward shaping and not done here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vllm_prm.families.base import Head
+from vllm_prm.families.decoding import Rows, class_probabilities
+from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClassificationOptions(SeparatorOptions):
+    """`score`: see the module's table."""
+
+    score: Literal["probability", "difference"] = "probability"
+
+
+class TokenClassificationFamily(SeparatorFamily):
+    """Two classes at the separator; see the module's table."""
+
+    name = "token_classification"
+    Options = TokenClassificationOptions
+    published = {"PURE-PRM-7B": {"score": "difference"}}
+    head = Head(("score",), outputs=2, bias=True)
+
+    @classmethod
+    def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
+        if found := super().evidence(checkpoint):
+            return found
+        if named := [name for name in checkpoint.architectures if name.endswith("ForTokenClassification")]:
+            return Evidence(f"architectures is {named}; separator and score are TRL's", decisive=True)
+        if checkpoint.rows("score.weight") == 2 and "score.bias" in checkpoint.weights:
+            return Evidence("its weights have score.weight of two rows, and score.bias")
+        return None
+
+    def decode(self, raw: Rows) -> list[float]:
+        """(S, 2) -> S; the module's table says which number and in which range."""
+        difference = self.options.score == "difference"
+        return [good - bad if difference else good for bad, good in class_probabilities(raw, 2)]

@@ -1,0 +1,75 @@
+"""Any causal-LM backbone with a scalar head: a value, or a reward, per position.
+
+Rendered as in `separator`, with every part of it an option. With v = w . h (+ b) at the step's position, h the
+backbone's last hidden state after its final norm:
+
+    score="sigmoid"   s = 1 / (1 + exp(-v))   in [0, 1]
+    score="raw"       s = v                   unbounded
+
+How such a model was trained to read a solution does not show in its checkpoint, so the family is never assumed; name
+it, and give the options that differ.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vllm_prm.families.base import Head
+from vllm_prm.families.decoding import Rows, scalars, sigmoid
+from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
+
+# TRL's value head, and what other trainers call theirs.
+KNOWN_HEADS = ("v_head.summary", "v_head", "value_head", "reward_head", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueHeadOptions(SeparatorOptions):
+    """`head`: the checkpoint's name of the linear layer, without `.weight`; `head_bias`: whether it has a bias. Both
+    are read from the weights when left out."""
+
+    head: str
+    head_bias: bool
+    score: Literal["sigmoid", "raw"] = "sigmoid"
+
+
+class ValueHeadFamily(SeparatorFamily):
+    """A scalar at the separator; see the module's table."""
+
+    name = "value_head"
+    Options = ValueHeadOptions
+
+    def __init__(self, tokenizer: Any, **arguments: Any) -> None:
+        super().__init__(tokenizer, **arguments)
+        self.head = Head((self.options.head,), outputs=1, bias=self.options.head_bias)
+
+    @classmethod
+    def seen_options(cls, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Name and bias of the head. `ValueError` if the weights show no scalar head, or not which one."""
+        if {"head", "head_bias"} <= set(given):
+            return {}
+        heads = [given["head"]] if "head" in given else scalar_heads(checkpoint)
+        if len(heads) != 1 or f"{heads[0]}.weight" not in checkpoint.weights:
+            raise ValueError(
+                f"family {cls.name} needs the options head and head_bias: among the weights of {checkpoint.path} "
+                f"there is {heads or 'no layer of one row called ' + ' or '.join(KNOWN_HEADS)}"
+            )
+        return {"head": heads[0], "head_bias": f"{heads[0]}.bias" in checkpoint.weights}
+
+    @classmethod
+    def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
+        if found := super().evidence(checkpoint):
+            return found
+        if heads := scalar_heads(checkpoint):
+            return Evidence(f"its weights have a scalar head, {heads}; how it reads a solution does not show")
+        return None
+
+    def decode(self, raw: Rows) -> list[float]:
+        """(S, 1) -> S; the module's table says which number and in which range."""
+        values = scalars(raw)
+        return values if self.options.score == "raw" else [sigmoid(value) for value in values]
+
+
+def scalar_heads(checkpoint: Checkpoint) -> list[str]:
+    """Known names of heads that the checkpoint has with one row."""
+    return [name for name in KNOWN_HEADS if checkpoint.rows(f"{name}.weight") == 1]
