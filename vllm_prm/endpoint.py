@@ -19,6 +19,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import State
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive
 from vllm.engine.protocol import EngineClient
@@ -29,7 +30,7 @@ from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_jso
 from vllm.logger import init_logger
 
 from vllm_prm import STEP_REWARD_MODELS
-from vllm_prm.checkpoint import load_served_family
+from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.limits import Limits
 from vllm_prm.metrics import StepRewardMetrics
@@ -65,6 +66,9 @@ class StepRewardRoute(APIRoute):
                 )
             except Exception as error:
                 state.metrics.failed(_status(error))
+                if isinstance(error, StarletteHTTPException):
+                    # vLLM formats FastAPI's subclass only; FastAPI itself raises Starlette's for a body it cannot read.
+                    raise HTTPException(error.status_code, error.detail) from error
                 raise
             if response.status_code >= 400:
                 state.metrics.failed(response.status_code)
@@ -95,7 +99,7 @@ def _limited(receive: Receive, announced: int, max_bytes: int) -> Receive:
 
 
 def _status(error: Exception) -> int:
-    if isinstance(error, HTTPException):
+    if isinstance(error, StarletteHTTPException):
         return error.status_code
     return 400 if isinstance(error, RequestValidationError) else create_error_response(error).error.code
 
@@ -122,12 +126,7 @@ class StepRewardsPlugin:
         scorer = None
         model_config = engine_client.model_config if engine_client is not None else None
         if model_config is not None and model_config.architecture in STEP_REWARD_MODELS:
-            family = load_served_family(
-                model_config.model,
-                model_config.hf_config.prm.get("family"),
-                revision=model_config.revision,
-                tokenizer=engine_client.get_tokenizer(),
-            )
+            family = family_in_engine(model_config, engine_client.get_tokenizer())
             scorer = StepScorer.from_engine(
                 engine_client, family, score_cache_size=_score_cache_size(limits, engine_client)
             )

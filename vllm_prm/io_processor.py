@@ -23,7 +23,7 @@ from vllm.plugins.io_processors.interface import IOProcessor
 from vllm.pooling_params import PoolingParams
 from vllm.renderers import BaseRenderer
 
-from vllm_prm.checkpoint import load_served_family
+from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.engines import PoolRequest, pooling_params, step_rows
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families import Rendered
@@ -44,14 +44,8 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
 
     def __init__(self, vllm_config: VllmConfig, renderer: BaseRenderer) -> None:
         super().__init__(vllm_config, renderer)
-        model_config = vllm_config.model_config
-        self.max_model_len = model_config.max_model_len
-        self.family = load_served_family(
-            model_config.model,
-            model_config.hf_config.prm.get("family"),
-            revision=model_config.revision,
-            tokenizer=renderer.get_tokenizer(),
-        )
+        self.max_model_len = vllm_config.model_config.max_model_len
+        self.family = family_in_engine(vllm_config.model_config, renderer.get_tokenizer())
         self._in_flight: OrderedDict[str | None, list[Rendered]] = OrderedDict()
         self._this_thread = threading.local()
 

@@ -21,6 +21,14 @@ class Message(_Strict):
     content: str
 
 
+def _exactly_one(*names: str) -> dict:
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
+# What JSON schema cannot take from the types: the validators below say the same.
+_ONE_SOLUTION = {"allOf": [_exactly_one("question", "messages"), _exactly_one("steps", "response")]}
+
+
 class _Solution(_Strict):
     question: str | None = None
     messages: list[Message] | None = Field(default=None, min_length=1)
@@ -35,6 +43,8 @@ class StepRewardItem(_Solution):
     Exactly one of each pair. `steps` carry no trailing separator. Pieces of a `response` that are blank are dropped;
     `splitter` is a newline unless given.
     """
+
+    model_config = ConfigDict(json_schema_extra=_ONE_SOLUTION)
 
     @model_validator(mode="after")
     def _one_of_each(self) -> "StepRewardItem":
@@ -64,6 +74,8 @@ class StepRewardRequest(_Solution):
     instead of an error for steps beyond the context. `return_usage`: false leaves the token counts out. How much one
     request may ask for is the server's matter, see `Limits`.
     """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["data"]}, _ONE_SOLUTION]})
 
     model: str | None = None
     data: list[StepRewardItem] | None = Field(default=None, min_length=1)

@@ -1,4 +1,5 @@
-"""A random PRM small enough for a CPU test, with a character tokenizer made on the spot."""
+"""A random PRM small enough for a CPU test, with a character tokenizer made on the spot, and its scores by a plain
+forward pass."""
 
 import json
 import string
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from vllm_prm.families import load_family
 
 CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " \n"
 
@@ -57,3 +60,28 @@ def declare_prm(path: Path, **changes) -> None:
         **changes,
     }
     file.write_text(json.dumps(config))
+
+
+class Reference:
+    """Step scores by a plain transformers forward in float32, the tokens written out here a second time."""
+
+    def __init__(self, path: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        self.tokenizer = load_family(str(path)).tokenizer
+
+    @torch.no_grad()
+    def __call__(self, question: str, steps: list[str]) -> list[float]:
+        ids = self.tokenizer.encode(question, add_special_tokens=False)
+        positions = []
+        for step in steps:
+            ids += self.tokenizer.encode(step + "\n", add_special_tokens=False, split_special_tokens=True)
+            positions.append(len(ids))
+            ids.append(self.tokenizer.convert_tokens_to_ids("<s>"))
+        logits = self.model(torch.tensor([ids])).logits[0, positions]
+        plus, minus = self.tokenizer.convert_tokens_to_ids(["+", "-"])
+        return logits[:, [plus, minus]].softmax(-1)[:, 0].tolist()
+
+
+def worst(scores: list[float], expected: list[float]) -> float:
+    assert len(scores) == len(expected)
+    return max(abs(a - b) for a, b in zip(scores, expected, strict=True))

@@ -1,0 +1,51 @@
+"""A server in a process of its own, for the tests that speak HTTP to it."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openrlhf_prm.accelerator import cpu_environment
+
+
+@contextlib.contextmanager
+def running_server(command: Sequence[str], log: Path, environment: Mapping[str, str] = {}) -> Iterator[str]:  # noqa: B006
+    """Run `python -m COMMAND --host ... --port ...` and give its URL, at once; await `until_ready` before using it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            command, env={**os.environ, **cpu_environment(), **environment}, stdout=sink, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}"
+    _running[url] = process, log
+    try:
+        yield url
+    finally:
+        del _running[url]
+        process.terminate()
+        process.wait(60)
+
+
+_running: dict[str, tuple[subprocess.Popen, Path]] = {}
+
+
+def until_ready(url: str, limit_s: float = 240) -> str:
+    """Wait until the server answers; the test fails with the end of its log if it stops or is too slow."""
+    process, log = _running[url]
+    deadline = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health").status_code == 200:
+                return url
+        time.sleep(0.3)
+    pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")

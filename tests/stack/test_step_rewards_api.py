@@ -1,0 +1,419 @@
+"""`vllm-prm serve` for real: answers and refusals, limits, metrics, cancellation, weight updates, /pooling."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+# vLLM reads these when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from prometheus_client.parser import text_string_to_metric_families
+from servers import running_server, until_ready
+from tiny_prm import Reference, save_tiny_prm, worst
+
+from vllm_prm.errors import AuthenticationError, ContextLengthError
+from vllm_prm.scorer import StepScorer
+
+pytestmark = pytest.mark.stack
+
+QUESTION = "What is 2+3*4?"
+STEPS = [f"Step {i}: we compute {i}*7 = {i * 7}." for i in range(10)]
+HEADERS = {"Authorization": "Bearer secret"}
+MAX_BYTES = 400_000
+FLAGS = "--dtype float32 --enforce-eager --kv-cache-memory-bytes 33554432 --max-num-seqs 16 --api-key secret".split()
+LIMITS = ["--max-items", "600", "--max-steps", "64", "--max-bytes", str(MAX_BYTES)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny_prm(tmp_path_factory.mktemp("prm"))
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint) -> Reference:
+    return Reference(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint, tmp_path_factory):
+    """With an API key, small limits, and vLLM's development routes, which can change the weights."""
+    command = ["vllm_prm.serve", "serve", str(checkpoint), *FLAGS, *LIMITS]
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(command, log, {"VLLM_SERVER_DEV_MODE": "1"}) as url:
+        yield until_ready(url)
+
+
+def post(server, body, headers=HEADERS, **options):
+    return httpx.post(f"{server}/v1/step_rewards", json=body, headers=headers, timeout=120, **options)
+
+
+def metrics(server) -> dict[str, float]:
+    """Name -> value, summed over labels, of everything on /metrics."""
+    totals: dict[str, float] = {}
+    for family in text_string_to_metric_families(httpx.get(f"{server}/metrics").text):
+        for sample in family.samples:
+            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+    return totals
+
+
+def moved(server, before: dict[str, float]) -> dict[str, float]:
+    """What our metrics gained since `before`."""
+    return {
+        name: value - before.get(name, 0.0)
+        for name, value in metrics(server).items()
+        if name.startswith("vllm_prm:")
+        and value != before.get(name, 0.0)
+        and not name.endswith(("_created", "_bucket"))
+    }
+
+
+# -- answers ---------------------------------------------------------------
+
+
+def test_scores_over_http(server, reference):
+    body = {"question": QUESTION, "steps": STEPS, "aggregate": "min"}
+    response = post(server, body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    [entry] = answer["data"]
+    assert worst(entry["step_rewards"], reference(QUESTION, STEPS)) < 1e-4
+    assert entry["score"] == min(entry["step_rewards"])
+    usage = answer["usage"]
+    assert usage["prompt_tokens"] == usage["cached_tokens"] + usage["computed_tokens"]
+
+    again = post(server, body).json()
+    assert again["usage"]["computed_tokens"] == 0
+    assert again["data"] == answer["data"]
+    assert answer["id"] != again["id"] and answer["object"] == "list"
+    assert post(server, {**body, "return_usage": False}).json()["usage"] is None
+
+
+@pytest.mark.parametrize("aggregate", ["min", "prod", "last", "mean"])
+def test_aggregates(server, aggregate):
+    from vllm_prm.aggregation import SCORE_AGGREGATIONS
+
+    [entry] = post(server, {"question": QUESTION, "steps": STEPS, "aggregate": aggregate}).json()["data"]
+    assert entry["score"] == SCORE_AGGREGATIONS[aggregate](entry["step_rewards"])
+
+
+def test_a_response_is_cut(server, reference):
+    body = {"data": [{"question": QUESTION, "response": "one\n\ntwo\n", "splitter": "\n"}]}
+    answer = post(server, body).json()
+    assert worst(answer["data"][0]["step_rewards"], reference(QUESTION, ["one", "two"])) < 1e-4
+
+
+def test_the_route_is_documented(server):
+    schema = httpx.get(f"{server}/openapi.json").json()
+    route = schema["paths"]["/v1/step_rewards"]["post"]
+    assert {"200", "400", "401", "404", "413"} <= set(route["responses"])
+    assert "StepRewardRequest" in json.dumps(route["requestBody"])
+    fields = schema["components"]["schemas"]["StepRewardRequest"]["properties"]
+    assert {"model", "data", "question", "messages", "steps", "response", "splitter", "return_usage"} <= set(fields)
+    assert "openapi.json" in httpx.get(f"{server}/docs").text
+
+
+# -- refusals ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "give data"),
+        ({"question": QUESTION}, "exactly one of steps and response"),
+        ({"question": QUESTION, "step": STEPS}, "step"),
+        ({"question": QUESTION, "steps": "not a list"}, "steps"),
+        ({"question": QUESTION, "steps": STEPS, "aggregate": "median"}, "aggregate"),
+        ({"data": []}, "at least 1 item"),
+        ({"data": [{"question": QUESTION, "steps": []}] * 601}, "takes 600 per request (--max-items)"),
+        ({"question": QUESTION, "steps": ["a"] * 65}, "takes 64 (--max-steps)"),
+        ({"question": QUESTION, "steps": ["x" * 60] * 12}, "max_model_len"),
+        ({"messages": [{"role": "user", "content": "q"}], "steps": ["a"]}, "no chat template"),
+    ],
+)
+def test_refusals_have_the_format_of_vllm(server, body, said):
+    before = metrics(server)
+    response = post(server, body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["code"] == 400
+    assert said in error["message"]
+    assert moved(server, before) == {"vllm_prm:requests_total": 1, "vllm_prm:errors_total": 1}
+
+
+def test_malformed_json_is_refused(server):
+    for content in (b"{", b"[" * 50_000, b"\xff", b'{"question": "\\ud800", "steps": ["\\ud800"]}'):
+        headers = {**HEADERS, "content-type": "application/json"}
+        response = httpx.post(f"{server}/v1/step_rewards", content=content, headers=headers, timeout=60)
+        assert response.status_code == 400, content[:20]
+        assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_beyond_the_limit_is_refused_unread(server, announced):
+    """With a Content-Length at once, without one (chunked) when too much has come."""
+    body = json.dumps({"question": "q" * MAX_BYTES, "steps": ["a"]}).encode() * (1 if announced else 100)
+    content = body if announced else (body[start : start + 10_000] for start in range(0, len(body), 10_000))
+    headers = {**HEADERS, "content-type": "application/json"}
+    response = httpx.post(f"{server}/v1/step_rewards", content=content, headers=headers, timeout=60)
+    assert response.status_code == 413
+    assert f"{MAX_BYTES} bytes" in response.json()["error"]["message"]
+    assert post(server, {"question": "q" * 200, "steps": ["a"]}).status_code == 200
+
+
+def test_a_wrong_key_never_reaches_the_engine(server):
+    body = {"question": "never seen", "steps": STEPS}
+    assert post(server, body).status_code == 200  # the counters exist from here on
+    before = metrics(server)
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+        assert post(server, {**body, "question": "not this either"}, headers=headers).status_code == 401
+        for route in ("/pooling", "/invocations"):
+            pooled = httpx.post(f"{server}{route}", json={"data": body}, headers=headers)
+            assert pooled.status_code == 401, route
+    after = metrics(server)
+    for name in ("vllm_prm:requests_total", "vllm:prompt_tokens_total", "vllm:request_success_total"):
+        assert after[name] == before[name] > 0, name
+
+
+def test_an_unknown_model_is_refused(server):
+    other = post(server, {"question": QUESTION, "steps": STEPS, "model": "other"})
+    assert other.status_code == 404 and other.json()["error"]["type"] == "NotFoundError"
+
+
+def test_the_schema_holds_no_request_that_breaks_the_server(server):
+    """Requests made from the API's own schema, valid and not: no 5xx, no answer the schema does not know, no hang."""
+    schema = schemathesis.openapi.from_url(f"{server}/openapi.json").include(path="/v1/step_rewards")
+    [operation] = [found.ok() for found in schema.get_all_operations()]
+    checks = schemathesis.checks
+    wanted = [checks.not_a_server_error]
+    wanted += [
+        check
+        for check in checks.CHECKS.get_all()
+        if check.__name__ in ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+    ]
+    assert len(wanted) == 4
+    statuses: dict[int, int] = {}
+    for mode in schemathesis.GenerationMode:
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=150,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @seed(1)
+        def answers(case):
+            response = case.call(headers=HEADERS, timeout=20)
+            statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+            case.validate_response(response, checks=wanted, headers=HEADERS)
+
+        answers()
+    print("schemathesis:", statuses)
+    assert sum(statuses.values()) >= 200 and statuses.get(200) and statuses.get(400)
+
+
+# -- metrics, cancellation, weights ---------------------------------------------------------------
+
+
+def test_metrics_count_what_was_done(server):
+    before = metrics(server)
+    body = {"data": [{"question": "counted", "steps": STEPS[:n]} for n in (2, 3)]}
+    first = post(server, body).json()["usage"]
+    second = post(server, body).json()["usage"]
+    gained = moved(server, before)
+    assert gained.pop("vllm_prm:request_latency_seconds_sum") > 0
+    assert gained == {
+        "vllm_prm:requests_total": 2,
+        "vllm_prm:solutions_total": 4,
+        "vllm_prm:steps_total": 10,
+        "vllm_prm:prompt_tokens_total": 2 * first["prompt_tokens"],
+        "vllm_prm:cached_tokens_total": first["cached_tokens"] + second["cached_tokens"],
+        "vllm_prm:computed_tokens_total": first["computed_tokens"],
+        "vllm_prm:score_cache_hits_total": 5,
+        "vllm_prm:request_latency_seconds_count": 2,
+    }
+
+
+def test_a_client_that_goes_away_cancels_its_work(server):
+    """600 solutions are asked for and the client soon leaves: the engine drops those left over, and is free."""
+    before = metrics(server)
+    data = [{"question": f"{n:03d}" + "q" * 400, "steps": ["a" * 20, "b" * 20]} for n in range(600)]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server}/v1/step_rewards", json={"data": data}, headers=HEADERS, timeout=0.5)
+    deadline = time.monotonic() + 30
+    while moved(server, before).get("vllm_prm:cancelled_requests_total") != 1:
+        assert time.monotonic() < deadline, moved(server, before)
+        time.sleep(0.05)
+    assert post(server, {"question": "after", "steps": ["a"]}).status_code == 200
+    time.sleep(0.2)
+    after = metrics(server)
+    assert after["vllm:num_requests_running"] + after["vllm:num_requests_waiting"] == 0
+    finished = after["vllm:request_success_total"] - before["vllm:request_success_total"]
+    print("finished before the engine stopped:", finished - 1, "of 600")
+    assert finished < 500
+    assert moved(server, before).get("vllm_prm:errors_total") is None
+
+
+def load_weights(server, path):
+    """What a trainer does: hold requests back, load, drop cached keys and values, go on."""
+    steps = [
+        ("/pause?mode=wait", None),
+        ("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(path)}}),
+        ("/reset_prefix_cache", None),
+        ("/resume", None),
+    ]
+    for route, body in steps:
+        response = httpx.post(f"{server}{route}", json=body, timeout=120)
+        assert response.status_code == 200, response.text
+        if route == "/reset_prefix_cache":
+            assert response.json() == {"success": True}
+
+
+def test_a_weight_update_clears_the_score_cache(server, checkpoint, reference, tmp_path):
+    other = Reference(save_tiny_prm(tmp_path, seed=7))
+    old, new = reference(QUESTION, STEPS), other(QUESTION, STEPS)
+    assert worst(old, new) > 0.05, "weights that score alike would prove nothing"
+    body = {"question": QUESTION, "steps": STEPS}
+    assert worst(post(server, body).json()["data"][0]["step_rewards"], old) < 1e-4
+    # Others go on asking meanwhile: each answer must come from one set of weights.
+    answers, stop = [], threading.Event()
+
+    def ask(number):
+        while not stop.is_set():
+            count = 1 + len(answers) % len(STEPS)
+            response = post(server, {"question": QUESTION, "steps": STEPS[:count]})
+            answers.append((count, response.status_code, response.json()))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.3)
+        load_weights(server, tmp_path)
+        updated = post(server, body).json()["data"][0]["step_rewards"]
+        time.sleep(0.3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        load_weights(server, checkpoint)
+    assert worst(updated, new) < 1e-4
+    assert worst(post(server, body).json()["data"][0]["step_rewards"], old) < 1e-4
+    kinds = {"old": 0, "new": 0}
+    for count, status, answer in answers:
+        assert status == 200, answer
+        scores = answer["data"][0]["step_rewards"]
+        [kind] = [name for name, all_of in (("old", old), ("new", new)) if worst(scores, all_of[:count]) < 1e-4]
+        kinds[kind] += 1
+    print("answers during the update:", kinds)
+    assert kinds["old"] and kinds["new"]
+
+
+# -- other ways in ---------------------------------------------------------------
+
+
+def test_pooling_with_data(server, reference):
+    items = [{"question": QUESTION, "steps": STEPS}, {"question": "Other", "response": "a\nb\n"}]
+    for data, expected in (
+        (items[0], [reference(QUESTION, STEPS)]),
+        (items, [reference(QUESTION, STEPS), reference("Other", ["a", "b"])]),
+    ):
+        response = httpx.post(f"{server}/pooling", json={"data": data}, headers=HEADERS, timeout=60)
+        assert response.status_code == 200, response.text
+        got = response.json()["data"]
+        assert [entry["index"] for entry in got] == list(range(len(expected)))
+        for entry, scores in zip(got, expected, strict=True):
+            assert worst(entry["step_rewards"], scores) < 1e-4
+    for wrong in ({"question": QUESTION}, [], {"question": QUESTION, "steps": []}, "text"):
+        response = httpx.post(f"{server}/pooling", json={"data": wrong}, headers=HEADERS, timeout=60)
+        assert response.status_code == 400 and "data must" in response.json()["error"]["message"], response.text
+    too_long = {"question": QUESTION, "steps": ["x" * 60] * 12}
+    response = httpx.post(f"{server}/pooling", json={"data": too_long}, headers=HEADERS, timeout=60)
+    assert response.status_code == 400 and "max_model_len" in response.json()["error"]["message"]
+
+
+def test_url_scorer(server, reference, monkeypatch):
+    monkeypatch.setenv("PRM_KEY", "secret")
+    scorer = StepScorer.from_url(server, api_key_env="PRM_KEY")
+    items = [(QUESTION, STEPS), (QUESTION, []), ("Other", ["a", "b"])]
+    for got, item in zip(scorer.score(items), items, strict=True):
+        assert got == [] or worst(got, reference(*item)) < 1e-4
+
+    async def concurrently():
+        return await asyncio.gather(*[scorer.score_async(QUESTION, STEPS[:n]) for n in range(11)])
+
+    for n, got in enumerate(asyncio.run(concurrently())):
+        assert got == [] or worst(got, reference(QUESTION, STEPS[:n])) < 1e-4
+    long = ["x" * 60] * 12
+    with pytest.raises(ContextLengthError):
+        scorer.score([(QUESTION, long)])
+    assert scorer.score([(QUESTION, long)], truncate=True)[0][-1] is None
+    with pytest.raises(ValueError, match="HTTP 413"):
+        scorer.score([("q" * MAX_BYTES, ["a"])])
+    scorer.shutdown()
+
+    monkeypatch.setenv("PRM_KEY", "wrong")
+    with pytest.raises(AuthenticationError):
+        StepScorer.from_url(server, api_key_env="PRM_KEY").score(items)
+
+
+def test_64_concurrent_clients_lose_nothing(server, reference):
+    chains = [("Client", [f"{n} says {n * 7}", *STEPS[: n % 10]]) for n in range(64)]
+
+    async def one(client, question, steps):
+        answer = await client.post(f"{server}/v1/step_rewards", json={"question": question, "steps": steps})
+        return answer.json()["data"][0]["step_rewards"]
+
+    async def all_of_them():
+        async with httpx.AsyncClient(headers=HEADERS, timeout=120, limits=httpx.Limits(max_connections=64)) as client:
+            return await asyncio.gather(*[one(client, *chain) for chain in chains])
+
+    for got, chain in zip(asyncio.run(all_of_them()), chains, strict=True):
+        assert worst(got, reference(*chain)) < 1e-4
+
+
+def test_score_file_resumes(server, reference, tmp_path, monkeypatch):
+    from vllm_prm.serve import main
+
+    monkeypatch.setenv("PRM_KEY", "secret")
+    rows = [{"id": n, "question": QUESTION, "steps": STEPS[:n]} for n in (1, 2, 3)]
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # As after a kill: one line written out, the second cut short.
+    kept = {**rows[0], "step_rewards": [0.125], "score": 0.125}
+    (tmp_path / "out.jsonl.partial").write_text(json.dumps(kept) + '\n{"id": 2, "ques')
+    files = ["--input", str(source), "--output", str(output)]
+    main(["score", *files, "--url", server, "--api-key-env", "PRM_KEY", "--aggregate", "min"])
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [line["id"] for line in lines] == [1, 2, 3]
+    assert lines[0] == kept
+    assert worst(lines[2]["step_rewards"], reference(QUESTION, STEPS[:3])) < 1e-4
+    assert not (tmp_path / "out.jsonl.partial").exists()
+
+
+def test_score_from_stdin_to_stdout(server, reference):
+    """Results alone on stdout, the progress bar on stderr."""
+    rows = [{"id": n, "question": QUESTION, "steps": STEPS[:n]} for n in (1, 2)]
+    done = subprocess.run(
+        [sys.executable, "-m", "vllm_prm.serve", "score", "--url", server, "--api-key-env", "PRM_KEY"],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+        env={**os.environ, "PRM_KEY": "secret"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["id"] for line in lines] == [1, 2]
+    assert worst(lines[1]["step_rewards"], reference(QUESTION, STEPS[:2])) < 1e-4
+    assert "2/2" in done.stderr
