@@ -28,12 +28,15 @@ def serve_command(
 ) -> list[str]:
     """The command line of vLLM's server for the PRM `model`; the user's `vllm_flags` come last and win.
 
-    Raises `ValueError` for an unknown family or vocabulary, before any engine starts.
+    Raises `ValueError` for an unknown family or vocabulary, or a family that no server can score, before any engine
+    starts.
     """
     from vllm.platforms import current_platform
 
     flags, own_overrides = _split_hf_overrides(vllm_flags)
     loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
+    if loaded.not_served:
+        raise ValueError(f"{model} cannot be served: {loaded.not_served}; use vllm-prm score or StepScorer")
     overrides = {**loaded.hf_overrides(), **own_overrides}
     ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     ours += ["--io-processor-plugin", IO_PROCESSOR]

@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm_prm.families.base import PRMFamily, Rendered
 from vllm_prm.families.evidence import Checkpoint
+from vllm_prm.families.implicit import ImplicitFamily
 from vllm_prm.families.math_shepherd import MathShepherdFamily
 from vllm_prm.families.placeholder import PlaceholderFamily
 from vllm_prm.families.qwen_prm import QwenPRMFamily
@@ -15,6 +16,7 @@ from vllm_prm.families.token_classification import TokenClassificationFamily
 from vllm_prm.families.value_head import ValueHeadFamily
 
 PRM_FAMILIES: dict[str, type[PRMFamily]] = {
+    "implicit": ImplicitFamily,
     "math_shepherd": MathShepherdFamily,
     "placeholder": PlaceholderFamily,
     "qwen_prm": QwenPRMFamily,
