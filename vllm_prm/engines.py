@@ -51,6 +51,15 @@ def engine_arguments(model: str, hf_overrides: dict[str, Any], engine_args: dict
     return {"model": model, **defaults, **engine_args, "hf_overrides": {**hf_overrides, **overrides}}
 
 
+def longest_prompt(max_model_len: int) -> int:
+    """The most tokens a solution may have: one less than the context.
+
+    vLLM's scheduler keeps room for a sampled token, so a prompt of exactly `max_model_len` tokens that it happens to
+    prefill in pieces is never finished, and the request hangs.
+    """
+    return max_model_len - 1
+
+
 def cpu_defaults(given: Container[str]) -> dict[str, Any]:
     """vLLM arguments that differ from its defaults on CPU, unless `given` says otherwise.
 

@@ -24,7 +24,7 @@ from vllm.pooling_params import PoolingParams
 from vllm.renderers import BaseRenderer
 
 from vllm_prm.checkpoint import family_in_engine
-from vllm_prm.engines import PoolRequest, pooling_params, step_rows
+from vllm_prm.engines import PoolRequest, longest_prompt, pooling_params, step_rows
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families import Rendered
 from vllm_prm.protocol import StepRewardItem
@@ -44,7 +44,7 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
 
     def __init__(self, vllm_config: VllmConfig, renderer: BaseRenderer) -> None:
         super().__init__(vllm_config, renderer)
-        self.max_model_len = vllm_config.model_config.max_model_len
+        self.longest = longest_prompt(vllm_config.model_config.max_model_len)
         self.family = family_in_engine(vllm_config.model_config, renderer.get_tokenizer())
         self._in_flight: OrderedDict[str | None, list[Rendered]] = OrderedDict()
         self._this_thread = threading.local()
@@ -63,8 +63,8 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         """The tokens of each solution. `ContextLengthError` if one is longer than the context."""
         rendered = [self.family.render(solution.asked(), solution.solution_steps()) for solution in prompt]
         longest = max(len(solution.token_ids) for solution in rendered)
-        if longest > self.max_model_len:
-            raise ContextLengthError(f"a solution has {longest} tokens, max_model_len is {self.max_model_len}")
+        if longest > self.longest:
+            raise ContextLengthError(f"a solution has {longest} tokens, the PRM takes {self.longest} (max_model_len - 1)")
         self._in_flight[request_id] = rendered
         while len(self._in_flight) > _IN_FLIGHT:
             self._in_flight.popitem(last=False)

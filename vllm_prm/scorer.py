@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
-from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments
+from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments, longest_prompt
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families import PRMFamily, Rendered
 from vllm_prm.families.base import Question
@@ -179,12 +179,12 @@ class StepScorer:
 
     def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
         rendered = self.family.render(question, steps)
-        limit = self.engine.max_model_len
+        limit = longest_prompt(self.engine.max_model_len)
         if len(rendered.token_ids) > limit:
             if not truncate:
                 raise ContextLengthError(
-                    f"the solution has {len(rendered.token_ids)} tokens in {len(steps)} steps, the PRM's context "
-                    f"(max_model_len) is {limit}; shorten it or score with truncate=True"
+                    f"the solution has {len(rendered.token_ids)} tokens in {len(steps)} steps, the PRM takes "
+                    f"{limit} (max_model_len - 1); shorten it or score with truncate=True"
                 )
             fitting = bisect_left(rendered.step_positions, limit)
             rendered = replace(

@@ -103,15 +103,18 @@ def test_context_length(offline, reference):
     with pytest.raises(ContextLengthError, match="max_model_len"):
         offline.score([(QUESTION, steps)])
     [scores] = offline.score([(QUESTION, steps)], truncate=True)
-    fitting = (512 - len(QUESTION)) // 62
+    fitting = (511 - len(QUESTION)) // 62
     assert scores[fitting:] == [None] * (12 - fitting)
     assert worst(scores[:fitting], reference(QUESTION, steps[:fitting])) < 1e-4
 
 
-def test_exactly_full_context(offline, reference):
-    question = "q" * (512 - 62)
-    [scores] = offline.score([(question, ["x" * 60])])
-    assert worst(scores, reference(question, ["x" * 60])) < 1e-4
+def test_the_longest_solutions_prefilled_in_pieces(offline, reference):
+    """Two of 511 tokens share engine steps of 512. With one token more, vLLM would never finish the second."""
+    items = [(letter * (511 - 62), ["x" * 60]) for letter in "qr"]
+    for got, item in zip(offline.score(items), items, strict=True):
+        assert worst(got, reference(*item)) < 1e-4
+    with pytest.raises(ContextLengthError, match="512 tokens in 1 steps, the PRM takes 511"):
+        offline.score([("q" * (512 - 62), ["x" * 60])])
 
 
 def test_a_step_that_contains_the_tag(offline, reference):

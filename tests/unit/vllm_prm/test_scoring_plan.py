@@ -157,9 +157,9 @@ def test_no_steps(scorer):
 
 
 def test_too_long():
-    scorer = StepScorer(FakeEngine(max_model_len=6), Letters())
+    scorer = StepScorer(FakeEngine(max_model_len=7), Letters())
     assert scorer.score([("q", ["abcd"])]) == [expected("q", ["abcd"])]
-    with pytest.raises(ContextLengthError, match="7 tokens in 1 steps.*max_model_len.* is 6"):
+    with pytest.raises(ContextLengthError, match="7 tokens in 1 steps.*takes 6 .max_model_len - 1"):
         scorer.score([("q", ["abcde"])])
     # q, ab, tag = 4 tokens; the second tag would be token 7.
     [scores] = scorer.score([("q", ["ab", "cd", "e"])], truncate=True)
