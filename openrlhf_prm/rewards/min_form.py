@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ class MinForm:
     an empty tensor.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     temperature: float = 0.1
 
     def __post_init__(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,7 @@ class Potential:
     empty tensor.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     initial: float = 1.0
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:

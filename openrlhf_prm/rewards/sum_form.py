@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,8 @@ class SumForm:
     A baseline that is known to be hacked: every further step with a positive score raises the return, so repeating
     steps pays. No step: an empty tensor.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.clone()

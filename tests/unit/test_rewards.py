@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 
-from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES
+from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES, shape
+from openrlhf_prm.rewards.clip import Clip
+from openrlhf_prm.rewards.clip_delta import ClipDelta
+from openrlhf_prm.rewards.consistency_filter import ConsistencyFilter
+from openrlhf_prm.rewards.delta import Delta
+from openrlhf_prm.rewards.gate import Gate
 from openrlhf_prm.rewards.min_form import MinForm
 from openrlhf_prm.rewards.potential import Potential
+from openrlhf_prm.rewards.progress import Progress
 from openrlhf_prm.rewards.sum_form import SumForm
 
 
@@ -48,16 +54,115 @@ def test_potential_telescopes_and_spares_steps_after_the_error():
     assert rewards.sum().item() == -1.0 - 1.0
 
 
+def rows(*values):
+    return [torch.tensor(row) for row in values]
+
+
+def returns(rewards):
+    return rewards.flip(0).cumsum(0).flip(0)
+
+
+def test_clip_by_hand():
+    assert Clip()(torch.tensor([0.5, -0.25, 0.0])).tolist() == [0.0, -0.25, 0.0]
+    assert Clip(eta=0.5)(torch.tensor([0.75, 0.25])).tolist() == [0.0, -0.25]
+
+
+def test_delta_by_hand():
+    rewards = Delta()(torch.tensor([0.5, -0.25, 1.0, 0.25]))
+    assert rewards.tolist() == [0.75, -1.25, 1.0, 0.0]
+    assert returns(rewards).tolist() == [0.5, -0.25, 1.0, 0.0], "the return of a step is its own score"
+
+
+def test_delta_pays_no_more_for_repeated_steps():
+    short, long = Delta()(torch.tensor([0.5, 0.5])), Delta()(torch.full((9,), 0.5))
+    assert short.sum().item() == long.sum().item() == 0.5
+
+
+def test_clip_delta_by_hand():
+    rewards = ClipDelta()(torch.tensor([0.5, -0.25, 1.0]))
+    assert rewards.tolist() == [0.25, -0.25, 0.0]
+    assert returns(rewards).tolist() == [0.0, -0.25, 0.0]
+
+
+def test_gate_opens_only_where_all_are_wrong():
+    scores = rows([0.5, -1.0], [0.25])
+    closed = Gate()(scores, torch.tensor([False, True]))
+    assert [row.tolist() for row in closed] == [[0.0, 0.0], [0.0]]
+    opened = Gate()(scores, torch.tensor([False, False]))
+    assert [row.tolist() for row in opened] == [MinForm()(row).tolist() for row in scores]
+
+
+def test_progress_by_hand():
+    # Half of the group is right: Q goes from 1 - 0.5^2 = 0.75 to 1 - 0.25 = 0.75 and 1 - 0 = 1.
+    rewards = Progress(alpha=2.0, prover_samples=2)(rows([0.5, 1.0], [0.0]), torch.tensor([True, False]))
+    assert [row.tolist() for row in rewards] == [[0.0, 0.5], [-1.5]]
+
+
+def test_progress_of_a_solved_group_without_mistakes_is_nothing():
+    rewards = Progress()(rows([1.0, 1.0], [1.0]), torch.tensor([True, True]))
+    assert [row.tolist() for row in rewards] == [[0.0, 0.0], [0.0]]
+
+
+def dropped(scores, correct, keep):
+    rewards = ConsistencyFilter(keep=keep)(rows(*([score] for score in scores)), torch.tensor(correct))
+    assert all(row is None or row.tolist() == [0.0] for row in rewards), "no PRM in the loss"
+    return [index for index, row in enumerate(rewards) if row is None]
+
+
+def test_filter_drops_the_least_consistent_and_balances():
+    # Three right, one wrong, two to drop: the surplus of right ones goes first.
+    assert dropped([0.9, 0.1, 0.5, 0.8], [True, True, True, False], 0.5) == [1, 2]
+    # Two and two: one of each, the right one with the lowest score and the wrong one with the highest.
+    assert dropped([0.9, 0.1, 0.5, 0.8], [True, True, False, False], 0.5) == [1, 3]
+
+
+def test_filter_in_degenerate_groups():
+    assert dropped([0.9, 0.1], [True, True], 0.5) == [1]
+    assert dropped([0.9, 0.1], [False, False], 0.5) == [0]
+    assert dropped([0.5, 0.5], [True, True], 0.5) == [0]
+    assert dropped([0.5], [True], 0.1) == []
+    assert dropped([0.9, 0.1, 0.5], [True, False, True], 1.0) == []
+
+
+@pytest.mark.parametrize("right", range(9))
+@pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.9, 1.0])
+def test_filter_keeps_what_was_asked_for_whatever_the_group(right, keep):
+    left_out = dropped([0.1 * index for index in range(8)], [index < right for index in range(8)], keep)
+    assert len(left_out) == 8 - max(1, round(8 * keep))
+
+
+@pytest.mark.parametrize(
+    ("shaping", "options"),
+    [(ConsistencyFilter, {"keep": 0}), (Progress, {"prover_samples": 0}), (Gate, {"temperature": 0})],
+)
+def test_options_out_of_range_are_named(shaping, options):
+    with pytest.raises(ValueError, match=f"--process_reward.{next(iter(options))}"):
+        shaping(**options)
+
+
+def test_shape_hands_groups_to_the_shapings_that_need_them():
+    scores, correct = rows([0.25], [0.5], [0.25], [0.5]), torch.tensor([False, False, True, False])
+    assert [row.tolist() for row in shape(SumForm(), scores, correct, 2)] == [[-0.5], [0.0], [-0.5], [0.0]]
+    assert [row.tolist() for row in shape(Gate(), scores, correct, 2)] == [[-0.5], [0.0], [0.0], [0.0]]
+    progress = shape(Progress(alpha=1.0, prover_samples=1), scores, correct, 2)
+    assert [row.tolist() for row in progress] == [[0.25], [0.5], [-0.25], [0.0]], "probabilities, not signed scores"
+
+
+def apply(shaping, scores):
+    (rewards,) = shape(shaping(), [scores], torch.tensor([False]), 1)
+    return rewards
+
+
 @pytest.mark.parametrize("shaping", REWARD_SHAPINGS.values())
 def test_no_step_and_one_step(shaping):
-    assert shaping()(torch.empty(0)).shape == (0,)
-    assert shaping()(torch.tensor([0.5])).shape == (1,)
+    assert apply(shaping, torch.empty(0)).shape == (0,)
+    assert apply(shaping, torch.tensor([0.5])).shape == (1,)
 
 
 @pytest.mark.parametrize("shaping", REWARD_SHAPINGS.values())
 def test_scores_are_not_changed_in_place(shaping):
     scores = torch.tensor([0.5, -0.5])
-    shaping()(scores)
+    apply(shaping, scores)
     assert scores.tolist() == [0.5, -0.5]
 
 

@@ -1,0 +1,26 @@
+"""Clip: steps can only lose (arXiv:2410.15115)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """r_k = min(score_k - eta, 0).
+
+    No step earns more than 0, so adding steps gains nothing; what remains to hack is to write fewer steps, which
+    `clip_delta` removes. `eta` is on the scale of the scores given (signed: 0 is p = 0.5); the paper asks for a value
+    that leaves most steps at 0 and gives none, so the default is the PRM's own borderline between good and bad. All
+    scores above eta: all rewards 0. No step: an empty tensor.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    eta: float = 0.0
+
+    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+        return (scores - self.eta).clamp(max=0.0)
