@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.length_penalties.batch import LengthBatch
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +19,7 @@ class Overlong:
     the same from the generation limit; this one lets the limit be lower than what may be generated.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
     max_tokens: int = 1024
     buffer: int = 256
 
@@ -26,6 +29,6 @@ class Overlong:
                 f"--length_penalty.buffer must lie in 1..max_tokens ({self.max_tokens}), got {self.buffer}"
             )
 
-    def __call__(self, lengths: torch.Tensor, correct: torch.Tensor, group_size: int) -> torch.Tensor:
+    def __call__(self, batch: LengthBatch) -> torch.Tensor:
         start = self.max_tokens - self.buffer
-        return -((lengths.float() - start) / self.buffer).clamp(0.0, 1.0)
+        return -((batch.lengths.float() - start) / self.buffer).clamp(0.0, 1.0)

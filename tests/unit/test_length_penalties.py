@@ -1,33 +1,175 @@
 """Length penalties on numbers a reader can check by hand."""
 
+import json
+import math
+
 import pytest
 import torch
 
+from openrlhf_prm.length_penalties import LENGTH_PENALTIES
+from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.cosine import Cosine, repeated_ngrams
+from openrlhf_prm.length_penalties.grpo_lambda import GRPOLambda
 from openrlhf_prm.length_penalties.kimi import Kimi
+from openrlhf_prm.length_penalties.lagrangian import Lagrangian
+from openrlhf_prm.length_penalties.lcpo import LCPOExact, LCPOMax
+from openrlhf_prm.length_penalties.o1_pruner import O1Pruner
 from openrlhf_prm.length_penalties.overlong import Overlong
 
 
+def batch(lengths, correct=None, group_size=None, **extra):
+    verdicts = [True] * len(lengths) if correct is None else correct
+    return LengthBatch(torch.tensor(lengths), torch.tensor(verdicts), group_size or len(lengths), **extra)
+
+
 def test_kimi_by_hand():
-    lengths, correct = torch.tensor([10, 20, 30, 10]), torch.tensor([True, True, True, False])
-    assert Kimi()(lengths, correct, 4).tolist() == pytest.approx([0.5, 0.0, -0.5, 0.0])
+    penalties = Kimi()(batch([10, 20, 30, 10], [True, True, True, False]))
+    assert penalties.tolist() == pytest.approx([0.5, 0.0, -0.5, 0.0])
 
 
 def test_kimi_punishes_long_wrong_responses_too():
-    assert Kimi()(torch.tensor([10, 30]), torch.tensor([False, False]), 2).tolist() == pytest.approx([0.0, -0.5])
+    assert Kimi()(batch([10, 30], [False, False])).tolist() == pytest.approx([0.0, -0.5])
 
 
 def test_kimi_is_zero_where_lengths_agree_and_groups_do_not_mix():
-    lengths = torch.tensor([10, 10, 10, 30])
-    assert Kimi()(lengths, torch.ones(4, dtype=torch.bool), 2).tolist() == pytest.approx([0.0, 0.0, 0.5, -0.5])
-    assert Kimi()(lengths, torch.ones(4, dtype=torch.bool), 1).tolist() == [0.0] * 4
+    assert Kimi()(batch([10, 10, 10, 30], group_size=2)).tolist() == pytest.approx([0.0, 0.0, 0.5, -0.5])
+    assert Kimi()(batch([10, 10, 10, 30], group_size=1)).tolist() == [0.0] * 4
 
 
 def test_overlong_by_hand():
-    penalties = Overlong(max_tokens=100, buffer=20)(torch.tensor([50, 80, 90, 100, 500]), torch.ones(5) > 0, 5)
+    penalties = Overlong(max_tokens=100, buffer=20)(batch([50, 80, 90, 100, 500]))
     assert penalties.tolist() == pytest.approx([0.0, 0.0, -0.5, -1.0, -1.0])
 
 
-@pytest.mark.parametrize("buffer", [0, 101])
-def test_overlong_names_the_flag(buffer):
-    with pytest.raises(ValueError, match="--length_penalty.buffer"):
-        Overlong(max_tokens=100, buffer=buffer)
+def test_cosine_gives_the_papers_rewards():
+    lengths, correct = [0, 50, 100, 0, 50, 100, 101], [True] * 3 + [False] * 4
+    responses = [range(length) for length in lengths]
+    rewards = Cosine(max_tokens=100)(batch(lengths, correct, token_ids=responses)) + torch.tensor(correct).float()
+    assert rewards.tolist() == pytest.approx([2.0, 1.5, 1.0, -10.0, -5.0, 0.0, -10.0], abs=1e-5)
+
+
+def test_cosine_does_not_come_back_beyond_the_limit():
+    rewards = Cosine(max_tokens=100)(batch([200], [True], token_ids=[range(200)])) + 1
+    assert rewards.tolist() == [-10.0]
+
+
+def test_cosine_charges_for_repeated_ngrams():
+    fresh, repeated = [1, 2, 3, 4, 5, 6], [1, 2, 3, 1, 2, 3]
+    penalties = Cosine(ngram=2, repetition=0.5)(batch([6, 6], token_ids=[fresh, repeated]))
+    # Of the five pairs of the second response 12, 23, 31, 12, 23 two stood there before.
+    assert (penalties[0] - penalties[1]).item() == pytest.approx(2 * 0.5)
+    assert repeated_ngrams([1], 2) == repeated_ngrams([], 2) == 0
+
+
+def test_lcpo_exact_by_hand():
+    penalties = LCPOExact(alpha=0.01)(batch([80, 120], [True, False], targets=torch.tensor([100, 100])))
+    assert penalties.tolist() == pytest.approx([-0.2, -0.2])
+
+
+def test_lcpo_max_by_hand():
+    lengths, correct = [100, 50, 0, 200, 0], [True, True, True, True, False]
+    targets = torch.full((5,), 100)
+    rewards = LCPOMax(alpha=0.005)(batch(lengths, correct, targets=targets)) + torch.tensor(correct).float()
+    assert rewards.tolist() == pytest.approx([0.5, 0.75, 1.0, 0.0, 0.0])
+
+
+def test_o1_pruner_takes_the_first_group_as_reference():
+    state = {}
+    first = batch([10, 30], [True, False], questions=["q", "q"], state=state)
+    # Reference: 20 tokens, accuracy 0.5.
+    rewards = O1Pruner(accuracy_coef=2.0)(first) + first.correct.float()
+    assert rewards.tolist() == pytest.approx([1.0 + 1.0, 20 / 30 - 1 - 1.0])
+    assert state == {"references": {"q": [20.0, 0.5]}}
+    later = batch([20, 0], [True, True], questions=["q", "q"], state=state)
+    rewards = O1Pruner(accuracy_coef=2.0)(later) + 1
+    assert rewards.tolist() == pytest.approx([1.0, 20.0 - 1 + 1.0])
+    assert state == {"references": {"q": [20.0, 0.5]}}
+
+
+def test_o1_pruner_reads_references(tmp_path):
+    path = tmp_path / "references.jsonl"
+    path.write_text(json.dumps({"prompt": "q", "length": 40, "accuracy": 1}) + "\n")
+    penalty = O1Pruner(reference_file=str(path))
+    assert penalty(batch([20], [True], questions=["q"])).tolist() == pytest.approx([1.0 - 1])
+    with pytest.raises(ValueError, match="--length_penalty.reference_file .* no row for the prompt 'other'"):
+        penalty(batch([20], [True], questions=["other"]))
+    path.write_text('{"prompt": "q"}\n')
+    with pytest.raises(ValueError, match="line 1: KeyError"):
+        penalty(batch([20], [True], questions=["q"]))
+
+
+def test_grpo_lambda_spares_all_but_the_most_correct_groups():
+    lengths = [10, 30, 10, 30, 10, 30]
+    correct = [True, True, True, False, False, False]
+    penalties = GRPOLambda(alpha=1.0, share=1 / 3)(batch(lengths, correct, 2))
+    short, long = 1 / (1 + math.exp(1)), 1 / (1 + math.exp(-1))
+    assert penalties.tolist() == pytest.approx([-short, -long, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_grpo_lambda_in_degenerate_groups():
+    assert GRPOLambda(share=1.0)(batch([10, 10], [True, True])).tolist() == pytest.approx([-0.1, -0.1])
+    assert GRPOLambda(share=1.0)(batch([10, 20], [True, False])).tolist() == pytest.approx([-0.1, 0.0])
+    assert GRPOLambda(share=1.0)(batch([10, 20], [False, False])).tolist() == [0.0, 0.0]
+    assert GRPOLambda(share=0.2)(batch([10, 20])).tolist() == [0.0, 0.0], "a fifth of one group is none"
+
+
+def test_lagrangian_raises_and_lowers_its_price():
+    penalty, state = Lagrangian(target=100, rate=0.5, initial=0.2), {}
+    assert penalty(batch([150, 250], state=state)).tolist() == pytest.approx([-0.1, -0.3])
+    assert state["multiplier"] == pytest.approx(0.2 + 0.5 * 1.0)
+    assert penalty(batch([50, 50], state=state)).tolist() == pytest.approx([0.35, 0.35])
+    assert state["multiplier"] == pytest.approx(0.7 - 0.25)
+    assert penalty(batch([100], state=state)).tolist() == [0.0]
+
+
+def test_lagrangian_stays_within_its_bounds():
+    state = {}
+    Lagrangian(target=100, rate=9.0)(batch([900], state=state))
+    assert state["multiplier"] == 1.0
+    Lagrangian(target=100, rate=9.0)(batch([10], state=state))
+    assert state["multiplier"] == 0.0
+
+
+def test_lagrangian_holds_the_mean_length_of_a_policy_that_answers_to_it():
+    # A policy whose mean length falls with the price it pays, slowly.
+    penalty, state, length = Lagrangian(target=100, rate=0.05), {}, 200.0
+    for _ in range(200):
+        penalty(batch([length], state=state))
+        length += 0.2 * (200 - 250 * state["multiplier"] - length)
+    assert abs(length - 100) < 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("overlong", {"buffer": 0}),
+        ("overlong", {"buffer": 1025}),
+        ("cosine", {"max_tokens": 0}),
+        ("cosine", {"ngram": 0}),
+        ("lcpo_exact", {"target_min": 0}),
+        ("lcpo_max", {"target_min": 5000}),
+        ("lcpo_max", {"target_template": "Think long."}),
+        ("o1_pruner", {"accuracy_coef": -1.0}),
+        ("o1_pruner", {"reference_file": "/no/such.jsonl"}),
+        ("grpo_lambda", {"share": 0.0}),
+        ("lagrangian", {"target": 0}),
+        ("lagrangian", {"rate": 0.0}),
+        ("lagrangian", {"initial": 2.0}),
+    ],
+)
+def test_options_out_of_range_are_named(kind, options):
+    with pytest.raises(ValueError, match=f"--length_penalty.{next(iter(options))}"):
+        LENGTH_PENALTIES[kind](**options)
+
+
+@pytest.mark.parametrize("penalty", LENGTH_PENALTIES.values())
+def test_every_penalty_keeps_one_number_per_response(penalty):
+    one = batch([7], token_ids=[[1] * 7], targets=torch.tensor([9]), questions=["q"])
+    assert penalty()(one).shape == (1,) and torch.isfinite(penalty()(one)).all()
+
+
+def test_batches_that_do_not_align_are_refused():
+    with pytest.raises(ValueError, match="groups of 2"):
+        batch([1, 2, 3], group_size=2)
+    with pytest.raises(ValueError, match="align"):
+        batch([1, 2], [True])

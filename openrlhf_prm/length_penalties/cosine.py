@@ -1,0 +1,58 @@
+"""Cosine length reward with a repetition penalty (arXiv:2502.03373)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.length_penalties.batch import LengthBatch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """End + (start - end) / 2 * (1 + cos(pi * length / max_tokens)) less the outcome, and a price on repetition.
+
+    start is the reward at length 0, end at `max_tokens`: correct responses fall from `correct_short` to
+    `correct_long`, wrong ones rise from `wrong_short` to `wrong_long`, so that thinking longer pays only while the
+    answer is still wrong. A response of more than `max_tokens` gets `exceeded`, right or wrong: the cosine is periodic
+    and would come back. Every token that ends an n-gram (`ngram` tokens) seen before in the response costs
+    `repetition` more. Defaults are the paper's. Outcome plus this is the paper's reward at
+    `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"tokens"})
+    max_tokens: int = 1024
+    correct_short: float = 2.0
+    correct_long: float = 1.0
+    wrong_short: float = -10.0
+    wrong_long: float = 0.0
+    exceeded: float = -10.0
+    ngram: int = 40
+    repetition: float = 0.05
+
+    def __post_init__(self):
+        for option in ("max_tokens", "ngram"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"--length_penalty.{option} must be at least 1, got {getattr(self, option)}")
+
+    def __call__(self, batch: LengthBatch) -> torch.Tensor:
+        import torch
+
+        lengths = batch.lengths.float()
+        correct = batch.correct.float()
+        start = torch.where(batch.correct, self.correct_short, self.wrong_short)
+        end = torch.where(batch.correct, self.correct_long, self.wrong_long)
+        fall = (1 + torch.cos(torch.pi * (lengths / self.max_tokens).clamp(max=1.0))) / 2
+        rewards = torch.where(lengths > self.max_tokens, self.exceeded, end + (start - end) * fall)
+        repeated = lengths.new_tensor([repeated_ngrams(ids, self.ngram) for ids in batch.token_ids])
+        return rewards - correct - self.repetition * repeated
+
+
+def repeated_ngrams(token_ids: Sequence[int], size: int) -> int:
+    """How many n-grams of `size` tokens stood earlier in the response; 0 for fewer than `size` + 1 tokens."""
+    ngrams = [tuple(token_ids[start : start + size]) for start in range(len(token_ids) - size + 1)]
+    return len(ngrams) - len(set(ngrams))

@@ -1,0 +1,47 @@
+"""A price on tokens that holds a mean length: the Lagrangian of "best reward at mean length <= target"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.length_penalties.batch import LengthBatch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lagrangian:
+    """-m * (length / target - 1) with the multiplier m of this batch; then m += rate * (mean length / target - 1).
+
+    m is raised while responses are longer than `target` tokens on average and lowered otherwise, kept within
+    `min_multiplier`..`max_multiplier`. With the default `min_multiplier` 0 lengths are held down, never up; a negative
+    one also lengthens, so that the mean settles at the target from below. m is the penalty's state and starts at
+    `initial`; at m = 0 every penalty is 0.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"state"})
+    target: int = 512
+    rate: float = 0.1
+    initial: float = 0.0
+    min_multiplier: float = 0.0
+    max_multiplier: float = 1.0
+
+    def __post_init__(self):
+        if self.target < 1:
+            raise ValueError(f"--length_penalty.target must be at least 1, got {self.target}")
+        if not self.rate > 0:
+            raise ValueError(f"--length_penalty.rate must be above 0, got {self.rate}")
+        if not self.min_multiplier <= self.initial <= self.max_multiplier:
+            raise ValueError(
+                f"--length_penalty.initial must lie in min_multiplier..max_multiplier "
+                f"({self.min_multiplier}..{self.max_multiplier}), got {self.initial}"
+            )
+
+    def __call__(self, batch: LengthBatch) -> torch.Tensor:
+        excess = batch.lengths.float() / self.target - 1
+        multiplier = batch.state.setdefault("multiplier", self.initial)
+        raised = multiplier + self.rate * float(excess.mean())
+        batch.state["multiplier"] = min(max(raised, self.min_multiplier), self.max_multiplier)
+        return -multiplier * excess

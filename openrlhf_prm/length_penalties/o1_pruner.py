@@ -1,0 +1,66 @@
+"""Shorter than the reference at no loss of accuracy: O1-Pruner (arXiv:2501.12570)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.length_penalties.batch import LengthBatch
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class O1Pruner:
+    """reference_length / length - 1 + accuracy_coef * (correct - reference_accuracy) - correct.
+
+    Outcome plus this is the paper's reward at `--length_penalty.coef` 1. `accuracy_coef` is 2 to 5 in the paper. The
+    reference of a question is the mean length and accuracy of its first group of responses in this run, which the
+    policy writes before it has learned from that question; `reference_file`, JSONL rows with "prompt", "length" and
+    "accuracy", gives references from another model, and must then hold every prompt. A question's first group is its
+    own reference: only its deviations from its mean count. A response of no token counts as one of one token.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"questions", "state"})
+    accuracy_coef: float = 2.0
+    reference_file: str = ""
+
+    def __post_init__(self):
+        if self.accuracy_coef < 0:
+            raise ValueError(f"--length_penalty.accuracy_coef must be at least 0, got {self.accuracy_coef}")
+        if self.reference_file and not Path(self.reference_file).is_file():
+            raise ValueError(f"--length_penalty.reference_file: there is no file {self.reference_file}")
+
+    def __call__(self, batch: LengthBatch) -> torch.Tensor:
+        lengths, correct = batch.lengths.float(), batch.correct.float()
+        if "references" not in batch.state:
+            batch.state["references"] = self._read()
+        references = batch.state["references"]
+        for start in range(0, len(lengths), batch.group_size):
+            question, group = batch.questions[start], slice(start, start + batch.group_size)
+            if question not in references:
+                if self.reference_file:
+                    raise ValueError(
+                        f"--length_penalty.reference_file {self.reference_file} has no row for the prompt {question!r}"
+                    )
+                references[question] = [float(lengths[group].mean()), float(correct[group].mean())]
+        length, accuracy = lengths.new_tensor([references[question] for question in batch.questions]).T
+        return length / lengths.clamp(min=1.0) - 1 + self.accuracy_coef * (correct - accuracy) - correct
+
+    def _read(self) -> dict[str, list[float]]:
+        references: dict[str, list[float]] = {}
+        if not self.reference_file:
+            return references
+        with open(self.reference_file, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                    references[row["prompt"]] = [float(row["length"]), float(row["accuracy"])]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(
+                        f"--length_penalty.reference_file: {self.reference_file} line {number}: {error!r}"
+                    ) from None
+        return references
