@@ -15,15 +15,25 @@ if TYPE_CHECKING:
 class StepBatch:
     """A rollout batch in question order: the G responses of a question stand together, so B is a multiple of G.
 
-    process_rewards: B tensors (S_b,), after shaping. step_ends: B tensors (S_b,) of token counts, strictly
-    increasing: step k of response b is tokens step_ends[k-1]..step_ends[k]-1, and the last end is T_b. Every response
-    has a step. outcome_rewards: (B,), penalties included.
+    process_rewards: B tensors (S_b,), after shaping; zeros for an estimator that does not need "step_rewards".
+    step_ends: B tensors (S_b,) of token counts, strictly increasing: step k of response b is tokens
+    step_ends[k-1]..step_ends[k]-1, and the last end is T_b. Every response has a step. outcome_rewards: (B,), penalties
+    included.
+
+    What an estimator `needs` beyond that: "tokens": token_ids, the responses' tokens. "branch_values": values, B
+    tensors (S_b,), V of the state before each step on the scale of the outcome (the first, V of the question, may be
+    NaN: the group tells it), None for a response whose states were not valued; and penalties (B,), the part of
+    outcome_rewards that is not the outcome. "token_probabilities": probabilities, B tensors (T_b,).
     """
 
     process_rewards: list[torch.Tensor]
     step_ends: list[torch.Tensor]
     outcome_rewards: torch.Tensor
     group_size: int
+    token_ids: list[list[int]] | None = None
+    values: list[torch.Tensor | None] | None = None
+    penalties: torch.Tensor | None = None
+    probabilities: list[torch.Tensor] | None = None
 
     def __post_init__(self):
         batch = len(self.outcome_rewards)
@@ -44,6 +54,27 @@ class StepBatch:
 def spread_over_tokens(values: torch.Tensor, step_ends: torch.Tensor) -> torch.Tensor:
     """(S,) values of steps -> (T,) values of tokens: each token gets its step's value."""
     return values.repeat_interleave(step_ends.diff(prepend=step_ends.new_zeros(1)))
+
+
+def leave_one_out(values: torch.Tensor, group_size: int) -> torch.Tensor:
+    """(B,) -> (B,) means over the other responses of the group; 0 for a group of one."""
+    groups = values.reshape(-1, group_size)
+    return ((groups.sum(-1, keepdim=True) - groups) / max(group_size - 1, 1)).reshape(-1)
+
+
+def whitened(advantages: list[torch.Tensor], counted: list[bool]) -> list[torch.Tensor]:
+    """(A - mean) / (std + 1e-9) over the tokens of the counted responses; the others keep what they have.
+
+    Fewer than two counted tokens: nothing changes.
+    """
+    import torch
+
+    chosen = [own for own, counts in zip(advantages, counted, strict=True) if counts]
+    joined = torch.cat(chosen) if chosen else torch.empty(0)
+    if len(joined) < 2:
+        return advantages
+    mean, scale = joined.mean(), joined.std() + 1e-9
+    return [(own - mean) / scale if counts else own for own, counts in zip(advantages, counted, strict=True)]
 
 
 def discounted(rewards: torch.Tensor, lambd: float) -> torch.Tensor:

@@ -3,18 +3,23 @@
 import pytest
 import torch
 
-from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tokens
+from openrlhf_prm.advantages.batch import StepBatch, discounted, leave_one_out, spread_over_tokens, whitened
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
+from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
+from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.advantages.step_group import StepGroup
 from openrlhf_prm.advantages.step_returns import StepReturns
+from openrlhf_prm.advantages.tree import Tree
+from openrlhf_prm.advantages.vine import Vine
 
 
-def batch(rewards, ends, outcomes, group_size):
+def batch(rewards, ends, outcomes, group_size, **extra):
     return StepBatch(
         process_rewards=[torch.tensor(row) for row in rewards],
         step_ends=[torch.tensor(row) for row in ends],
         outcome_rewards=torch.tensor(outcomes),
         group_size=group_size,
+        **extra,
     )
 
 
@@ -122,3 +127,125 @@ def test_one_step_per_response_is_what_the_host_does_to_a_scalar_reward():
 @pytest.mark.parametrize("name", HOST_BASELINES)
 def test_a_group_of_one_step_degenerates_without_nan(name):
     assert torch.isfinite(apply_host_baseline(name, rows([[0.7]]), 1)[0]).all()
+
+
+def outcomes_batch(outcomes, ends, group_size, **extra):
+    return batch([[0.0] * len(row) for row in ends], ends, outcomes, group_size, **extra)
+
+
+def test_min_form_rloo_by_hand():
+    # The others' rewards per token: -1 / 4 for the first, 1 / 2 for the second.
+    advantages = MinFormRLOO()(batch([[1.0, 0.0], [-1.0]], [[1, 2], [4]], [1.0, 0.0], 2))
+    assert advantages[0].tolist() == pytest.approx([1 + 0.25 + 0.25 + 1, 0.25 + 1])
+    assert advantages[1].tolist() == pytest.approx([-1 - 4 * 0.5 - 1] * 4)
+
+
+def test_min_form_rloo_does_not_see_where_steps_are_cut():
+    # The same tokens and total reward in one step or in three: the first token's advantage is the same.
+    whole = MinFormRLOO()(batch([[0.6], [0.3]], [[6], [6]], [1.0, 0.0], 2))
+    cut = MinFormRLOO()(batch([[0.2, 0.2, 0.2], [0.3]], [[2, 4, 6], [6]], [1.0, 0.0], 2))
+    assert whole[0][0].item() == pytest.approx(cut[0][0].item())
+    assert whole[1].tolist() == pytest.approx(cut[1].tolist())
+
+
+def test_min_form_rloo_of_equal_responses_is_nothing_at_the_first_step():
+    advantages = MinFormRLOO()(batch([[0.5, 0.5]] * 3, [[2, 4]] * 3, [1.0] * 3, 3))
+    assert torch.stack(advantages)[:, 0].tolist() == pytest.approx([0.0] * 3)
+
+
+def test_tree_by_hand():
+    # Tokens: the first two share step 1 (tokens 1 2), the third parts at once.
+    tokens = [[1, 2, 3], [1, 2, 4], [9, 9, 9]]
+    advantages = Tree()(outcomes_batch([1.0, 0.0, 0.0], [[2, 3], [2, 3], [3]], 3, token_ids=tokens))
+    # Step 1 of the first: mean(1, 0) - mean(0, 0); step 2: 1 - 0, the other response that shares step 1.
+    assert advantages[0].tolist() == [0.5, 0.5, 1.0]
+    assert advantages[1].tolist() == [0.0, 0.0, -1.0]
+    assert advantages[2].tolist() == [-0.5, -0.5, -0.5]
+
+
+def test_tree_without_shared_steps_is_leave_one_out():
+    advantages = Tree()(outcomes_batch([1.0, 0.0], [[1, 2], [2]], 2, token_ids=[[1, 2], [3, 4]]))
+    assert [row.tolist() for row in advantages] == [[1.0, 1.0], [-1.0, -1.0]]
+
+
+def test_tree_of_equal_responses_is_nothing_and_a_prefix_is_not_the_whole():
+    advantages = Tree()(outcomes_batch([1.0, 1.0], [[1, 2], [1, 2]], 2, token_ids=[[1, 2], [1, 2]]))
+    assert [row.tolist() for row in advantages] == [[0.0, 0.0]] * 2
+    shorter = Tree()(outcomes_batch([1.0, 0.0], [[2], [1]], 2, token_ids=[[1, 2], [1]]))
+    assert [row.tolist() for row in shorter] == [[1.0, 1.0], [-1.0]]
+
+
+def test_tree_does_not_mix_groups():
+    advantages = Tree()(outcomes_batch([1.0, 0.0, 1.0, 1.0], [[1]] * 4, 2, token_ids=[[1]] * 4))
+    assert torch.cat(advantages).tolist() == [0.5, -0.5, 0.0, 0.0]
+
+
+def nothing(count):
+    return torch.zeros(count)
+
+
+def test_vine_by_hand():
+    values = [torch.tensor([float("nan"), 0.75]), torch.tensor([float("nan"), 0.25, 0.5])]
+    advantages = Vine(std_norm=False)(
+        outcomes_batch([1.0, 0.0], [[2, 3], [1, 2, 3]], 2, values=values, penalties=nothing(2))
+    )
+    # V(question) is the other response's outcome.
+    assert advantages[0].tolist() == [0.75, 0.75, 0.25]
+    assert advantages[1].tolist() == [-0.75, 0.25, -0.5]
+
+
+def test_vine_telescopes_and_whitens():
+    values = [torch.tensor([float("nan"), 0.75]), torch.tensor([float("nan"), 0.25])]
+    ends = [[1, 2], [1, 2]]
+    plain = Vine(std_norm=False)(outcomes_batch([1.0, 0.0], ends, 2, values=values, penalties=nothing(2)))
+    assert [row.sum().item() for row in plain] == [1.0, -1.0]
+    white = torch.cat(Vine()(outcomes_batch([1.0, 0.0], ends, 2, values=values, penalties=nothing(2))))
+    assert white.mean().item() == pytest.approx(0.0, abs=1e-6) and white.std().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_vine_puts_penalties_on_all_tokens_and_not_into_values():
+    values = [torch.tensor([float("nan"), 0.5])] * 2
+    penalties = torch.tensor([-0.25, 0.25])
+    advantages = Vine(std_norm=False)(
+        outcomes_batch([1 - 0.25, 0 + 0.25], [[1, 2]] * 2, 2, values=values, penalties=penalties)
+    )
+    assert advantages[0].tolist() == [0.5 - 0.5, 0.5 - 0.5]
+    assert advantages[1].tolist() == [-0.5 + 0.5, -0.5 + 0.5]
+
+
+def test_vine_leaves_responses_without_values_alone():
+    advantages = Vine()(outcomes_batch([1.0, 1.0], [[1, 2]] * 2, 2, values=[None, None], penalties=nothing(2)))
+    assert [row.tolist() for row in advantages] == [[0.0, 0.0]] * 2
+
+
+def test_spo_masks_tokens_without_a_choice():
+    values = [torch.tensor([float("nan"), 0.75]), torch.tensor([float("nan")])]
+    probabilities = [torch.tensor([0.5, 0.95, 0.2]), torch.tensor([0.99, 0.8])]
+    given = outcomes_batch(
+        [1.0, 0.0], [[2, 3], [2]], 2, values=values, penalties=nothing(2), probabilities=probabilities
+    )
+    assert [row.tolist() for row in SPO(std_norm=False)(given)] == [[0.75, 0.0, 0.25], [0.0, -1.0]]
+    assert [row.tolist() for row in SPO(std_norm=False, mask=0)(given)] == [[0.75, 0.75, 0.25], [-1.0, -1.0]]
+
+
+def test_segments_end_after_low_probability_tokens():
+    spo = SPO(probability=0.5, cut_points=2)
+    assert spo.segment_ends([0.1, 0.9, 0.2, 0.9, 0.3]) == [3, 5]
+    assert spo.segment_ends([0.1, 0.2]) == [2]
+    assert spo.segment_ends([0.9, 0.9]) == [2]
+    assert spo.segment_ends([]) == []
+
+
+@pytest.mark.parametrize("options", [{"probability": 0.0}, {"cut_points": 0}])
+def test_segment_options_out_of_range_are_named(options):
+    with pytest.raises(ValueError, match=f"--algo.advantage.{next(iter(options))}"):
+        SPO(**options)
+
+
+def test_whitening_of_one_token_changes_nothing():
+    assert whitened([torch.tensor([3.0])], [True])[0].tolist() == [3.0]
+
+
+def test_leave_one_out_by_hand():
+    assert leave_one_out(torch.tensor([1.0, 0.0, 0.5, 4.0]), 2).tolist() == [0.0, 1.0, 4.0, 0.5]
+    assert leave_one_out(torch.tensor([7.0]), 1).tolist() == [0.0]

@@ -1,0 +1,131 @@
+"""Values of states from branches: how many to sample, and what they tell with a PRM's help.
+
+A branch is a fresh continuation from the state before a step; its outcome is 1 for a right answer, 0 for a wrong one
+or a continuation cut at its limit. Branches are never trained on. Shapes: K branches and N probes of one state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+VALUE_SOURCES = ("rollouts", "prm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VineOptions:
+    """Options of the states' values, `--vine.<field>`.
+
+    values: "rollouts" samples branches; "prm" takes the PRM's score of the step before as value, no branch at all.
+    k, k_min, half_width: `k_min` branches are sampled first and as many again until the 95% Wilson interval of their
+    mean is at most +-half_width, or `k` are there; half_width 0 always takes k. max_new_tokens: limit of a branch; 0 is
+    what its response may still have had. skip_uniform: 1 samples none in groups whose outcomes all agree. probes,
+    probe_tokens: with the control variate, how many one-step continuations per state the PRM scores, and their limit.
+
+    Early stopping favours extreme means a little; k_min of 3 or more keeps that below what K branches resolve.
+    """
+
+    values: str = "rollouts"
+    k: int = 9
+    k_min: int = 3
+    half_width: float = 0.0
+    max_new_tokens: int = 0
+    skip_uniform: int = 1
+    probes: int = 16
+    probe_tokens: int = 64
+
+    def __post_init__(self):
+        if self.values not in VALUE_SOURCES:
+            raise ValueError(f"--vine.values must be one of {', '.join(VALUE_SOURCES)}, got {self.values!r}")
+        for option in ("k", "k_min", "probes", "probe_tokens"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"--vine.{option} must be at least 1, got {getattr(self, option)}")
+        if self.half_width < 0:
+            raise ValueError(f"--vine.half_width must be at least 0, got {self.half_width}")
+        if self.max_new_tokens < 0:
+            raise ValueError(f"--vine.max_new_tokens must be at least 0, got {self.max_new_tokens}")
+
+    def next_round(self, outcomes: Sequence[float]) -> int:
+        """How many branches to sample next, 0 when the outcomes so far are enough.
+
+        Outcomes other than 0 and 1 have no Wilson interval: then always up to k.
+        """
+        if not outcomes:
+            return self.k if not self.half_width else min(self.k_min, self.k)
+        if set(outcomes) <= {0.0, 1.0} and wilson_half_width(sum(outcomes), len(outcomes)) <= self.half_width:
+            return 0
+        return max(min(self.k_min, self.k - len(outcomes)), 0)
+
+
+def wilson_half_width(successes: float, trials: int) -> float:
+    """Half the width of the 95% Wilson interval of a share."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(successes), trials).proportion_ci(method="wilson")
+    return (interval.high - interval.low) / 2
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What was sampled from one state.
+
+    outcomes: (K,). scores: (K,) PRM scores of the state one step into each branch, and probes: (N,) the same for
+    continuations sampled for one step only; both empty without the control variate. tokens: how many were generated.
+    fresh: False where another response of the rollout met the same state first and the branches are its.
+    """
+
+    outcomes: tuple[float, ...]
+    scores: tuple[float, ...] = ()
+    probes: tuple[float, ...] = ()
+    tokens: int = 0
+    fresh: bool = True
+
+    def __post_init__(self):
+        if self.scores and len(self.scores) != len(self.outcomes):
+            raise ValueError(f"branch scores must align: got {len(self.scores)}, expected {len(self.outcomes)}")
+
+
+class ControlVariate:
+    """The PRM as control variate of branch outcomes: unbiased whatever the PRM says, and less noisy if it is right.
+
+    V = mean_K(R_i - c q_i) + c mean_{K+N}(q), where R_i is the outcome of branch i, q_i the PRM's score one step into
+    it, and the last mean runs over the branches and the N probes, which end after that step and so cost a fraction of
+    a branch. Both means of q have the same expectation, so any c chosen beforehand leaves V unbiased; its variance is
+    least at c = cov(R, q) / var(q), which is estimated from the states of *earlier* rollouts (pooled within states)
+    and kept in checkpoints. Then var(V) = var(R) ((1 - rho^2) / K + rho^2 / (K + N)) for the correlation rho of R and
+    q. Before the first rollout c is 0: the plain mean. Double sampling with regression, Cochran, Sampling Techniques,
+    chapter 12.
+    """
+
+    def __init__(self):
+        self.covariance = 0.0
+        self.variance = 0.0
+
+    @property
+    def coefficient(self) -> float:
+        return self.covariance / self.variance if self.variance > 0 else 0.0
+
+    def value(self, branches: Branches) -> float:
+        """V of one state. Raises ZeroDivisionError for a state without branches."""
+        value = sum(branches.outcomes) / len(branches.outcomes)
+        if not branches.scores:
+            return value
+        both = [*branches.scores, *branches.probes]
+        return value + self.coefficient * (sum(both) / len(both) - sum(branches.scores) / len(branches.scores))
+
+    def update(self, states: Sequence[Branches]) -> None:
+        """Learns c from a rollout's states. States with fewer than two branches, or met again, tell nothing new."""
+        for state in states:
+            if len(state.scores) < 2 or not state.fresh:
+                continue
+            mean_score = sum(state.scores) / len(state.scores)
+            mean_outcome = sum(state.outcomes) / len(state.outcomes)
+            for score, outcome in zip(state.scores, state.outcomes, strict=True):
+                self.covariance += (score - mean_score) * (outcome - mean_outcome)
+                self.variance += (score - mean_score) ** 2
+
+    def state_dict(self) -> dict[str, float]:
+        return {"covariance": self.covariance, "variance": self.variance}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.covariance, self.variance = state["covariance"], state["variance"]

@@ -1,0 +1,42 @@
+"""Leave-one-out with a baseline per token (PURE, arXiv:2504.15275)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.advantages.batch import StepBatch, discounted, leave_one_out, spread_over_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinFormRLOO:
+    """A_k = sum_{l >= k} (r_l - b * tokens_l) + R - mean of the others' R, with b = sum of the others' process rewards
+    divided by the number of their tokens.
+
+    Made for the `min_form` shaping, whose rewards sum to about the worst step's. A baseline per step would subtract
+    more from a response that has more steps, so that one giant step pays; this one subtracts by tokens and does not
+    see where steps are cut. R, the outcome, has the usual leave-one-out baseline (RLOO, arXiv:2402.14740). gamma 1;
+    every token of a step gets the step's advantage. With one step of equal length per response this is the host's
+    `rloo`. Equal responses: 0 at the first step.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
+
+    def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
+        """B tensors (T_b,) of advantages."""
+        import torch
+
+        totals = torch.stack([rewards.sum() for rewards in batch.process_rewards])
+        lengths = torch.stack([ends[-1] for ends in batch.step_ends])
+        per_token = leave_one_out(totals, batch.group_size) / leave_one_out(lengths, batch.group_size).clamp(min=1)
+        outcomes = batch.outcome_rewards - leave_one_out(batch.outcome_rewards, batch.group_size)
+        advantages = []
+        for rewards, ends, price, outcome in zip(
+            batch.process_rewards, batch.step_ends, per_token, outcomes, strict=True
+        ):
+            tokens = ends.diff(prepend=ends.new_zeros(1))
+            advantages.append(spread_over_tokens(discounted(rewards - price * tokens, 1.0) + outcome, ends))
+        return advantages

@@ -1,0 +1,50 @@
+"""Values from what a group's responses share: credit per step without rollouts, critic or PRM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.advantages.batch import StepBatch, spread_over_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A_k = (mean outcome of all responses that share the tokens through step k) - (mean outcome of the *other*
+    responses that share the tokens before step k).
+
+    The responses of a group form a tree of steps, and the mean outcome of those that pass a node is a Monte Carlo value
+    of it that costs nothing. Where no other response shares the prefix, the deepest shared one before it stands in.
+    The first mean is an unbiased estimate of what step k leads to, the second of what was expected before it and
+    independent of the step, so the advantage is unbiased. Process rewards are not used.
+
+    Responses that part at the first step: R - mean of the others' outcomes, on all tokens (the host's `rloo`).
+    Equal outcomes: 0. Short steps and confident policies share most.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "group"})
+
+    def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
+        """B tensors (T_b,) of advantages."""
+        advantages = []
+        for start in range(0, len(batch.step_ends), batch.group_size):
+            members = range(start, start + batch.group_size)
+            outcomes = {member: float(batch.outcome_rewards[member]) for member in members}
+            for own in members:
+                sharing, values, baseline = [other for other in members if other != own], [], 0.0
+                before = 0
+                for end in batch.step_ends[own].tolist():
+                    if sharing:
+                        baseline = sum(outcomes[other] for other in sharing) / len(sharing)
+                    tokens = batch.token_ids[own]
+                    # After its last step a response has ended; one that went on is in another state.
+                    upto = None if end == len(tokens) else end
+                    sharing = [other for other in sharing if batch.token_ids[other][before:upto] == tokens[before:upto]]
+                    reached = [*sharing, own]
+                    values.append(sum(outcomes[member] for member in reached) / len(reached) - baseline)
+                    before = end
+                advantages.append(spread_over_tokens(batch.outcome_rewards.new_tensor(values), batch.step_ends[own]))
+        return advantages

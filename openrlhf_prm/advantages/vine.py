@@ -1,0 +1,52 @@
+"""Advantages from Monte Carlo values of the states between steps, without a critic (VinePPO, arXiv:2410.01679)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.advantages.batch import StepBatch, leave_one_out, spread_over_tokens, whitened
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vine:
+    """A_k = V(s_{k+1}) - V(s_k), and R - V(s_S) for the last step; whitened over the batch unless `std_norm` is False.
+
+    V(s_k), k >= 2, is the mean outcome of branches from the state before step k, or what stands in for them
+    (`--vine.values`). V(s_1), of the question, is the mean outcome of the group's *other* responses: independent of
+    this response and free. gamma 1; every token of a step gets the step's advantage. Penalties are no part of the
+    values, so they are compared with the group's mean and put on all tokens. Process rewards are not used.
+
+    Advantages of a response telescope to R - V(question). A response without values (its group had one outcome, so
+    nothing was sampled) gets its outcome's and penalties' difference to the group's mean, which is 0 or close to it,
+    and stays out of the whitening. One step: R - V(question), the host's `rloo`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"branch_values", "group"})
+    std_norm: bool = True
+
+    def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
+        """B tensors (T_b,) of advantages."""
+        return value_differences(batch, self.std_norm)
+
+
+def value_differences(batch: StepBatch, std_norm: bool) -> list[torch.Tensor]:
+    """`Vine`'s advantages, as B tensors (T_b,)."""
+    import torch
+
+    outcomes = batch.outcome_rewards - batch.penalties
+    questions = leave_one_out(outcomes, batch.group_size)
+    penalties = batch.penalties - leave_one_out(batch.penalties, batch.group_size)
+    advantages = []
+    for values, ends, outcome, question in zip(batch.values, batch.step_ends, outcomes, questions, strict=True):
+        if values is None:
+            differences = (outcome - question).expand(len(ends))
+        else:
+            differences = torch.cat([question[None], values[1:], outcome[None]]).diff()
+        advantages.append(spread_over_tokens(differences, ends))
+    if std_norm:
+        advantages = whitened(advantages, [values is not None for values in batch.values])
+    return [own + penalty for own, penalty in zip(advantages, penalties, strict=True)]
