@@ -12,9 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
+from openrlhf_prm.advantages.branch_values import VALUE_SOURCES, VineOptions
+from openrlhf_prm.diversity import DiversityOptions
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES
 from openrlhf_prm.steps import STEP_SPLITTERS
+from openrlhf_prm.watching import WatchOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +47,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_reward.coef", type=float, default=1.0, help="weight of the process reward")
     group.add_argument("--process_reward.outcome_coef", type=float, default=1.0, help="weight of the outcome reward")
     group.add_argument("--process_reward.score_scale", default="signed", choices=list(SCORE_SCALES))
+    group.add_argument(
+        "--process_reward.warmup_steps", type=int, default=0, help="rollouts until coef is reached, linearly from 0"
+    )
+    group.add_argument(
+        "--process_reward.normalise", action="store_true", help="divide process rewards by their deviation in the batch"
+    )
+    group.add_argument(
+        "--process_reward.truncation_penalty", type=float, default=0.0, help="taken off the outcome of a cut response"
+    )
+    group.add_argument(
+        "--process_reward.format_pattern",
+        default=None,
+        help="regular expression a response must contain; without it, it gets no positive process reward",
+    )
+    group.add_argument(
+        "--process_reward.format_penalty", type=float, default=0.0, help="taken off the outcome of a malformed response"
+    )
     _add_options(group, "process_reward", REWARD_SHAPINGS)
+
+    group = parser.add_argument_group("values of states (estimators vine and spo)")
+    group.add_argument("--vine.control_variate", action="store_true", help="the PRM makes branch values less noisy")
+    _add_options(group, "vine", {"vine": VineOptions}, choices={"values": VALUE_SOURCES})
+    group = parser.add_argument_group("diversity of reasoning")
+    _add_options(group, "diversity", {"diversity": DiversityOptions})
+    group = parser.add_argument_group("watching for reward hacking")
+    _add_options(group, "watch", {"watch": WatchOptions})
 
     group = parser.add_argument_group("length penalty")
     group.add_argument("--length_penalty.kind", default=None, choices=list(LENGTH_PENALTIES), help="default: none")
     group.add_argument("--length_penalty.coef", type=float, default=1.0, help="weight of the length penalty")
+    group.add_argument(
+        "--length_penalty.warmup_steps", type=int, default=0, help="rollouts until coef is reached, linearly from 0"
+    )
     _add_options(group, "length_penalty", LENGTH_PENALTIES)
 
+    group = parser.add_argument_group("advantages")
+    group.add_argument(
+        "--algo.advantage.constant_length_norm",
+        action="store_true",
+        help="Dr. GRPO: divide a response's loss by the length limit instead of its own length",
+    )
+    # The host has flags of its own for these two.
+    _add_options(group, "algo.advantage", ADVANTAGE_ESTIMATORS, host_flags=("lambd", "std_norm"))
     for action in parser._actions:
         if action.dest == "algo.advantage.estimator":
             action.choices = [*action.choices, *ADVANTAGE_ESTIMATORS]
@@ -62,14 +101,52 @@ def build(registry: dict[str, type], name: str, namespace: SimpleNamespace):
 
     Raises ValueError for an option that the algorithm does not allow.
     """
-    algorithm = registry[name]
-    options = {field.name: getattr(namespace, field.name, None) for field in dataclasses.fields(algorithm)}
-    return algorithm(**{key: value for key, value in options.items() if value is not None})
+    return options_of(registry[name], namespace)
+
+
+def options_of(options: type, namespace: SimpleNamespace):
+    """An instance of an options dataclass, as `build`."""
+    given = {field.name: getattr(namespace, field.name, None) for field in dataclasses.fields(options)}
+    return options(**{key: value for key, value in given.items() if value is not None})
+
+
+def build_estimator(args: SimpleNamespace):
+    """The plugin's advantage estimator that the flags ask for, or None for one of the host's."""
+    name = args.algo.advantage.estimator
+    if name not in ADVANTAGE_ESTIMATORS:
+        return None
+    flags = SimpleNamespace(**vars(args.algo.advantage), std_norm=not args.algo.advantage.no_std_norm)
+    return build(ADVANTAGE_ESTIMATORS, name, flags)
+
+
+def target_options(args: SimpleNamespace):
+    """The length penalty, where it reads a target length from the prompt; else None."""
+    kind = args.length_penalty.kind
+    if kind is None or "targets" not in LENGTH_PENALTIES[kind].needs:
+        return None
+    return build(LENGTH_PENALTIES, kind, args.length_penalty)
 
 
 def uses_prm(args: SimpleNamespace) -> bool:
-    """Whether a PRM was asked for; without one the host runs as if the plugin were absent, but for a length penalty."""
+    """Whether a PRM was asked for."""
     return bool(args.prm.model_name_or_path or args.prm.url)
+
+
+def uses_steps(args: SimpleNamespace) -> bool:
+    """Whether responses are to be split into steps: for a PRM, or for an estimator of the plugin."""
+    return uses_prm(args) or args.algo.advantage.estimator in ADVANTAGE_ESTIMATORS
+
+
+def uses_plugin(args: SimpleNamespace) -> bool:
+    """Whether anything of the plugin was asked for; else the host runs as if it were absent, bit for bit."""
+    changes_outcome = (
+        args.length_penalty.kind,
+        args.diversity.coef,
+        args.process_reward.truncation_penalty,
+        args.process_reward.format_pattern,
+        args.algo.advantage.constant_length_norm,
+    )
+    return uses_steps(args) or any(changes_outcome)
 
 
 def check_args(args: SimpleNamespace) -> None:
@@ -92,27 +169,23 @@ def check_args(args: SimpleNamespace) -> None:
         if args.prm.family not in PRM_FAMILIES:
             raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
     if args.prm.question_pattern is not None:
-        try:
-            groups = re.compile(args.prm.question_pattern).groups
-        except re.error as error:
-            raise ValueError(f"--prm.question_pattern is no regular expression: {error}") from None
-        if groups < 1:
+        if _compiled("--prm.question_pattern", args.prm.question_pattern).groups < 1:
             raise ValueError("--prm.question_pattern needs a group (...) around the question")
-    estimator = args.algo.advantage.estimator
-    if estimator in ADVANTAGE_ESTIMATORS:
-        build(ADVANTAGE_ESTIMATORS, estimator, args.algo.advantage)
-        needs = ADVANTAGE_ESTIMATORS[estimator].needs
-        if "step_rewards" in needs and not uses_prm(args):
-            raise ValueError(f"--algo.advantage.estimator {estimator} needs --prm.model_name_or_path or --prm.url")
-        if "group" in needs and args.rollout.n_samples_per_prompt < 2:
-            raise ValueError(f"--algo.advantage.estimator {estimator} needs --rollout.n_samples_per_prompt above 1")
-        if args.algo.advantage.gamma != 1.0:
-            raise ValueError(f"--algo.advantage.estimator {estimator} needs --algo.advantage.gamma 1")
-    if args.vllm.num_engines is not None and args.vllm.num_engines < 1 and uses_prm(args):
-        raise ValueError("--prm.*: step scores need rollouts by vLLM, --vllm.num_engines above 0")
+    _check_estimator(args)
+    if args.vllm.num_engines is not None and args.vllm.num_engines < 1 and uses_steps(args):
+        raise ValueError("--prm.* and step estimators need rollouts by vLLM, --vllm.num_engines above 0")
     build(REWARD_SHAPINGS, args.process_reward.shaping, args.process_reward)
+    if args.process_reward.format_pattern is not None:
+        _compiled("--process_reward.format_pattern", args.process_reward.format_pattern)
+    elif args.process_reward.format_penalty:
+        raise ValueError("--process_reward.format_penalty needs --process_reward.format_pattern")
     if args.length_penalty.kind is not None:
         build(LENGTH_PENALTIES, args.length_penalty.kind, args.length_penalty)
+    for prefix in ("process_reward", "length_penalty"):
+        if getattr(args, prefix).warmup_steps < 0:
+            raise ValueError(f"--{prefix}.warmup_steps must be at least 0, got {getattr(args, prefix).warmup_steps}")
+    options_of(DiversityOptions, args.diversity)
+    options_of(WatchOptions, args.watch)
     for flag, paths in (("--data.prompt_dataset", args.data.prompt_dataset), ("--eval.dataset", args.eval.dataset)):
         for path in (paths or "").split(","):
             _check_rows(flag, path.strip(), args.data.input_key, args.data.label_key)
@@ -135,14 +208,56 @@ def _check_rows(flag: str, path: str, input_key: str, label_key: str | None) -> 
                     raise ValueError(f"{flag}: {path} line {number} has no {key!r}")
 
 
-def _add_options(group, prefix: str, registry: dict[str, type]) -> None:
+def _check_estimator(args: SimpleNamespace) -> None:
+    """What the advantage estimator needs, and the values of states."""
+    vine = options_of(VineOptions, args.vine)
+    name, estimator = args.algo.advantage.estimator, build_estimator(args)
+    needs = estimator.needs if estimator else frozenset()
+    flag = f"--algo.advantage.estimator {name}"
+    if "step_rewards" in needs and not uses_prm(args):
+        raise ValueError(f"{flag} needs --prm.model_name_or_path or --prm.url")
+    if "group" in needs and args.rollout.n_samples_per_prompt < 2:
+        raise ValueError(f"{flag} needs --rollout.n_samples_per_prompt above 1")
+    if estimator and args.algo.advantage.gamma != 1.0:
+        raise ValueError(f"{flag} needs --algo.advantage.gamma 1")
+    if "segments" in needs and uses_prm(args):
+        raise ValueError(f"{flag} cuts segments by probability, which no PRM scores: leave out --prm.*")
+    if "branch_values" in needs:
+        asks_prm = vine.values == "prm" or args.vine.control_variate
+        if asks_prm and not uses_prm(args):
+            raise ValueError("--vine.values prm and --vine.control_variate need --prm.model_name_or_path or --prm.url")
+        if vine.values == "rollouts" and not args.vllm.enable_prefix_caching:
+            raise ValueError(f"{flag} needs --vllm.enable_prefix_caching, or every branch would be prefilled afresh")
+        if vine.values == "rollouts" and args.train.agent_func_path:
+            raise ValueError(f"{flag} branches single-turn responses: leave out --train.agent_func_path")
+        if vine.values == "rollouts" and args.data.max_images_per_prompt:
+            raise ValueError(f"{flag} branches text: leave out --data.max_images_per_prompt")
+        if vine.values == "rollouts" and not args.reward.remote_url:
+            raise ValueError(f"{flag} needs --reward.remote_url to judge branches")
+    if args.algo.advantage.constant_length_norm and args.actor.loss_agg_mode != "seq-mean-token-mean":
+        raise ValueError("--algo.advantage.constant_length_norm needs --actor.loss_agg_mode seq-mean-token-mean")
+
+
+def _compiled(flag: str, pattern: str) -> re.Pattern:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{flag} is no regular expression: {error}") from None
+
+
+def _add_options(group, prefix: str, registry: dict[str, type], *, host_flags=(), choices=()) -> None:
     options: dict[str, list[str]] = {}
     types = {}
     for name, algorithm in registry.items():
         for field in dataclasses.fields(algorithm):
-            options.setdefault(field.name, []).append(f"{name}: {field.default}")
-            types[field.name] = type(field.default)
+            if field.name not in host_flags:
+                options.setdefault(field.name, []).append(f"{name}: {field.default}")
+                types[field.name] = type(field.default)
     for option, defaults in options.items():
         group.add_argument(
-            f"--{prefix}.{option}", type=types[option], default=None, help=f"default {'; '.join(defaults)}"
+            f"--{prefix}.{option}",
+            type=types[option],
+            default=None,
+            choices=dict(choices).get(option),
+            help=f"default {'; '.join(defaults)}",
         )

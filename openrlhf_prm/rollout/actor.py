@@ -1,11 +1,12 @@
-"""The host's rollout actor, with step scoring attached once the PRM workers are up."""
+"""The host's rollout actor, with steps looked at once the PRM workers are up."""
 
 import os
 
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
-from openrlhf_prm.rollout.executor import StepScoring, StepScoringExecutor
+from openrlhf_prm.rollout.branches import Group
+from openrlhf_prm.rollout.executor import GROUP, StepScoring, StepScoringExecutor
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
 _HOST = RolloutRayActor.__ray_metadata__.modified_class
@@ -24,3 +25,25 @@ class StepRolloutActor(_HOST):
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:
         """Wraps the executor the host chose. Called once, before the first rollout."""
         self.executor = StepScoringExecutor(self.executor, scoring)
+
+    def look_at_steps(self, wanted: bool) -> None:
+        """Switches looking at steps off and on, for rollouts that only need their outcome."""
+        self.executor.looking = wanted and self.executor.scoring is not None
+
+    async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
+        GROUP.set(Group(num_samples))
+        return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
+
+    async def update_weight(self, name, dtype, shape, empty_cache=False):
+        result = await super().update_weight(name, dtype, shape, empty_cache)
+        self._forget_states(empty_cache)
+        return result
+
+    async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False):
+        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+        self._forget_states(empty_cache)
+        return result
+
+    def _forget_states(self, last_weight: bool) -> None:
+        if last_weight and self.executor.sampler is not None:
+            self.executor.sampler.forget()

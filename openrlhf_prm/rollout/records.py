@@ -1,25 +1,34 @@
 """What a rollout carries beside the host's fields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from openrlhf_prm.advantages.branch_values import Branches
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """The steps of one response. ends: token counts at which steps end, within the response; scores: one in [0, 1]
-    per step.
+    per step, None without a PRM.
 
     repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end to
-    its scores.
+    its scores. branches: what was sampled from the states before steps 2, 3, ..., one entry less than there are steps;
+    None where nothing was sampled. probabilities: of the response's tokens, None unless steps are cut by them.
     """
 
     ends: tuple[int, ...]
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] | None
     repetition: float
     scoring_s: float
+    branches: tuple[Branches, ...] | None = None
+    probabilities: tuple[float, ...] | None = None
 
     def __post_init__(self):
-        if len(self.ends) != len(self.scores):
+        if self.scores is not None and len(self.ends) != len(self.scores):
             raise ValueError(f"step scores must align with steps: got {len(self.scores)}, expected {len(self.ends)}")
+        if self.branches is not None and len(self.branches) != max(len(self.ends) - 1, 0):
+            raise ValueError(
+                f"branches must align with inner steps: got {len(self.branches)}, expected {len(self.ends) - 1}"
+            )
 
     def cut(self, tokens: int) -> "StepRecord":
         """The record of the response's first `tokens` tokens: later steps are dropped, the last one kept ends at the
@@ -28,4 +37,10 @@ class StepRecord:
         if not self.ends or self.ends[-1] <= tokens:
             return self
         kept = sum(end < tokens for end in self.ends) + 1
-        return StepRecord((*self.ends[: kept - 1], tokens), self.scores[:kept], self.repetition, self.scoring_s)
+        return replace(
+            self,
+            ends=(*self.ends[: kept - 1], tokens),
+            scores=None if self.scores is None else self.scores[:kept],
+            branches=None if self.branches is None else self.branches[: kept - 1],
+            probabilities=None if self.probabilities is None else self.probabilities[:tokens],
+        )

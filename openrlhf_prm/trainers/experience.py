@@ -1,6 +1,6 @@
-"""Rollouts with step scores -> experiences with step-level advantages, inside the host's experience maker.
+"""Rollouts with step records -> experiences with step-level advantages, inside the host's experience maker.
 
-Without a PRM and without a length penalty every method hands over to the host unchanged. With the host's own
+Where nothing of the plugin was asked for every method hands over to the host unchanged. With the host's own
 estimators the host computes baselines, KL, returns and whitening as ever; step rewards are added to the per-token
 rewards it is about to sum up. Our estimators get a `StepBatch` and return advantages.
 """
@@ -12,29 +12,15 @@ from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
-from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
-from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.batch import StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
-from openrlhf_prm.flags import build, uses_prm
-from openrlhf_prm.length_penalties import LENGTH_PENALTIES
-from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES
-
-
-class StepSamplesGenerator(SamplesGenerator):
-    """The host's generator, keeping the step record that the rollout actor put beside the host's fields."""
-
-    def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
-        experience = super()._process_response_into_experience(response, **generate_kwargs)
-        if response.get("steps") is not None:
-            # A plain attribute: the host rebuilds experiences from its own fields, but records are taken before that.
-            experience.steps = response["steps"].cut(int(experience.action_mask.sum()))
-        return experience
+from openrlhf_prm.flags import build_estimator, uses_plugin, uses_steps
+from openrlhf_prm.trainers.mixing import MixedRewards, RewardMixer, Rollout
 
 
 class ProcessExperienceMaker(RemoteExperienceMaker):
-    """Mixes process rewards, outcome rewards and a length penalty into the host's advantages.
+    """Mixes process rewards, outcome rewards and penalties into the host's advantages.
 
     Shapes: B samples of a micro-batch, A action positions, S steps of a sample. Records are kept in rollout order,
     which is what `experience.index` counts, so batches may be split and reordered freely.
@@ -42,41 +28,29 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        options = self.args.process_reward
-        self.shaping = build(REWARD_SHAPINGS, options.shaping, options)
-        self.score_scale = SCORE_SCALES[options.score_scale]
-        kind = self.args.length_penalty.kind
-        self.length_penalty = build(LENGTH_PENALTIES, kind, self.args.length_penalty) if kind else None
-        self.step_estimator = None
-        if self.advantage_estimator in ADVANTAGE_ESTIMATORS:
-            advantage_options = self.args.algo.advantage
-            advantage_options.std_norm = not advantage_options.no_std_norm
-            self.step_estimator = build(ADVANTAGE_ESTIMATORS, self.advantage_estimator, advantage_options)
+        self.mixer = RewardMixer(self.args)
+        self.step_estimator = build_estimator(self.args)
         self._records = []
         self._token_rewards = {}
 
     def make_experience_batch(self, rollout_samples) -> list[Experience]:
-        self._records = [sample.steps for sample in rollout_samples] if uses_prm(self.args) else []
+        self._records = [sample.steps for sample in rollout_samples] if uses_steps(self.args) else []
         return super().make_experience_batch(rollout_samples)
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
-        rewards = [self._process_rewards(record) for record in self._records]
-        if rewards:
-            self._log_process(experiences, rewards)
-        if self.length_penalty is not None:
-            self._apply_length_penalty(experiences)
-        if not rewards:
+        if not uses_plugin(self.args):
             return super().compute_advantages_and_returns(experiences)
+        rollout = self._rollout(experiences)
+        mixed = self.mixer(rollout)
+        self._apply(experiences, rollout, mixed)
         if self.step_estimator is not None:
-            return self._estimate(experiences, rewards)
-        adjusted = apply_host_baseline(self.advantage_estimator, rewards, self.args.rollout.n_samples_per_prompt)
-        self._token_rewards = {
-            id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted))
-            for experience in experiences
-        }
-        experiences = super().compute_advantages_and_returns(experiences)
-        self._token_rewards = {}
+            experiences = self._estimate(experiences, rollout, mixed)
+        else:
+            experiences = self._estimate_by_host(experiences, mixed)
+        if self.args.algo.advantage.constant_length_norm:
+            self._divide_by_limit(experiences)
+        self._leave_out(experiences, mixed.kept)
         return experiences
 
     # The host calls these two with the rewards of one experience; `action_mask` tells which.
@@ -98,9 +72,53 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             rewards = coef * (rewards - penalty) + penalty
         return rewards + process
 
-    def _process_rewards(self, record) -> torch.Tensor:
-        scores = self.score_scale(torch.tensor(record.scores, dtype=torch.float32))
-        return self.args.process_reward.coef * self.shaping(scores)
+    def _rollout(self, experiences: list[Experience]) -> Rollout:
+        """What the mixer sees. A response counts as correct with a score (else reward) above 0.5."""
+        verdicts = [
+            experience.rewards if experience.scores is None else experience.scores for experience in experiences
+        ]
+        places = {index: (e, row) for e in experiences for row, index in enumerate(e.index)}
+        ordered = [places[index] for index in range(len(places))]
+        token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
+        return Rollout(
+            outcomes=self._in_rollout_order(experiences, [experience.rewards for experience in experiences]),
+            correct=self._in_rollout_order(experiences, verdicts) > 0.5,
+            lengths=torch.tensor([float(len(own)) for own in token_ids]),
+            truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
+            prompts=[e.prompts[row] for e, row in ordered],
+            responses=self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+            if self.mixer.reads_text
+            else None,
+            token_ids=token_ids,
+            records=self._records,
+            group_size=self.args.rollout.n_samples_per_prompt,
+        )
+
+    def _apply(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> None:
+        """Outcome rewards with their penalties, and the columns to log. A sample that is left out gets the mean outcome
+        of its group's others, so that it moves no baseline.
+        """
+        outcomes = rollout.outcomes + mixed.penalties
+        groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
+        means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
+        outcomes = groups.where(kept, means).reshape(-1)
+        for experience in experiences:
+            index = torch.tensor(experience.index)
+            if not torch.equal(outcomes, rollout.outcomes):
+                experience.rewards = outcomes[index]
+            experience.info |= {name: column[index].float() for name, column in mixed.columns.items()}
+
+    def _estimate_by_host(self, experiences: list[Experience], mixed: MixedRewards) -> list[Experience]:
+        if mixed.process:
+            group_size = self.args.rollout.n_samples_per_prompt
+            adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
+            self._token_rewards = {
+                id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted))
+                for experience in experiences
+            }
+        experiences = super().compute_advantages_and_returns(experiences)
+        self._token_rewards = {}
+        return experiences
 
     def _at_step_ends(self, experience: Experience, process_rewards: list[torch.Tensor]) -> torch.Tensor:
         """(B, A) with each step's reward on the last token of the step."""
@@ -111,35 +129,33 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             tokens[row, actions[ends - 1]] = process_rewards[index]
         return tokens
 
-    def _apply_length_penalty(self, experiences: list[Experience]) -> None:
-        """Adds coef * penalty to the outcome rewards. A response counts as correct with a score (else reward) above
-        0.5.
-        """
-        lengths = self._in_rollout_order(experiences, [experience.response_length for experience in experiences])
-        verdicts = [e.rewards if e.scores is None else e.scores for e in experiences]
-        correct = self._in_rollout_order(experiences, verdicts) > 0.5
-        penalties = self.length_penalty(lengths, correct, self.args.rollout.n_samples_per_prompt)
-        for experience in experiences:
-            own = self.args.length_penalty.coef * penalties[torch.tensor(experience.index)]
-            experience.rewards = experience.rewards.float() + own
-            experience.info["length_penalty"] = own
-
-    def _estimate(self, experiences: list[Experience], process_rewards: list[torch.Tensor]) -> list[Experience]:
+    def _estimate(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> list[Experience]:
         """What the host does around its estimators, around ours: penalties, clipping, the KL term, logging."""
         args = self.args
         for experience in experiences:
             experience.rewards = experience.rewards.to(torch.promote_types(experience.rewards.dtype, torch.float32))
         apply_length_penalties(experiences, args)
         outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
-        outcomes = args.process_reward.outcome_coef * outcomes
+        coef = args.process_reward.outcome_coef
+        outcomes = coef * outcomes
         if args.reward.clip_range:
             outcomes = outcomes.clamp(*args.reward.clip_range)
+        process = mixed.process
+        if "step_rewards" not in self.step_estimator.needs:
+            process = [torch.zeros_like(own) for own in process]
         advantages = self.step_estimator(
             StepBatch(
-                process_rewards=process_rewards,
+                process_rewards=process,
                 step_ends=[torch.tensor(record.ends) for record in self._records],
                 outcome_rewards=outcomes,
                 group_size=args.rollout.n_samples_per_prompt,
+                token_ids=rollout.token_ids,
+                values=[None if own is None else coef * own for own in mixed.values],
+                penalties=outcomes - coef * rollout.outcomes,
+                probabilities=[
+                    None if record.probabilities is None else torch.tensor(record.probabilities)
+                    for record in self._records
+                ],
             )
         )
         for experience in experiences:
@@ -150,27 +166,30 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
                 result[row, _action_positions(experience, row, self._records[index])] += advantages[index]
             experience.returns = result
             experience.advantages = result.clone()
-            totals = [float(process_rewards[index].sum() + outcomes[index]) for index in experience.index]
+            totals = [float(process[index].sum() + outcomes[index]) for index in experience.index]
             experience.info["return"] = torch.tensor(totals) + penalty.sum(-1)
             experience.kl = None
         return experiences
 
-    def _log_process(self, experiences: list[Experience], process_rewards: list[torch.Tensor]) -> None:
-        """Per-sample figures in `info`, which the host averages and sends to its loggers."""
+    def _divide_by_limit(self, experiences: list[Experience]) -> None:
+        """Dr. GRPO (arXiv:2503.20783): the host's loss divides each response's sum by its length T, so T / limit in the
+        advantages leaves a sum over tokens divided by the length limit.
+        """
+        limit = self.args.rollout.max_new_tokens or self.args.data.max_len
         for experience in experiences:
-            records = [self._records[index] for index in experience.index]
-            columns = {
-                "outcome": experience.rewards.tolist(),
-                "reward": [float(process_rewards[index].sum()) for index in experience.index],
-                "step_score": [sum(record.scores) / len(record.scores) for record in records],
-                "min_step_score": [min(record.scores) for record in records],
-                "steps": [len(record.ends) for record in records],
-                "repetition": [record.repetition for record in records],
-                "scoring_s": [record.scoring_s for record in records],
-            }
-            experience.info |= {
-                f"process/{key}": torch.tensor(values, dtype=torch.float32) for key, values in columns.items()
-            }
+            experience.advantages = experience.advantages * (experience.action_mask.sum(-1, keepdim=True) / limit)
+
+    def _leave_out(self, experiences: list[Experience], kept: torch.Tensor) -> None:
+        """Samples that are left out keep one token in the loss, with advantage 0: the host divides by a micro-batch's
+        number of tokens.
+        """
+        for experience in experiences:
+            for row, index in enumerate(experience.index):
+                if not kept[index]:
+                    last = experience.action_mask[row].nonzero()[-1]
+                    experience.advantages[row] = 0.0
+                    experience.action_mask[row] = 0
+                    experience.action_mask[row, last] = 1
 
     def _in_rollout_order(self, experiences: list[Experience], columns: list[torch.Tensor]) -> torch.Tensor:
         """One (B,) column per experience -> (all samples,), sorted by the sample's place in the rollout."""

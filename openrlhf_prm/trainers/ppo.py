@@ -2,26 +2,41 @@
 
 The host's trainers name the classes they build at module level, a patched host in class attributes. Ours set both in
 their own process before the host's constructors run, start the PRM workers, and attach them to the rollout actors.
-Training itself stays the host's.
+Training itself stays the host's; what the plugin learned meanwhile travels in the host's checkpoints.
 """
 
 import openrlhf.trainer.ppo_trainer as sync_trainer
 import openrlhf.trainer.ppo_trainer_async as async_trainer
 import ray
 
-from openrlhf_prm.flags import uses_prm
+from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.flags import build_estimator, options_of, uses_prm, uses_steps
 from openrlhf_prm.placement import EngineOptions, RemoteScorer, ScoringPool
 from openrlhf_prm.rollout.executor import StepScoring
-from openrlhf_prm.trainers.experience import ProcessExperienceMaker, StepSamplesGenerator
+from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+from openrlhf_prm.trainers.samples import StepSamplesGenerator, TargetedPromptDataset
+
+STATE = "openrlhf_prm"
 
 
 def attach_step_scoring(args, vllm_engines) -> StepScoring | None:
-    """Starts the PRM workers that the flags ask for and hands them to every rollout actor. Returns None without a
-    PRM.
+    """Starts the PRM workers that the flags ask for and hands every rollout actor what it needs to look at steps.
+    Returns None where nothing looks at them.
     """
     scoring = None
-    if uses_prm(args):
-        scoring = StepScoring(start_scorer(args), args.steps.splitter, args.prm.question_pattern)
+    if uses_steps(args):
+        estimator = build_estimator(args)
+        needs = estimator.needs if estimator else frozenset()
+        vine = options_of(VineOptions, args.vine)
+        branches = "branch_values" in needs and vine.values == "rollouts"
+        scoring = StepScoring(
+            scorer=start_scorer(args) if uses_prm(args) else None,
+            splitter=args.steps.splitter,
+            question_pattern=args.prm.question_pattern,
+            segment_ends=estimator.segment_ends if "segments" in needs else None,
+            vine=vine if branches else None,
+            control_variate=args.vine.control_variate,
+        )
     ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
     return scoring
 
@@ -44,8 +59,24 @@ def start_scorer(args) -> ScoringPool | RemoteScorer:
     return ScoringPool.start(options, args.prm.family)
 
 
-class ProcessPPOTrainer(sync_trainer.PPOTrainer.__ray_metadata__.modified_class):
-    """The host's synchronous trainer with our experience maker and samples generator."""
+class _KeepsState:
+    """For the host's trainers that own an experience maker: its state goes into checkpoints and comes back."""
+
+    def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
+        # The host hands the same dict to the checkpoint of the best evaluation afterwards.
+        client_states = {} if client_states is None else client_states
+        client_states[STATE] = self.experience_maker.mixer.state_dict()
+        super().save_logs_and_checkpoints(global_step, logs_dict, client_states)
+
+    def init_checkpoint_states(self) -> dict:
+        states = super().init_checkpoint_states()
+        if STATE in states:
+            self.experience_maker.mixer.load_state_dict(states[STATE])
+        return states
+
+
+class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.modified_class):
+    """The host's synchronous trainer with our experience maker, samples generator and prompts."""
 
     experience_maker_cls = ProcessExperienceMaker
     samples_generator_cls = StepSamplesGenerator
@@ -53,6 +84,7 @@ class ProcessPPOTrainer(sync_trainer.PPOTrainer.__ray_metadata__.modified_class)
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
         sync_trainer.RemoteExperienceMaker = ProcessExperienceMaker
         sync_trainer.SamplesGenerator = StepSamplesGenerator
+        sync_trainer.PromptDataset = TargetedPromptDataset
         self.step_scoring = attach_step_scoring(strategy.args, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
 
@@ -64,10 +96,11 @@ class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metad
 
     def __init__(self, *args, **kwargs):
         async_trainer.SamplesGenerator = StepSamplesGenerator
+        sync_trainer.PromptDataset = TargetedPromptDataset
         super().__init__(*args, **kwargs)
 
 
-class ProcessTrainingActor(async_trainer.TrainingActor.__ray_metadata__.modified_class):
+class ProcessTrainingActor(_KeepsState, async_trainer.TrainingActor.__ray_metadata__.modified_class):
     """The host's training half of async training, with our experience maker."""
 
     experience_maker_cls = ProcessExperienceMaker

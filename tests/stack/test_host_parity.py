@@ -18,6 +18,18 @@ from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 
 pytestmark = pytest.mark.stack
 
+# What our estimators are where every response is one step, and those that read the outcome instead of step rewards or
+# that compare step rewards by tokens.
+TWINS = {
+    "step_group": "group_norm",
+    "step_returns": "dr_grpo",
+    "min_form_rloo": "rloo",
+    "tree": "rloo",
+    "vine": "rloo",
+    "spo": "rloo",
+}
+OUTCOME_ESTIMATORS = {"min_form_rloo", "tree", "vine", "spo"}
+
 
 def run(mode: str, folder: Path) -> dict:
     done = subprocess.run(
@@ -93,7 +105,8 @@ def rollouts(tokenizer, group_size: int):
             response += [tokenizer.eos_token_id]
             actions = torch.zeros(len(prompt) + len(response), dtype=torch.long)
             actions[len(prompt) :] = 1
-            reward = torch.tensor([rng.choice([0.0, 0.25, 1.0])])
+            # Equal responses have equal rewards.
+            reward = torch.tensor([random.Random(str(response)).choice([0.0, 0.25, 1.0])])
             samples.append(
                 Experience(
                     sequences=torch.tensor([prompt + response]),
@@ -183,11 +196,12 @@ def compare_one_step(folder: Path) -> dict:
         for side in ("host", "plugin"):
             ours = side == "plugin"
             samples = rollouts(tokenizer, 4)
-            twins = {"step_group": "group_norm", "step_returns": "dr_grpo"}
-            own = estimator if ours else twins.get(estimator, estimator)
+            own = estimator if ours else TWINS.get(estimator, estimator)
             # The sum form on the probability scale hands a score of p over as a reward of p.
             prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
-            args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()))
+            # These two whiten, which the host's rloo does not.
+            plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo") else ()
+            args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()), *plain)
             args.process_reward.score_scale = "probability"
             maker_class = ProcessExperienceMaker if ours else RemoteExperienceMaker
             maker = maker_class(None, None, None, None, FixedKLController(0.01), get_strategy(args), tokenizer)
@@ -197,9 +211,13 @@ def compare_one_step(folder: Path) -> dict:
                 sample.kl = torch.rand(sample.action_mask.shape, generator=generator)
                 sample.values = torch.rand(sample.action_mask.shape, generator=generator)
                 if ours:
-                    reward = float(sample.rewards)
-                    sample.steps = StepRecord((int(sample.action_mask.sum()),), (reward,), 0.0, 0.0)
-                    sample.rewards = torch.zeros(1)
+                    length = int(sample.action_mask.sum())
+                    # As the step's reward, or as the outcome for estimators whose value is the outcome's.
+                    as_outcome = estimator in OUTCOME_ESTIMATORS
+                    score = 0.0 if as_outcome else float(sample.rewards)
+                    states = {"branches": (), "probabilities": (0.5,) * length} if as_outcome else {}
+                    sample.steps = StepRecord((length,), (score,), 0.0, 0.0, **states)
+                    sample.rewards = sample.rewards if as_outcome else torch.zeros(1)
             if ours:
                 maker._records = [sample.steps for sample in samples]
             experiences = maker.compute_advantages_and_returns(samples)

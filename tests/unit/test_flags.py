@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from openrlhf_prm.flags import add_arguments, build, check_args
+from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.advantages.spo import SPO
+from openrlhf_prm.flags import add_arguments, build, build_estimator, check_args, options_of, uses_plugin
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.min_form import MinForm
 
@@ -17,8 +19,14 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo"], default="rloo")
     parser.add_argument("--algo.advantage.gamma", type=float, default=1.0)
     parser.add_argument("--algo.advantage.lambd", type=float, default=1.0)
+    parser.add_argument("--algo.advantage.no_std_norm", action="store_true")
+    parser.add_argument("--actor.loss_agg_mode", default="token-mean")
     parser.add_argument("--rollout.n_samples_per_prompt", type=int, default=4)
     parser.add_argument("--vllm.num_engines", type=int, default=1)
+    parser.add_argument("--vllm.enable_prefix_caching", action="store_true")
+    parser.add_argument("--train.agent_func_path", default=None)
+    parser.add_argument("--reward.remote_url", default=None)
+    parser.add_argument("--data.max_images_per_prompt", type=int, default=0)
     parser.add_argument("--data.prompt_dataset", default=None)
     parser.add_argument("--data.input_key", default="input")
     parser.add_argument("--data.label_key", default=None)
@@ -36,8 +44,37 @@ def parse(*flags: str) -> SimpleNamespace:
     return root
 
 
+VINE = ("--algo.advantage.estimator", "vine")
+
+
+def test_nothing_asked_for_leaves_the_host_alone():
+    assert not uses_plugin(parse())
+    for flags in (
+        ["--prm.url", "http://x"],
+        ["--algo.advantage.estimator", "tree"],
+        ["--length_penalty.kind", "kimi"],
+        ["--diversity.coef", "0.1"],
+        ["--process_reward.truncation_penalty", "1"],
+        ["--process_reward.format_pattern", "boxed"],
+        ["--algo.advantage.constant_length_norm"],
+    ):
+        assert uses_plugin(parse(*flags)), flags
+
+
+def test_every_option_of_every_algorithm_is_a_flag():
+    args = parse("--vine.k", "3", "--watch.window", "7", "--algo.advantage.cut_points", "2")
+    assert options_of(VineOptions, args.vine) == VineOptions(k=3)
+    args.algo.advantage.estimator = "spo"
+    assert build_estimator(args) == SPO(cut_points=2)
+    args.algo.advantage.no_std_norm = True
+    assert build_estimator(args) == SPO(cut_points=2, std_norm=False)
+
+
 def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse())
+    check_args(parse("--algo.advantage.estimator", "tree"))
+    check_args(parse(*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", "reward.py"))
+    check_args(parse(*VINE, "--vine.values", "prm", "--prm.url", "http://x"))
     check_args(parse("--prm.model_name_or_path", str(tmp_path), "--algo.advantage.estimator", "step_group"))
 
 
@@ -52,7 +89,10 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
     [
         (["--prm.model_name_or_path", "/no/such/prm"], "--prm.model_name_or_path: there is no folder /no/such/prm"),
         (["--prm.model_name_or_path", "owner/prm", "--prm.url", "http://x"], "exclude each other"),
-        (["--prm.url", "http://x", "--prm.family", "nope"], "--prm.family: unknown 'nope'; choose one of placeholder"),
+        (
+            ["--prm.url", "http://x", "--prm.family", "nope"],
+            "--prm.family: unknown 'nope'; choose one of .*placeholder",
+        ),
         (["--prm.url", "http://x", "--prm.num_engines", "0"], "--prm.num_engines must be at least 1"),
         (["--prm.url", "http://x", "--prm.kv_cache_mb", "0"], "--prm.kv_cache_mb must be at least 1"),
         (["--prm.url", "http://x", "--prm.question_pattern", "user"], "--prm.question_pattern needs a group"),
@@ -61,6 +101,22 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--process_reward.temperature", "0"], "--process_reward.temperature must be above 0"),
         (["--length_penalty.kind", "overlong", "--length_penalty.buffer", "0"], "--length_penalty.buffer"),
         (["--prm.url", "http://x", "--vllm.num_engines", "0"], "--vllm.num_engines above 0"),
+        (["--process_reward.format_pattern", "("], "--process_reward.format_pattern is no regular expression"),
+        (["--process_reward.format_penalty", "1"], "needs --process_reward.format_pattern"),
+        (["--process_reward.warmup_steps", "-1"], "--process_reward.warmup_steps must be at least 0"),
+        (["--length_penalty.warmup_steps", "-1"], "--length_penalty.warmup_steps must be at least 0"),
+        (["--length_penalty.kind", "lagrangian", "--length_penalty.rate", "0"], "--length_penalty.rate"),
+        (["--diversity.threshold", "2"], "--diversity.threshold"),
+        (["--watch.window", "1"], "--watch.window"),
+        (["--vine.k", "0"], "--vine.k must be at least 1"),
+        ([*VINE], "vine needs --vllm.enable_prefix_caching"),
+        ([*VINE, "--vllm.enable_prefix_caching"], "vine needs --reward.remote_url"),
+        ([*VINE, "--vllm.enable_prefix_caching", "--train.agent_func_path", "a.py"], "leave out --train.agent_func"),
+        ([*VINE, "--vllm.enable_prefix_caching", "--data.max_images_per_prompt", "1"], "leave out --data.max_images"),
+        ([*VINE, "--vine.values", "prm"], "--vine.values prm and --vine.control_variate need --prm.model_name"),
+        ([*VINE, "--vine.control_variate"], "--vine.values prm and --vine.control_variate need --prm.model_name"),
+        (["--algo.advantage.estimator", "spo", "--prm.url", "http://x"], "leave out --prm"),
+        (["--algo.advantage.constant_length_norm"], "needs --actor.loss_agg_mode seq-mean-token-mean"),
         (["--data.prompt_dataset", "/no/data.jsonl"], "--data.prompt_dataset: there is no file /no/data.jsonl"),
     ],
 )
@@ -88,6 +144,7 @@ def test_an_estimators_needs_are_checked(flags, message):
         ["--process_reward.shaping", "nope"],
         ["--length_penalty.kind", "nope"],
         ["--steps.splitter", "nope"],
+        ["--vine.values", "nope"],
         ["--algo.advantage.estimator", "nope"],
     ],
 )

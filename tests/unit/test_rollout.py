@@ -1,30 +1,52 @@
 """Step records and the executor around the host's, with a scripted executor and scorer in their place."""
 
 import asyncio
+import math
 import sys
-from types import ModuleType
+from dataclasses import dataclass
+from enum import Enum
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from openrlhf_prm.advantages.branch_values import Branches, VineOptions
+from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.rollout.records import StepRecord
 
 
 class SingleTurn:
-    """Stands for the host's single-turn executor: two tokens of prompt, five of response."""
+    """Stands for the host's single-turn executor: two tokens of prompt, five of response. Given several rewards, each
+    response takes the next one.
+    """
 
-    def __init__(self, reward):
-        self.reward = reward
+    def __init__(self, *rewards):
+        self.rewards = list(rewards)
         self.reward_endpoints = ["reward.py"]
+        self.judged = []
 
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
-        return {"observation_tokens": [7, 8, 1, 2, 1, 3, 0], "action_ranges": [(2, 7)], "reward": self.reward}
+        reward = self.rewards.pop(0) if len(self.rewards) > 1 else self.rewards[0]
+        wanted = sampling_params is not None and sampling_params.logprobs is not None
+        return {
+            "observation_tokens": [7, 8, 1, 2, 1, 3, 0],
+            "action_ranges": [(2, 7)],
+            "reward": reward,
+            "rollout_log_probs": [0.0, 0.0] + [math.log(p) for p in (0.9, 0.1, 0.9, 0.1, 0.9)] if wanted else None,
+        }
+
+    def reward_func(self):
+        raise AssertionError("called by the host's method, not by ours")
+
+    async def _fetch_rewards_via_func(self, queries, prompts, labels):
+        self.judged += queries
+        return [{"rewards": 1.0 if "b" in queries[0] else 0.0}]
 
 
 class Tokenizer:
     """Token 1 is a word, 2 a newline, 3 the end of a line, 0 the end of sequence, which decodes to nothing."""
 
     def decode(self, ids, **_):
-        return "".join({1: "a", 2: "\n", 3: "b\n", 0: ""}[i] for i in ids)
+        return "".join({1: "a", 2: "\n", 3: "b\n", 7: "Q", 8: ":", 0: ""}[i] for i in ids)
 
 
 class Scorer:
@@ -86,7 +108,148 @@ def test_scoring_errors_propagate(executor_module):
 def test_records_align_and_are_cut_inside_a_step():
     with pytest.raises(ValueError, match="got 1, expected 2"):
         StepRecord((1, 2), (0.5,), 0.0, 0.0)
+    with pytest.raises(ValueError, match="got 2, expected 1"):
+        StepRecord((1, 2), (0.5, 0.5), 0.0, 0.0, branches=(Branches((1.0,)),) * 2)
     record = StepRecord((3, 5, 9), (0.1, 0.2, 0.3), 0.0, 0.0)
     assert record.cut(9) is record
     assert (record.cut(7).ends, record.cut(7).scores) == ((3, 5, 7), (0.1, 0.2, 0.3))
     assert (record.cut(5).ends, record.cut(5).scores) == ((3, 5), (0.1, 0.2))
+
+
+def test_what_belongs_to_steps_is_cut_with_them():
+    states = (Branches((1.0,)), Branches((0.0,)))
+    record = StepRecord((1, 2, 4), None, 0.0, 0.0, branches=states, probabilities=(0.1, 0.2, 0.3, 0.4))
+    cut = record.cut(2)
+    assert (cut.ends, cut.scores, cut.branches, cut.probabilities) == ((1, 2), None, states[:1], (0.1, 0.2))
+
+
+class Kind(Enum):
+    CUMULATIVE = 0
+    FINAL_ONLY = 1
+
+
+@dataclass
+class Sampling:
+    """The fields of vLLM's SamplingParams that are read and written."""
+
+    max_tokens: int | None = 6
+    min_tokens: int = 1
+    logprobs: int | None = None
+    n: int = 1
+    output_kind: Kind = Kind.CUMULATIVE
+
+
+class Engine:
+    """Writes the scripted continuations one after another, [3, 0] where the script has ended."""
+
+    def __init__(self, *script, delay=0.0):
+        self.script, self.asked, self.delay = list(script), [], delay
+
+    async def generate(self, prompt_token_ids, sampling_params):
+        self.asked.append((tuple(prompt_token_ids), sampling_params.n, sampling_params.max_tokens))
+        assert sampling_params.output_kind is Kind.FINAL_ONLY and sampling_params.logprobs is None
+        await asyncio.sleep(self.delay)
+        outputs = []
+        for _ in range(sampling_params.n):
+            tokens = self.script.pop(0) if self.script else [3, 0]
+            finish = "length" if len(tokens) >= sampling_params.max_tokens else "stop"
+            outputs.append(SimpleNamespace(token_ids=tokens, finish_reason=finish))
+        return SimpleNamespace(outputs=outputs)
+
+
+def group_of(module, executor, engine, size, sampling=None):
+    """A question's responses as the rollout actor runs them: tasks of one call."""
+
+    async def responses():
+        module.GROUP.set(module.Group(size))
+        tasks = [executor.execute("Q:", "32", sampling or Sampling(), 20, Tokenizer(), engine) for _ in range(size)]
+        return await asyncio.gather(*tasks)
+
+    return [output["steps"] for output in asyncio.run(responses())]
+
+
+def branching(module, *rewards, **options):
+    scoring = module.StepScoring(None, "newline", vine=VineOptions(**options))
+    return module.StepScoringExecutor(SingleTurn(*rewards), scoring)
+
+
+def test_states_between_steps_are_branched_from_and_judged(executor_module):
+    executor = branching(executor_module, 1.0, 0.0, k=2)
+    # The second continuation is as long as what was left of the response: it counts as unfinished.
+    engine = Engine([3, 0], [1, 1, 1, 3])
+    records = group_of(executor_module, executor, engine, 2)
+    first, second = sorted(records, key=lambda record: not record.branches[0].fresh)
+    assert engine.asked == [((7, 8, 1, 2), 2, 4)], "one state between two steps, met by both responses, sampled once"
+    assert first.branches == (Branches((1.0, 0.0), tokens=6),)
+    assert second.branches == (Branches((1.0, 0.0), tokens=6, fresh=False),)
+    assert executor.inner.judged == ["Q:a\nb\n"], "a cut continuation is not judged"
+    assert first.scores is None and first.ends == (2, 5)
+
+
+def test_a_group_of_one_outcome_is_not_branched_from(executor_module):
+    engine = Engine()
+    records = group_of(executor_module, branching(executor_module, 1.0, k=2), engine, 3)
+    assert engine.asked == [] and [record.branches for record in records] == [None] * 3
+    records = group_of(executor_module, branching(executor_module, 1.0, k=2, skip_uniform=0), engine, 3)
+    assert len(engine.asked) == 1 and records[0].branches[0].outcomes == (1.0, 1.0)
+
+
+def test_states_are_sampled_anew_after_a_weight_update(executor_module):
+    executor, engine = branching(executor_module, 1.0, 0.0, 1.0, 0.0, k=2), Engine()
+    group_of(executor_module, executor, engine, 2)
+    executor.sampler.forget()
+    group_of(executor_module, executor, engine, 2)
+    assert len(engine.asked) == 2
+
+
+def test_sampling_stops_when_the_interval_is_narrow(executor_module):
+    engine = Engine()
+    executor = branching(executor_module, 1.0, 0.0, k=9, k_min=4, half_width=0.25)
+    record, _ = group_of(executor_module, executor, engine, 2)
+    assert [n for _, n, _ in engine.asked] == [4] and record.branches[0].outcomes == (1.0,) * 4
+
+
+def test_a_branch_has_no_more_tokens_than_its_response_had_or_the_flag_allows(executor_module):
+    engine = Engine()
+    group_of(executor_module, branching(executor_module, 1.0, 0.0, k=1, max_new_tokens=3), engine, 2)
+    group_of(executor_module, branching(executor_module, 1.0, 0.0, k=1), engine, 2, Sampling(max_tokens=None))
+    assert [limit for _, _, limit in engine.asked] == [3, 16]
+    (record, _) = group_of(
+        executor_module, branching(executor_module, 1.0, 0.0, k=2), engine, 2, Sampling(max_tokens=2)
+    )
+    assert record.branches[0].outcomes == (0.0, 0.0), "nothing was left"
+
+
+def test_the_control_variate_scores_one_step_into_branches_and_probes(executor_module):
+    class Lengths:
+        async def score(self, question, steps):
+            return [len(step) / 10 for step in steps]
+
+    options = VineOptions(k=1, probes=2, probe_tokens=2)
+    scoring = executor_module.StepScoring(Lengths(), "newline", vine=options, control_variate=True)
+    # The probes are asked for first; the branch's first step is cut at the probes' limit, the last probe is empty.
+    engine = Engine([1, 2], [0], [1, 1, 1, 0], delay=0.001)
+    executor = executor_module.StepScoringExecutor(SingleTurn(1.0, 0.0), scoring)
+    record, _ = group_of(executor_module, executor, engine, 2, Sampling(max_tokens=15))
+    by_size = {n: limit for _, n, limit in engine.asked}
+    assert by_size == {1: 13, 2: 2}
+    (state,) = record.branches
+    assert sorted([*state.scores, *state.probes]) == [0.1, 0.1, 0.2]
+    assert state.tokens == 7 and record.scores == (0.1, 0.2)
+
+
+def test_segments_are_cut_at_low_probabilities_and_log_probs_do_not_reach_the_host(executor_module):
+    scoring = executor_module.StepScoring(None, "newline", segment_ends=SPO(probability=0.5, cut_points=1).segment_ends)
+    executor = executor_module.StepScoringExecutor(SingleTurn(1.0), scoring)
+    output = asyncio.run(executor.execute("Q:", "32", Sampling(), 20, Tokenizer(), None))
+    assert output["steps"].ends == (2, 4, 5)
+    assert output["steps"].probabilities == pytest.approx((0.9, 0.1, 0.9, 0.1, 0.9))
+    assert output["rollout_log_probs"] is None
+    wanted = asyncio.run(executor.execute("Q:", "32", Sampling(logprobs=1), 20, Tokenizer(), None))
+    assert len(wanted["rollout_log_probs"]) == 7
+
+
+def test_nothing_is_looked_at_while_evaluating(executor_module):
+    executor = branching(executor_module, 1.0)
+    executor.looking = False
+    assert "steps" not in execute(executor)

@@ -1,0 +1,41 @@
+"""The reward for distinct correct reasoning, on texts a reader can compare."""
+
+import pytest
+
+from openrlhf_prm.diversity import DiversityOptions, distinct_shares
+
+OPTIONS = DiversityOptions(coef=1.0, ngram=2, threshold=0.5)
+
+
+def test_copies_share_one_reward_and_another_way_has_its_own():
+    responses = ["add two and two", "Add two,  and two.", "count up from two", "add two and two"]
+    assert distinct_shares(responses, [True, True, True, False], 4, OPTIONS) == [0.5, 0.5, 1.0, 0.0]
+
+
+def test_the_groups_reward_counts_its_ways():
+    assert sum(distinct_shares(["a b c"] * 8, [True] * 8, 8, OPTIONS)) == pytest.approx(1.0)
+    assert sum(distinct_shares([f"way {n} is {n}" for n in range(8)], [True] * 8, 8, OPTIONS)) == pytest.approx(8.0)
+
+
+def test_similarity_is_the_share_of_common_ngrams():
+    # ab bc cd against ab bc ce: two of four pairs are common.
+    alike = distinct_shares(["a b c d", "a b c e"], [True, True], 2, OPTIONS)
+    apart = distinct_shares(["a b c d", "a b c e"], [True, True], 2, DiversityOptions(ngram=2, threshold=0.51))
+    assert (alike, apart) == ([0.5, 0.5], [1.0, 1.0])
+
+
+def test_operators_tell_reasoning_apart():
+    assert distinct_shares(["2 + 2", "2 * 2"], [True, True], 2, OPTIONS) == [1.0, 1.0]
+
+
+def test_degenerate_groups():
+    assert distinct_shares(["a"], [True], 1, OPTIONS) == [1.0]
+    assert distinct_shares(["", ""], [True, True], 2, OPTIONS) == [0.5, 0.5]
+    assert distinct_shares(["a", "a"], [False, False], 2, OPTIONS) == [0.0, 0.0]
+    assert distinct_shares(["a", "a"], [True, True], 1, OPTIONS) == [1.0, 1.0], "groups do not mix"
+
+
+@pytest.mark.parametrize("options", [{"ngram": 0}, {"threshold": 0.0}, {"threshold": 1.5}])
+def test_options_out_of_range_are_named(options):
+    with pytest.raises(ValueError, match=f"--diversity.{next(iter(options))}"):
+        DiversityOptions(**options)
