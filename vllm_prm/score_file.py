@@ -20,7 +20,7 @@ from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
 from vllm_prm.scorer import StepScorer
 
-ADDED_FIELDS = ("step_rewards", "score")
+ADDED_FIELDS = ("step_rewards", "score", "critiques", "malformed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,11 +97,11 @@ def score_file(args: argparse.Namespace) -> None:
         scorer = _start(args, engine_args) if done < len(items) else None
         for start in range(done, len(items), args.batch_size):
             batch = items[start : start + args.batch_size]
-            scores = scorer.score([item for _, item in batch], truncate=args.truncate)
-            for (row, _), step_rewards in zip(batch, scores, strict=True):
-                row = {**row, "step_rewards": step_rewards}
+            outputs = scorer.output_fields([item for _, item in batch], truncate=args.truncate)
+            for (row, _), fields in zip(batch, outputs, strict=True):
+                row = {**row, **fields}
                 if args.aggregate:
-                    row["score"] = aggregated(step_rewards, args.aggregate)
+                    row["score"] = aggregated(fields["step_rewards"], args.aggregate)
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
             if not to_stdout:

@@ -36,7 +36,8 @@ RESTARTS = 5
 @dataclass
 class Usage:
     """Running totals. `prompt_tokens`: tokens of the rendered solutions; `computed_tokens`: of these, forwarded by the
-    engine (more than once if a cached prefix had to be run again); `cached_tokens`: spared by either cache."""
+    engine (more than once if a cached prefix had to be run again); `cached_tokens`: spared by either cache. The last
+    three are of generative PRMs; `malformed`: judgements in their critiques that gave no verdict."""
 
     requests: int = 0
     steps: int = 0
@@ -44,6 +45,9 @@ class Usage:
     computed_tokens: int = 0
     cached_tokens: int = 0
     score_cache_hits: int = 0
+    generated_tokens: int = 0
+    critiques: int = 0
+    malformed: int = 0
 
     def add(self, **counts: int) -> None:
         """Add to the named totals."""
@@ -133,7 +137,7 @@ class StepScorer:
 
         For the offline engine and for a server. Raises `ContextLengthError`, `ValueError`, `StepScoringError`.
         """
-        pairs = [_question_and_steps(item) for item in items]
+        pairs = [question_and_steps(item) for item in items]
         if self.family is None:
             return self.engine.score(pairs, truncate, self.usage)
         if not isinstance(self.engine, OfflineEngine):
@@ -145,6 +149,10 @@ class StepScorer:
             for (plan, request), answer in zip(pending, answers, strict=True):
                 plan.absorb(request, answer)
         return [self._finish(plan, total, self.usage) for plan, total in plans]
+
+    def output_fields(self, items: Sequence[Item], *, truncate: bool = False) -> list[dict[str, Any]]:
+        """What `vllm-prm score` writes for each solution: `step_rewards`, and what this scorer has to say beside."""
+        return [{"step_rewards": scores} for scores in self.score(items, truncate=truncate)]
 
     async def score_async(
         self, question: Question, steps: Sequence[str], *, truncate: bool = False, usage: Usage | None = None
@@ -234,7 +242,8 @@ class StepScorer:
         self.engine.shutdown()
 
 
-def _question_and_steps(item: Item) -> tuple[Question, list[str]]:
+def question_and_steps(item: Item) -> tuple[Question, list[str]]:
+    """The two parts of `item`."""
     if isinstance(item, StepRewardItem):
         return item.asked(), item.solution_steps()
     question, steps = item

@@ -6,6 +6,7 @@ from typing import Any
 
 from vllm_prm.families.base import PRMFamily, Rendered
 from vllm_prm.families.evidence import Checkpoint
+from vllm_prm.families.generative import GenerativeFamily
 from vllm_prm.families.implicit import ImplicitFamily
 from vllm_prm.families.math_shepherd import MathShepherdFamily
 from vllm_prm.families.placeholder import PlaceholderFamily
@@ -16,6 +17,7 @@ from vllm_prm.families.token_classification import TokenClassificationFamily
 from vllm_prm.families.value_head import ValueHeadFamily
 
 PRM_FAMILIES: dict[str, type[PRMFamily]] = {
+    "generative": GenerativeFamily,
     "implicit": ImplicitFamily,
     "math_shepherd": MathShepherdFamily,
     "placeholder": PlaceholderFamily,

@@ -1,0 +1,168 @@
+r"""Generative PRMs on real vLLM: a random critic, whose critiques are malformed and counted, and one that was taught a
+few critiques by heart, whose verdicts are known."""
+
+import asyncio
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+import pytest
+import torch
+from tiny_chat_lm import save_tiny_chat_lm
+from transformers import AutoModelForCausalLM
+
+from vllm_prm.errors import ContextLengthError
+from vllm_prm.families import load_family
+from vllm_prm.families.critique_styles import Critique
+from vllm_prm.scorer import StepScorer
+
+pytestmark = pytest.mark.stack
+
+ENGINE_ARGS = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 32 << 20,
+    "max_num_seqs": 16,
+    "max_num_batched_tokens": 1024,
+}
+GREEDY = {"samples": 1, "temperature": 0.0, "max_tokens": 96}
+QUESTION = "What is 2+3*4?"
+GOOD, BAD = ["3*4=12", "2+12=14"], ["3*4=12", "2+12=15"]
+LESSONS = {
+    # What the critic is to write, turn by turn.
+    ("thinkprm", tuple(GOOD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{correct}<|im_end|>"],
+    ("thinkprm", tuple(BAD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}<|im_end|>"],
+    ("genprm", tuple(GOOD)): ["ok</analyze>", "{Yes}$\n</output>", "ok</analyze>", "{Yes}$\n</output>"],
+    ("genprm", tuple(BAD)): ["ok</analyze>", "{Yes}$\n</output>", "no</analyze>", "{No}$\n</output>"],
+}
+
+
+def lessons(path: Path) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompt and answer tokens of every turn."""
+    pairs = set()
+    for (style, steps), answers in LESSONS.items():
+        family = load_family(str(path), "generative", options={"style": style, **GREEDY})
+        conversation = family.conversation(QUESTION, list(steps))
+        ask = next(conversation)
+        for number, answer in enumerate(answers, start=1):
+            tokens = family.tokenizer.encode(answer, add_special_tokens=False)
+            pairs.add((tuple(family.write(ask)), tuple(tokens)))
+            if number < len(answers):
+                ask = conversation.send(Critique(answer, tokens, True, [(0.0, 0.0)] * len(tokens)))
+    return pairs
+
+
+def teach(path: Path) -> None:
+    """Train the checkpoint until it knows its lessons by heart."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    rows = [torch.tensor(prompt + answer) for prompt, answer in sorted(lessons(path))]
+    labels = [torch.tensor((-100,) * len(prompt) + answer) for prompt, answer in sorted(lessons(path))]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(400):
+        loss = model(ids, labels=labels).loss
+        if loss.item() < 0.01:
+            model.save_pretrained(path)
+            return
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    pytest.fail(f"the critic did not learn its lessons: loss {loss.item()}")
+
+
+@pytest.fixture(scope="module")
+def critic(tmp_path_factory):
+    path = save_tiny_chat_lm(tmp_path_factory.mktemp("critic"), initializer_range=0.05)
+    teach(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def thinkprm(critic):
+    scorer = StepScorer.from_pretrained(
+        str(critic), "generative", family_options={"style": "thinkprm", **GREEDY}, **ENGINE_ARGS
+    )
+    yield scorer
+    scorer.shutdown()
+
+
+def sharing(scorer: StepScorer, path: Path, **options) -> StepScorer:
+    """Another family over the engine of `scorer`."""
+    return type(scorer)(scorer.engine, load_family(str(path), "generative", options=options))
+
+
+def test_known_critiques_give_known_scores(thinkprm):
+    good, bad = thinkprm.critique([(QUESTION, GOOD), (QUESTION, BAD)])
+    print(good.samples, bad.samples)
+    assert (good.step_scores, good.malformed) == ([1.0, 1.0], 0)
+    assert (bad.step_scores, bad.malformed) == ([1.0, 0.0], 0)
+    assert thinkprm.usage.generated_tokens > 20
+
+
+def test_genprm_weighs_yes_against_no_as_transformers_does(thinkprm, critic):
+    scorer = sharing(thinkprm, critic, style="genprm", **GREEDY)
+    good, bad = scorer.score([(QUESTION, GOOD), (QUESTION, BAD)])
+    print("genprm", good, bad)
+    assert min(*good, bad[0]) > 0.5 > bad[1]
+
+    model = AutoModelForCausalLM.from_pretrained(critic, dtype=torch.float32)
+    yes, no = scorer.family.style.choices
+    expected = []
+    for prompt, answer in sorted(lessons(critic)):
+        for word in {yes, no} & set(answer):
+            tokens = torch.tensor([prompt + answer[: answer.index(word)]])
+            with torch.no_grad():
+                expected.append(model(tokens).logits[0, -1, [yes, no]].softmax(0)[0].item())
+    found = sorted({*good, *bad})
+    assert len(found) == len(expected) == 3
+    assert max(abs(a - b) for a, b in zip(found, sorted(expected), strict=True)) < 1e-4
+
+
+def test_samples_differ_and_can_be_repeated(thinkprm, critic):
+    scorer = sharing(thinkprm, critic, style="processbench", samples=3, seed=5, temperature=1.5, max_tokens=16)
+    first, again = (scorer.critique([(QUESTION, GOOD)])[0] for _ in range(2))
+    texts = [sample.critiques for sample in first.samples]
+    assert texts == [sample.critiques for sample in again.samples]
+    assert len({text for (text,) in texts}) > 1
+    # It was never taught this style: nothing can be read, and that is said.
+    assert (first.step_scores, first.malformed) == ([None, None], 3)
+    assert scorer.usage.malformed == 6
+
+
+def test_context_length(thinkprm):
+    steps = ["2+12=14 " * 10] * 12
+    with pytest.raises(ContextLengthError, match="max_model_len"):
+        thinkprm.score([(QUESTION, steps)])
+    [scores] = thinkprm.score([(QUESTION, steps)], truncate=True)
+    assert len(scores) == 12 and scores[-1] is None
+
+
+def test_a_random_critic_asynchronously(tmp_path):
+    path = save_tiny_chat_lm(tmp_path, "qwen2")
+
+    async def run():
+        scorer = StepScorer.from_pretrained(
+            str(path),
+            "generative",
+            "async",
+            family_options={"style": "genprm", "samples": 2, "max_tokens": 8},
+            distributed_executor_backend="uni",
+            **ENGINE_ARGS,
+        )
+        try:
+            scores = await asyncio.gather(*[scorer.score_async(QUESTION, GOOD[:count]) for count in range(3)])
+            assert [len(entry) for entry in scores] == [0, 1, 2]
+            assert all(score is None or 0 <= score <= 1 for entry in scores for score in entry)
+            # 2 samples of 1 + 2 steps; what random tokens say is hardly ever a judgement.
+            assert scorer.usage.critiques == 4 and 0 < scorer.usage.malformed <= 6
+            await scorer.reset_cache_async()
+        finally:
+            scorer.shutdown()
+
+    asyncio.run(run())
