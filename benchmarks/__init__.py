@@ -1,0 +1,1 @@
+"""Side-by-side measurements. Each command says what it measures with --help and writes benchmarks/results/."""
