@@ -34,13 +34,12 @@ def no_waiting(monkeypatch):
 def test_scores_and_usage():
     scorer = scorer_over(answer)
     assert scorer.score([("q", ["a", "b"]), ("q", [])]) == [[0.5, 0.5], []]
-    assert scorer.usage.as_dict() == {
+    assert {name: count for name, count in scorer.usage.as_dict().items() if count} == {
         "requests": 2,
         "steps": 2,
         "prompt_tokens": 9,
         "cached_tokens": 4,
         "computed_tokens": 5,
-        "score_cache_hits": 0,
     }
 
 
