@@ -33,7 +33,11 @@ class StepReward:
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        config = vllm_config.model_config.hf_config
+        model_config = vllm_config.model_config
+        config = model_config.hf_config
+        # vLLM takes the config's word back where the checkpoint has an lm_head.
+        self.declared_tied = config.tie_word_embeddings or model_config.word_embeddings_untied_by_checkpoint
+        self.loaded_once = False
         declared = getattr(config, "prm", None) or {}
         if "head" in declared:
             self.step_head = StepHead(config.hidden_size, **declared["head"])
@@ -78,33 +82,39 @@ class StepReward:
         return tensor_model_parallel_all_reduce(logits) * self.logits_processor.scale
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        """Load a checkpoint, or a part of one as an update. Raises `ValueError` if weights of the PRM's own head have
-        never come."""
+        """Load a checkpoint, later a part of one as an update.
+
+        Raises `ValueError` naming what the checkpoint lacks: vLLM lets most of a model stay uninitialised, and a model
+        of noise scores, too.
+        """
         head: set[str] = set()
-        loaded = super().load_weights(self._backbone_weights(weights, head))
-        if self.step_head is not None:
-            self.step_head.require_loaded()
-        return loaded | head
+        loaded = super().load_weights(self._backbone_weights(weights, head)) | head
+        if not self.loaded_once:
+            if self.step_head is not None:
+                self.step_head.require_loaded()
+            missing = {name for name, _ in self.named_parameters()} - loaded
+            if missing and self.quant_config is None:
+                raise ValueError(f"the checkpoint lacks the weights of {', '.join(sorted(missing))}")
+            self.loaded_once = True
+        return loaded
 
     def _backbone_weights(
         self, weights: Iterable[tuple[str, torch.Tensor]], head: set[str]
     ) -> Iterator[tuple[str, torch.Tensor]]:
         """What is left for the host model; the names of what the head took are added to `head`."""
-        tied_rows, embedded = None, False
+        rows, embedded = None, False
         for name, tensor in weights:
             if self.step_head is not None and (parameter := self.step_head.load(name, tensor, default_weight_loader)):
                 head.add(f"step_head.{parameter}")
                 continue
-            if name == "lm_head.weight" and self.config.tie_word_embeddings:
-                tied_rows = tensor
-                continue
-            if self.step_head is not None and name.startswith("lm_head."):
-                continue
             embedded |= name == EMBEDDING
-            yield name, tensor
-        # A tied checkpoint may hold its one matrix under either name; taken for missing, it would stay uninitialised.
-        if tied_rows is not None and not embedded:
-            yield EMBEDDING, tied_rows
+            if name == "lm_head.weight":
+                rows = tensor
+            if self.step_head is None or not name.startswith("lm_head."):
+                yield name, tensor
+        # A tied checkpoint may hold its one matrix under the head's name alone.
+        if self.declared_tied and rows is not None and not embedded:
+            yield EMBEDDING, rows
 
 
 @default_pooling_type(tok_pooling_type="ALL")

@@ -1,0 +1,122 @@
+"""Every family on real vLLM: step scores of a random checkpoint, whole and grown step by step, against a plain
+transformers forward with the family's formula written out in `tiny_checkpoints`.
+"""
+
+import os
+
+# One thread and no core pinning: several small engines share the machine. vLLM reads these when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import CASES, CONTEXT
+
+from vllm_prm.errors import ContextLengthError
+from vllm_prm.scorer import StepScorer
+
+pytestmark = pytest.mark.stack
+
+ENGINE_ARGS = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 32 << 20,
+    "max_num_seqs": 16,
+    "max_num_batched_tokens": 512,
+}
+QUESTION = "How many birds are there, if 3 + 4 come and 2 go?"
+STEPS = ["First, 3 + 4 = 7.", "", "Then we take (7 - 2)\n\nwhich is 5.", "This is no <extra_0>, nor a ки.", "So: 5"]
+
+
+class Loaded:
+    """A case's checkpoint, its scorer, and the reference."""
+
+    def __init__(self, name, folder):
+        torch.manual_seed(0)
+        self.case = CASES[name]
+        self.path = self.case.save(folder)
+        self.scorer = StepScorer.from_pretrained(
+            str(self.path), self.case.family, family_options=self.case.options, **ENGINE_ARGS
+        )
+        self.family = self.scorer.family
+        self.tensors = load_file(self.path / "model.safetensors")
+        config = transformers.AutoConfig.from_pretrained(self.path)
+        self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        embedded = self.tensors.get("model.embed_tokens.weight", self.tensors.get("lm_head.weight"))
+        state = {name: self.tensors.get(name, embedded) for name in self.model.state_dict()}
+        self.model.load_state_dict(state)
+
+    @torch.no_grad()
+    def reference(self, question, steps):
+        rendered = self.family.render(question, steps)
+        out = self.model(torch.tensor([rendered.token_ids]), output_hidden_states=True)
+        at = rendered.step_positions
+        scores = self.case.score(out.logits[0, at], out.hidden_states[-1][0, at], self.tensors, self.family.tokenizer)
+        return scores.tolist()
+
+    def worst(self, question, steps, scores):
+        expected = self.reference(question, steps)
+        assert len(scores) == len(expected) == len(steps)
+        return max(abs(a - b) for a, b in zip(scores, expected, strict=True))
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def loaded(request, tmp_path_factory):
+    loaded = Loaded(request.param, tmp_path_factory.mktemp("family"))
+    yield loaded
+    loaded.scorer.shutdown()
+
+
+def test_scores_match_a_plain_forward(loaded, request):
+    items = [(QUESTION, STEPS), ("Another?", ["one step"]), (QUESTION, ["a"] * 60)]
+    scores = loaded.scorer.score(items)
+    whole = max(loaded.worst(*item, got) for item, got in zip(items, scores, strict=True))
+    assert max(scores[0]) - min(scores[0]) > 0.01, "a checkpoint that scores everything alike would prove nothing"
+
+    loaded.scorer.reset_cache()
+    before = loaded.scorer.usage.as_dict()
+    grown = 0.0
+    for count in range(1, len(STEPS) + 1):
+        [got] = loaded.scorer.score([(QUESTION, STEPS[:count])])
+        grown = max(grown, loaded.worst(QUESTION, STEPS[:count], got))
+    usage = loaded.scorer.usage
+    assert usage.score_cache_hits - before["score_cache_hits"] == sum(range(len(STEPS)))
+    assert usage.computed_tokens - before["computed_tokens"] < usage.prompt_tokens - before["prompt_tokens"]
+    print(f"parity {request.node.callspec.id}: whole {whole:.1e}, grown {grown:.1e}")
+    assert max(whole, grown) < 1e-4
+
+
+@pytest.mark.parametrize("loaded", ["math_shepherd", "qwen_prm"], indirect=True)
+def test_beyond_the_context_is_an_error_or_none(loaded):
+    """A language-model head and a head of its own."""
+    steps = ["word " * 40] * 14
+    with pytest.raises(ContextLengthError, match="max_model_len"):
+        loaded.scorer.score([(QUESTION, steps)])
+    [scores] = loaded.scorer.score([(QUESTION, steps)], truncate=True)
+    fitting = sum(at < CONTEXT for at in loaded.family.render(QUESTION, steps).step_positions)
+    assert 0 < fitting < len(steps)
+    assert scores[fitting:] == [None] * (len(steps) - fitting)
+    assert loaded.worst(QUESTION, steps[:fitting], scores[:fitting]) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("score.2.bias", "lacks weights of the PRM's head: score.2.bias"),
+        ("model.embed_tokens.weight", "lacks the weights of model.embed_tokens.weight"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_refused(tmp_path, name, message):
+    """Left uninitialised it would give scores, too."""
+    path = CASES["qwen_prm"].save(tmp_path)
+    tensors = load_file(path / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        StepScorer.from_pretrained(str(path), **ENGINE_ARGS)
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()

@@ -1,0 +1,167 @@
+"""A random checkpoint of each PRM family: the published architecture and tensor names, two layers of hidden size 64."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
+
+HIDDEN = 64
+CONTEXT = 2048
+
+
+def save_checkpoint(
+    path: Path,
+    backbone: str,
+    tokenizer: Any,
+    architecture: str,
+    head: dict[str, torch.Tensor] | None = None,
+    *,
+    tied: bool = False,
+    rename: dict[str, str] | None = None,
+) -> Path:
+    """`backbone` (Qwen2, ...) with random weights and `head` beside them. `rename`: names that differ on disk."""
+    config = getattr(transformers, f"{backbone}Config")(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,  # the usual 0.02 would put every score at 0.5
+        dtype="float32",
+    )
+    tensors = getattr(transformers, f"{backbone}ForCausalLM")(config).state_dict()
+    # What a head of its own is saved with is the backbone alone; a tied matrix is saved once.
+    if head is not None or tied:
+        del tensors["lm_head.weight"]
+    tensors |= head or {}
+    tensors = {(rename or {}).get(name, name): tensor.contiguous() for name, tensor in tensors.items()}
+    path.mkdir(parents=True)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(path)
+    (path / "config.json").write_text(json.dumps({**config.to_dict(), "architectures": [architecture]}))
+    return path
+
+
+def linear(rows: int) -> dict[str, torch.Tensor]:
+    return {"weight": torch.randn(rows, HIDDEN) / 4, "bias": torch.randn(rows)}
+
+
+def named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family's checkpoint. `score(logits, hidden, tensors, tokenizer)` is the family's formula: language-model logits
+    and last hidden states (after the final norm) at the step positions, to scores. `family`: where it does not show."""
+
+    save: Callable[[Path], Path]
+    score: Callable[..., torch.Tensor]
+    family: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def apply(tensors: dict[str, torch.Tensor], name: str, hidden: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.linear(hidden, tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+
+
+def two_tokens(good: str, bad: str) -> Callable[..., torch.Tensor]:
+    def score(logits, hidden, tensors, tokenizer):
+        return logits[:, tokenizer.convert_tokens_to_ids([good, bad])].softmax(-1)[:, 0]
+
+    return score
+
+
+def qwen_prm_score(logits, hidden, tensors, tokenizer):
+    return apply(tensors, "score.2", apply(tensors, "score.0", hidden).relu()).softmax(-1)[:, 1]
+
+
+def two_classes(logits, hidden, tensors, tokenizer):
+    return apply(tensors, "score", hidden).softmax(-1)[:, 1]
+
+
+def difference(logits, hidden, tensors, tokenizer):
+    return 2 * two_classes(logits, hidden, tensors, tokenizer) - 1
+
+
+def value(name: str) -> Callable[..., torch.Tensor]:
+    return lambda logits, hidden, tensors, tokenizer: apply(tensors, name, hidden)[:, 0].sigmoid()
+
+
+# A tied checkpoint's one matrix, saved under the other of its two names.
+UNDER_THE_HEAD = {"model.embed_tokens.weight": "lm_head.weight"}
+
+CASES = {
+    "qwen_prm": Case(
+        lambda path: save_checkpoint(
+            path / "prm",
+            "Qwen2",
+            qwen_tokenizer(),
+            "Qwen2ForProcessRewardModel",
+            {**named("score.0", linear(HIDDEN)), **named("score.2", linear(2))},
+        ),
+        qwen_prm_score,
+    ),
+    "math_shepherd": Case(
+        lambda path: save_checkpoint(path / "prm", "Mistral", mistral_tokenizer(), "MistralForCausalLM"),
+        two_tokens("▁+", "▁-"),
+        family="math_shepherd",
+    ),
+    "rlhflow": Case(
+        lambda path: save_checkpoint(path / "prm", "Llama", llama_3_tokenizer(), "LlamaForCausalLM"),
+        two_tokens("+", "-"),
+        family="rlhflow",
+    ),
+    "skywork, tied": Case(
+        lambda path: save_checkpoint(
+            path / "prm",
+            "Qwen2",
+            qwen_tokenizer(bos=True),
+            "Qwen2ForPrmModel",
+            named("v_head.summary", linear(1)),
+            tied=True,
+            rename=UNDER_THE_HEAD,
+        ),
+        value("v_head.summary"),
+    ),
+    "token_classification": Case(
+        lambda path: save_checkpoint(
+            path / "prm", "Qwen3", qwen_tokenizer(), "Qwen3ForTokenClassification", named("score", linear(2))
+        ),
+        two_classes,
+    ),
+    "PURE-PRM": Case(
+        lambda path: save_checkpoint(
+            path / "PURE-PRM-7B", "Qwen2", qwen_tokenizer(), "Qwen2ForTokenClassification", named("score", linear(2))
+        ),
+        difference,
+    ),
+    "value_head": Case(
+        lambda path: save_checkpoint(
+            path / "prm",
+            "Llama",
+            llama_3_tokenizer(),
+            "LlamaForSequenceClassification",
+            {"score.weight": torch.randn(1, HIDDEN) / 4},
+        ),
+        value("score"),
+        family="value_head",
+        options={"chat_template": True, "separator": "\n\n"},
+    ),
+    "VersaPRM, tied": Case(
+        lambda path: save_checkpoint(
+            path / "Llama-PRM800K", "Llama", llama_3_tokenizer(), "LlamaForCausalLM", tied=True, rename=UNDER_THE_HEAD
+        ),
+        two_tokens("+", "-"),
+    ),
+}

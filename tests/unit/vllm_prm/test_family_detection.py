@@ -1,0 +1,169 @@
+"""Which family a checkpoint is taken for, and why; and `vllm-prm inspect`, which says so."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
+
+from vllm_prm.families import detect_family, load_family
+from vllm_prm.serve import main, serve_command
+
+QWEN, LLAMA, MISTRAL = qwen_tokenizer(), llama_3_tokenizer(), mistral_tokenizer()
+
+
+def checkpoint(path, architecture, tokenizer, weights=(), **config):
+    """A folder with config.json, a tokenizer, and `weights`: name -> shape."""
+    path.mkdir(parents=True, exist_ok=True)
+    model_type = "qwen2" if architecture.startswith("Qwen2") else "llama"
+    (path / "config.json").write_text(json.dumps({"architectures": [architecture], "model_type": model_type, **config}))
+    tokenizer.save_pretrained(path)
+    if weights:
+        save_file({name: torch.zeros(shape) for name, shape in dict(weights).items()}, path / "model.safetensors")
+    return str(path)
+
+
+TWO_LAYERS = {"score.0.weight": (4, 4), "score.0.bias": (4,), "score.2.weight": (2, 4), "score.2.bias": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "tokenizer", "weights", "family", "reason"),
+    [
+        ("prm", "Qwen2ForProcessRewardModel", QWEN, (), "qwen_prm", "Qwen2ForProcessRewardModel"),
+        ("prm", "Qwen2ForRewardModel", QWEN, TWO_LAYERS, "qwen_prm", "score.0 and score.2"),
+        ("ReasonFlux-PRM-7B", "Qwen2ForCausalLM", QWEN, (), "qwen_prm", "called ReasonFlux-PRM-7B"),
+        ("prm", "Qwen2ForTokenClassification", QWEN, (), "token_classification", "Qwen2ForTokenClassification"),
+        ("PURE-PRM-7B", "Qwen2ForTokenClassification", QWEN, (), "token_classification", "called PURE-PRM-7B"),
+        ("prm", "Qwen2ForPrmModel", qwen_tokenizer(bos=True), (), "skywork", "Qwen2ForPrmModel"),
+        ("math-shepherd-mistral-7b-prm", "MistralForCausalLM", MISTRAL, (), "math_shepherd", "called math-shepherd"),
+        (
+            "models--RLHFlow--Llama3.1-8B-PRM-Deepseek-Data/snapshots/0",
+            "LlamaForCausalLM",
+            LLAMA,
+            (),
+            "rlhflow",
+            "Deep",
+        ),
+        ("llama-prm800k", "LlamaForCausalLM", LLAMA, (), "placeholder", "called Llama-PRM800K"),
+    ],
+)
+def test_found(tmp_path, name, architecture, tokenizer, weights, family, reason):
+    path = checkpoint(tmp_path / name, architecture, tokenizer, weights)
+    found = detect_family(path)
+    assert found.family == family
+    assert reason in found.reason
+    loaded = load_family(path)
+    assert loaded.name == family
+    assert loaded.hf_overrides()["architectures"] == [architecture.partition("For")[0] + "ForStepReward"]
+
+
+def test_published_names_bring_their_options(tmp_path):
+    pure = checkpoint(tmp_path / "PURE-PRM-7B", "Qwen2ForTokenClassification", QWEN)
+    assert load_family(pure).options.score == "difference"
+    assert load_family(pure, options={"score": "probability"}).options.score == "probability"
+    flux = checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForProcessRewardModel", QWEN)
+    assert load_family(flux).options.system is None
+    versa = checkpoint(tmp_path / "Llama-PRM800K", "LlamaForCausalLM", LLAMA)
+    assert LLAMA.convert_ids_to_tokens(load_family(versa).placeholder_id) == "ĠĊĊĊĊ"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tokenizer", "weights", "candidates"),
+    [
+        ("MistralForCausalLM", MISTRAL, (), ["math_shepherd (a Mistral", "placeholder (any causal LM"]),
+        ("LlamaForCausalLM", LLAMA, (), ["rlhflow (a Llama", "placeholder (any causal LM"]),
+        ("Qwen2ForCausalLM", QWEN, {"v_head.summary.weight": (1, 4)}, ["skywork (a Qwen2", "value_head (its weights"]),
+        ("LlamaForSequenceClassification", LLAMA, {"score.weight": (1, 4)}, ["value_head (its weights"]),
+        ("LlamaModel", LLAMA, {"score.weight": (2, 4), "score.bias": (2,)}, ["token_classification (its weights"]),
+        ("LlamaModel", LLAMA, (), ["Candidates: none"]),
+    ],
+)
+def test_undecided_names_all_candidates_and_why(tmp_path, architecture, tokenizer, weights, candidates):
+    path = checkpoint(tmp_path / "prm", architecture, tokenizer, weights)
+    with pytest.raises(ValueError, match='no key "prm"') as error:
+        detect_family(path)
+    for candidate in candidates:
+        assert candidate in str(error.value)
+
+
+def test_contradicting_evidence_is_refused(tmp_path):
+    path = checkpoint(tmp_path / "math-shepherd-mistral-7b-prm", "MistralForTokenClassification", MISTRAL)
+    with pytest.raises(ValueError, match="math_shepherd .*called.*; token_classification .*architectures"):
+        detect_family(path)
+    assert load_family(path, "token_classification").name == "token_classification"
+
+
+def test_declared_options_win_over_the_recipe_and_given_ones_over_both(tmp_path):
+    declared = {"family": "token_classification", "separator": "\n\n", "score": "difference"}
+    path = checkpoint(tmp_path / "prm", "Qwen2ForTokenClassification", QWEN, prm=declared)
+    assert "declares" in detect_family(path).reason
+    options = load_family(path, options={"separator": "\n"}).options
+    assert (options.separator, options.score) == ("\n", "difference")
+    # Options of another family mean nothing to the one that was named.
+    assert load_family(path, "value_head", options={"head": "v", "head_bias": False}).options.separator == "\n"
+
+
+def test_value_head_reads_its_head_from_the_weights(tmp_path):
+    path = checkpoint(tmp_path / "a", "LlamaForCausalLM", LLAMA, {"value_head.weight": (1, 4)})
+    loaded = load_family(path, "value_head")
+    assert loaded.hf_overrides()["prm"]["head"] == {"layers": ["value_head"], "outputs": 1, "bias": False}
+    path = checkpoint(tmp_path / "b", "LlamaForCausalLM", LLAMA, {"mine.weight": (1, 4), "mine.bias": (1,)})
+    assert load_family(path, "value_head", options={"head": "mine"}).options.head_bias is True
+    with pytest.raises(ValueError, match="head and head_bias: .* no layer of one row called v_head.summary or"):
+        load_family(path, "value_head")
+    with pytest.raises(ValueError, match=r"head and head_bias: .* there is \['other'\]"):
+        load_family(path, "value_head", options={"head": "other"})
+    path = checkpoint(tmp_path / "c", "LlamaForCausalLM", LLAMA, {"score.weight": (1, 4), "v_head.weight": (1, 4)})
+    with pytest.raises(ValueError, match=r"there is \['v_head', 'score'\]"):
+        load_family(path, "value_head")
+
+
+def test_an_index_without_its_shards_shows_names(tmp_path):
+    path = checkpoint(tmp_path / "prm", "Qwen2ForRewardModel", QWEN)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(TWO_LAYERS, "model-00001-of-00001.safetensors")}
+    (tmp_path / "prm" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert detect_family(path).family == "qwen_prm"
+
+
+def test_inspect_says_what_and_why(tmp_path, capsys):
+    path = checkpoint(tmp_path / "prm", "Qwen2ForProcessRewardModel", QWEN)
+    main(["inspect", path])
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["family"], shown["architectures"]) == ("qwen_prm", ["Qwen2ForStepReward"])
+    assert "Qwen2ForProcessRewardModel" in shown["reason"]
+    assert shown["prm"]["head"] == {"layers": ["score.0", "score.2"], "outputs": 2, "bias": True}
+    assert shown["example"]["text"].endswith("1 + 1 = 2.<extra_0>The answer is 2.<extra_0>")
+    tag = QWEN.convert_tokens_to_ids("<extra_0>")
+    example = shown["example"]
+    assert [example["token_ids"][position] for position in example["step_positions"]] == [tag, tag]
+
+    main(["inspect", path, "--family", "token_classification", "--family-options", '{"separator": "\\n\\n"}'])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["reason"] == "named by --family"
+    assert shown["prm"]["options"]["separator"] == "\n\n"
+
+
+def test_mistakes_end_with_one_line(tmp_path, capsys):
+    path = checkpoint(tmp_path / "prm", "Qwen2ForProcessRewardModel", LLAMA)
+    for flags, message in (
+        ([], f"the tokenizer of {path} has no token '<extra_0>'"),
+        (["--family-options", "[]"], "--family-options must be a JSON object"),
+        (["--family-options", '{"tag": 1}'], "family qwen_prm has no option tag"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["inspect", path, *flags])
+        assert end.value.code == 2
+        shown = capsys.readouterr().err
+        assert message in shown and shown.count("\n") == 1
+
+
+def test_the_server_is_told_head_and_options(tmp_path):
+    path = checkpoint(tmp_path / "prm", "Qwen2ForTokenClassification", QWEN)
+    command = serve_command(path, None, [], {"score": "difference"})
+    overrides = json.loads(command[command.index("--hf-overrides") + 1])
+    assert overrides["architectures"] == ["Qwen2ForStepReward"]
+    assert overrides["prm"]["options"]["score"] == "difference"
+    # What the running server reads back gives the same family.
+    again = load_family(path, overrides["prm"]["family"], options=overrides["prm"]["options"])
+    assert again.options == load_family(path, options={"score": "difference"}).options
