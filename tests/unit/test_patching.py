@@ -114,7 +114,7 @@ def test_a_patch_that_is_in_some_of_its_files_only_is_refused(site, capsys):
     half.write_bytes(released["openrlhf/cli/train_ppo_ray.py"])
     before = content(site)
     assert run(site, "apply") == 2
-    assert "patch 0003 is missing from openrlhf/cli/train_ppo_ray.py" in capsys.readouterr().err
+    assert "patch 0001 is missing from openrlhf/cli/train_ppo_ray.py" in capsys.readouterr().err
     assert content(site) == before
 
 
