@@ -7,25 +7,34 @@ A record::
      "solutions": 2,             how many solutions this question has
      "question": "Q: 8+7=?\\n",   as in the input, before any template
      "label": "15",              the reference answer
+     "root": {"right": 5,        of `rollouts` responses sampled from the question itself, `right` were right;
+              "rollouts": 8,     `visits` is how often a tree search went on from here
+              "visits": 0},
      "response": "8+7=15\\n...",  the policy's solution as text, without special tokens
      "steps": ["8+7=15", ...],   its S steps, without trailing white space
-     "mc_values": [1.0, ...],    S estimates of the chance that the policy gets the answer right from after the step
+     "mc_values": [1.0, ...],    S estimates right / rollouts of the chance that the policy gets the answer right from
+                                 after the step; null where nothing was measured; the last is the solution's own outcome
      "hard_labels": [1, ...],    S times 0 or 1
-     "soft_labels": [1.0, ...],  S numbers in [0, 1]
+     "soft_labels": [1.0, ...],  S numbers in [0, 1]: the value, and between measured steps what lies between them
+     "right": [8, ..., 0],       S times how many of the rollouts were right
      "rollouts": [8, ..., 0],    S times the rollouts the value rests on; 0 where it is derived
+     "visits": [0, ...],         S times how often a tree search went on from after the step
      "correct": true,            whether the response reached the right answer
      "truncated": false}         whether the response was cut at the token limit, which counts as not correct
 
-A solution without text has no steps (S = 0). The solutions of a question stand together and are written in one go, so a
-question is either finished or absent. `<output>.settings.json` beside the file holds the settings the labels depend on.
+The tree of a question is the union of its solutions: equal first steps are one node, with the counts written there, and
+`root` is its root. A solution without text has no steps (S = 0). The solutions of a question stand together and are
+written in one go, so a question is either finished or absent.
+
+Questions without labels, because every response of theirs was right or every one wrong, stand in
+`<output>.dropped.jsonl`: {"id", "question", "label", "reason": "all_right" | "all_wrong", "root"}.
+`<output>.settings.json` holds the settings the labels depend on.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -39,21 +48,58 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """`right` of `rollouts` rollouts reached the right answer."""
+
+    right: int
+    rollouts: int
+
+    @property
+    def value(self) -> float:
+        """The Monte Carlo estimate of the chance to get the answer right."""
+        return self.right / self.rollouts
+
+
+@dataclass(frozen=True)
+class Root:
+    """The question as the root of its tree."""
+
+    right: int
+    rollouts: int
+    visits: int = 0
+
+
+@dataclass(frozen=True)
 class LabelledSolution:
     """One record without the question's part; the fields are described in the module's docstring."""
 
     response: str
     steps: list[str]
-    mc_values: list[float]
+    mc_values: list[float | None]
     hard_labels: list[int]
     soft_labels: list[float]
+    right: list[int]
     rollouts: list[int]
+    visits: list[int]
     correct: bool
     truncated: bool
 
     def __post_init__(self):
-        for name in ("mc_values", "hard_labels", "soft_labels", "rollouts"):
+        for name in ("mc_values", "hard_labels", "soft_labels", "right", "rollouts", "visits"):
             assert len(getattr(self, name)) == len(self.steps), f"{name} must have one entry per step"
+
+
+@dataclass(frozen=True)
+class AnnotatedQuestion:
+    """What an annotator found: labelled solutions, or the reason why there are none (`dropped`), and what it cost."""
+
+    root: Root
+    solutions: list[LabelledSolution]
+    usage: dict[str, int]
+    dropped: str | None = None
+
+    def __post_init__(self):
+        assert bool(self.solutions) != bool(self.dropped), "solutions, or a reason why there are none"
 
 
 def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
@@ -103,99 +149,3 @@ def read_questions(path: str | Path, input_key: str, label_key: str, max_samples
 def question_id(question: str, label: str) -> str:
     """The id of a question that has none: stable when lines are added or moved."""
     return hashlib.sha256(f"{question}\0{label}".encode()).hexdigest()[:16]
-
-
-class LabelFile:
-    """Append-only, durable file of labelled solutions. Use as a context manager; one process may hold it at a time.
-
-    Opening a file that a killed run left behind cuts off its last question if not all of that question is there;
-    `finished` then holds the ids of the questions that need no work.
-    """
-
-    def __init__(self, path: str | Path, settings: dict):
-        """Raises ValueError where the file has other settings, was made by something else, or another run holds it."""
-        self.path = Path(path)
-        self.settings_path = self.path.with_name(self.path.name + ".settings.json")
-        if self.path.is_dir():
-            raise ValueError(f"{path} is a folder, not a file")
-        self._check_settings(json.loads(json.dumps(settings)))
-        self.finished, end = _finished_questions(self.path) if self.path.exists() else (set(), 0)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "ab")  # noqa: SIM115 - closed by __exit__
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            raise ValueError(f"{path} is being written by another run") from None
-        self.file.truncate(end)
-        if not self.settings_path.exists():
-            _write_durably(self.settings_path, json.dumps(settings, indent=2) + "\n")
-
-    def append(self, question: Question, solutions: Sequence[LabelledSolution]) -> None:
-        """Writes all solutions of a question at once and returns when they are on disk."""
-        assert solutions, "a finished question has at least one solution"
-        assert question.id not in self.finished, f"question {question.id} is already finished"
-        lines = []
-        for index, solution in enumerate(solutions):
-            head = {"id": question.id, "solution": index, "solutions": len(solutions)}
-            row = {**head, "question": question.question, "label": question.label, **asdict(solution)}
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        self.file.write("".join(lines).encode())
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.finished.add(question.id)
-
-    def _check_settings(self, settings: dict) -> None:
-        if not self.settings_path.exists():
-            if self.path.exists() and self.path.stat().st_size:
-                raise ValueError(f"{self.path} exists and has no {self.settings_path.name}; choose another file")
-            return
-        before = json.loads(self.settings_path.read_text())
-        changed = [
-            f"{key} was {before.get(key)!r}, is {settings.get(key)!r}"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if changed:
-            raise ValueError(f"{self.path} was made with other settings ({'; '.join(changed)}); choose another file")
-
-    def __enter__(self) -> "LabelFile":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.file.close()
-
-
-def _finished_questions(path: Path) -> tuple[set[str], int]:
-    """Ids of the finished questions, and the offset in bytes at which the last of them ends."""
-    finished: set[str] = set()
-    end = offset = 0
-    number, expected = 0, (None, 0, 0)  # id, next solution, how many
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            offset += len(line)
-            if not line.endswith(b"\n"):
-                break  # torn by a kill
-            try:
-                row = json.loads(line)
-                identity, index, count = row["id"], row["solution"], row["solutions"]
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(f"{path} line {number}: not a step-label record; choose another file") from None
-            if identity in finished:
-                raise ValueError(f"{path} line {number}: question {identity!r} stands in the file twice")
-            if (identity, index, count) != (expected if index else (identity, 0, count)) or (expected[1] and not index):
-                raise ValueError(f"{path} line {number}: solution {index} of question {identity!r} is out of order")
-            expected = (identity, index + 1, count)
-            if index + 1 == count:
-                finished.add(identity)
-                end, expected = offset, (None, 0, 0)
-    return finished, end
-
-
-def _write_durably(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -1,23 +1,26 @@
-"""Labels the steps of a policy's solutions: `python -m openrlhf_prm.cli.annotate --annotator math_shepherd ...`.
+"""Labels the steps of a policy's solutions: `python -m openrlhf_prm.cli.annotate --annotator adaptive ...`.
 
-Reads questions with reference answers (JSONL), samples solutions and continuations with vLLM engines placed by Ray, and
-appends step labels to a JSONL file (schema: `openrlhf_prm.annotation.records`) that `openrlhf_prm.cli.train_prm` trains
-on. A question is written, and on disk, the moment it is finished. Started again with the same flags after a kill or
-Ctrl-C it goes on where it stopped. The last line on stdout is a JSON summary.
+Reads questions with reference answers (JSONL), samples solutions and continuations with vLLM engines placed by Ray, or
+with servers at `--annotation.urls`, and appends step labels to a JSONL file (schema: `openrlhf_prm.annotation.records`)
+that `openrlhf_prm.cli.train_prm` trains on. A question is written, and on disk, the moment it is finished; the
+questions of an engine that dies are tried again. Started again with the same flags after a kill or Ctrl-C it goes on
+where it stopped. The last line on stdout is a JSON summary.
 
 Exit codes: 0 done, 2 a flag or an input row is wrong (said before any engine starts), 130 interrupted.
 """
 
+import argparse
 import asyncio
 import dataclasses
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation import ANNOTATORS, LabelFile, Question, read_questions
+from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.steps import STEP_SPLITTERS
@@ -42,14 +45,9 @@ def build_parser() -> FlagParser:
     add("--data.apply_chat_template", action="store_true", help="send the question through the chat template")
     add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
     add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
-    add("--annotation.solutions_per_question", type=int, default=2, help="solutions sampled and labelled per question")
-    add("--annotation.rollouts", type=int, default=8, help="continuations decoded after each step")
-    add("--annotation.temperature", type=float, default=1.0, help="of solutions and rollouts")
-    add("--annotation.top_p", type=float, default=1.0, help="of solutions and rollouts")
-    stop = "in a wrong solution, give 0 to all steps after the first with value 0, assuming that nothing recovers"
-    add("--annotation.stop_at_zero", action="store_true", default=True, help=stop)
-    add("--annotation.no_stop_at_zero", dest="annotation.stop_at_zero", action="store_false", help="measure every step")
-    add("--annotation.concurrency", type=int, default=64, help="questions in flight")
+    add_annotator_flags(parser)
+    add("--annotation.concurrency", type=int, default=64, help="questions in flight on each engine")
+    add("--annotation.urls", nargs="+", default=[], help="OpenAI-compatible servers of the policy, instead of engines")
     add("--rollout.max_new_tokens", type=int, default=256, help="token limit of a whole response, its prefix included")
     add("--vllm.num_engines", type=int, default=1, help="engines that share the work")
     add("--vllm.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
@@ -60,6 +58,26 @@ def build_parser() -> FlagParser:
     add("--vllm.max_model_len", type=int, help="context length; shorter than the model's saves memory")
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
+
+
+def add_annotator_flags(parser: FlagParser) -> None:
+    """One flag `--annotation.NAME` per option that an annotator has; `None` where it is not given."""
+    found: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+    for name, annotator in ANNOTATORS.items():
+        for field in dataclasses.fields(annotator.Options):
+            if "help" in field.metadata:
+                found.setdefault(field.name, []).append((name, field))
+    for option, fields in found.items():
+        meaning = "; ".join(dict.fromkeys(field.metadata["help"] for _, field in fields))
+        defaults = ", ".join(f"{name} {field.default}" for name, field in fields)
+        text = {"help": f"{meaning} (default: {defaults})", "default": argparse.SUPPRESS}
+        kind = type(fields[0][1].default)
+        if kind is bool:
+            target = f"annotation.{option}"
+            parser.add_argument(f"--{target}", action="store_true", **text)
+            parser.add_argument(f"--annotation.no_{option}", dest=target, action="store_false", **text)
+        else:
+            parser.add_argument(f"--annotation.{option}", type=kind, **text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,8 +106,7 @@ def main(argv: list[str] | None = None) -> int:
             )
             return 130
     counts = {"questions": len(todo), "resumed_questions": len(questions) - len(todo)}
-    empty = {"solutions": 0, "labels": 0, "rollouts": 0, "rollout_tokens": 0, "seconds": 0.0, "labels_per_s": 0.0}
-    print(json.dumps({**counts, **empty, **summary}))
+    print(json.dumps({**counts, **(summary or Progress(0).summary())}))
     return 0
 
 
@@ -107,6 +124,9 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
     for flag, value in at_least_one.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag} must be at least 1, got {value}")
+    for url in args.annotation.urls:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"--annotation.urls must begin with http:// or https://, got {url!r}")
     if not Path(args.data.input).is_file():
         raise ValueError(f"--data.input: no such file: {args.data.input}")
     policy = args.actor.model_name_or_path
@@ -114,13 +134,25 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
         raise ValueError(f"--actor.model_name_or_path: no checkpoint (config.json) in {policy}")
     if "{}" not in args.data.input_template:
         raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
+    options = options_of(args)
+    return read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples), options
+
+
+def options_of(args: SimpleNamespace) -> object:
+    """The annotator's options: what was given, else the class's defaults.
+
+    Raises ValueError for a value it does not allow, and for an option that is another annotator's.
+    """
     options_class = ANNOTATORS[args.annotator].Options
-    flags = {**vars(args.annotation), "max_new_tokens": args.rollout.max_new_tokens, "splitter": args.steps.splitter}
+    own = {field.name for field in dataclasses.fields(options_class)}
+    given = {name: value for name, value in vars(args.annotation).items() if name not in ("concurrency", "urls")}
+    if foreign := sorted(given.keys() - own):
+        raise ValueError(f"--annotation.{foreign[0]} is no option of --annotator {args.annotator}")
+    given |= {"max_new_tokens": args.rollout.max_new_tokens, "splitter": args.steps.splitter}
     try:
-        options = options_class(**{field.name: flags[field.name] for field in dataclasses.fields(options_class)})
+        return options_class(**given)
     except ValueError as error:
         raise ValueError(f"{'--rollout.' if str(error).startswith('max_new') else '--annotation.'}{error}") from None
-    return read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples), options
 
 
 def settings_of(args: SimpleNamespace, options) -> dict:
@@ -143,46 +175,44 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
     import ray
     from transformers import AutoConfig, AutoTokenizer
 
-    from openrlhf_prm.placement import EngineOptions, GenerationPool
+    from openrlhf_prm.annotation.engines import Work, start_engines
+    from openrlhf_prm.evaluation.engines import start_ray
+    from openrlhf_prm.placement import EngineOptions
 
-    tokenizer = AutoTokenizer.from_pretrained(args.actor.model_name_or_path)
-    prompt = prompt_of(args, tokenizer)
-    config = AutoConfig.from_pretrained(args.actor.model_name_or_path).get_text_config()
+    policy = args.actor.model_name_or_path
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    prompt_of = prompt_maker(args, tokenizer)
+    config = AutoConfig.from_pretrained(policy).get_text_config()
     context = args.vllm.max_model_len or getattr(config, "max_position_embeddings", None)  # some models have no limit
     if context is not None:
-        check_lengths(todo, prompt, tokenizer, context)
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
-    pool = None
+        check_lengths(todo, prompt_of, tokenizer, context)
+    engine_options = EngineOptions(
+        model=policy,
+        num_engines=args.vllm.num_engines,
+        gpus=args.vllm.gpus_per_engine,
+        dtype=args.vllm.dtype,
+        seed=args.train.seed,
+        max_model_len=args.vllm.max_model_len,
+        enforce_eager=args.vllm.enforce_eager,
+        gpu_memory_utilization=args.vllm.gpu_memory_utilization,
+        tensor_parallel_size=args.vllm.tensor_parallel_size,
+    )
+    work = Work(policy, args.annotator, options, args.answers.checker)
+    start_ray(0 if args.annotation.urls else args.vllm.num_engines * args.vllm.gpus_per_engine)
+    engines = []
     try:
-        pool = GenerationPool(
-            EngineOptions(
-                model=args.actor.model_name_or_path,
-                num_engines=args.vllm.num_engines,
-                gpus=args.vllm.gpus_per_engine,
-                dtype=args.vllm.dtype,
-                seed=args.train.seed,
-                max_model_len=args.vllm.max_model_len,
-                enforce_eager=args.vllm.enforce_eager,
-                gpu_memory_utilization=args.vllm.gpu_memory_utilization,
-                tensor_parallel_size=args.vllm.tensor_parallel_size,
-            )
-        )
-        annotator = ANNOTATORS[args.annotator](pool, tokenizer, is_correct, options)
-        start = time.perf_counter()
-        counts = asyncio.run(annotate_all(annotator, todo, labels, args.annotation.concurrency, prompt))
-        seconds = time.perf_counter() - start
+        engines = start_engines(engine_options, args.annotation.urls, work, args.annotation.concurrency, prompt_of)
+        return asyncio.run(label_all(todo, engines, args.annotation.concurrency, labels))
     finally:
-        for worker in pool.workers if pool else ():
-            ray.kill(worker)  # before Ray itself, which would complain about each rollout in flight
+        for engine in engines:
+            ray.kill(engine.actor)  # before Ray itself, which would complain about each question in flight
         ray.shutdown()
-    rate = round(counts["labels"] / seconds, 1)
-    return {**counts, **annotator.usage, "seconds": round(seconds, 2), "labels_per_s": rate}
 
 
-def check_lengths(questions: list[Question], prompt, tokenizer, context: int) -> None:
+def check_lengths(questions: list[Question], prompt_of, tokenizer, context: int) -> None:
     """Raises QuestionTooLong naming the first question without room for a response in `context` tokens."""
     for question in questions:
-        length = len(tokenizer(prompt(question.question), add_special_tokens=False)["input_ids"])
+        length = len(tokenizer(prompt_of(question.question), add_special_tokens=False)["input_ids"])
         if length >= context:
             raise QuestionTooLong(
                 f"--data.input: question {question.id} ({question.question[:40]!r}...) has {length} tokens, "
@@ -190,7 +220,7 @@ def check_lengths(questions: list[Question], prompt, tokenizer, context: int) ->
             )
 
 
-def prompt_of(args: SimpleNamespace, tokenizer):
+def prompt_maker(args: SimpleNamespace, tokenizer):
     """The function from a question to the text that the policy reads."""
 
     def plain(question: str) -> str:
@@ -203,33 +233,75 @@ def prompt_of(args: SimpleNamespace, tokenizer):
     return chat if args.data.apply_chat_template else plain
 
 
-async def annotate_all(annotator, questions: list[Question], labels: LabelFile, concurrency: int, prompt) -> dict:
-    """Labels the questions, `concurrency` at a time, and writes each as it finishes. The first error ends all."""
-    from tqdm import tqdm
+class Progress:
+    """What was found and what it cost, as a bar while it grows and as the summary's counts at the end."""
 
-    counts = {"solutions": 0, "labels": 0}
-    waiting = iter(questions)
-    start = time.perf_counter()
-    with tqdm(total=len(questions), desc="labelling", unit="question", mininterval=1) as progress:
+    def __init__(self, questions: int):
+        from tqdm import tqdm
 
-        async def work() -> None:
-            for question in waiting:  # shared by all workers: each takes the next question
-                solutions = await annotator.annotate(prompt(question.question), question.label)
-                labels.append(question, solutions)
-                counts["solutions"] += len(solutions)
-                counts["labels"] += sum(len(solution.steps) for solution in solutions)
-                rate = counts["labels"] / (time.perf_counter() - start)
-                per_label = annotator.usage["rollouts"] / max(counts["labels"], 1)
-                progress.set_postfix_str(f"{rate:.1f} labels/s, {per_label:.1f} rollouts/label", refresh=False)
-                progress.update()
+        self.start = time.perf_counter()
+        self.totals = Counter()
+        self.cache = (0, 0)
+        self.bar = tqdm(total=questions, desc="labelling", unit="question", mininterval=1, disable=not questions)
 
-        workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(questions)))]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-    return counts
+    def add(self, found: AnnotatedQuestion) -> None:
+        """Counts a finished question."""
+        labels = sum(len(solution.steps) for solution in found.solutions)
+        self.totals.update(found.usage)
+        self.totals.update(solutions=len(found.solutions), labels=labels, dropped_questions=bool(found.dropped))
+        self.bar.set_postfix_str(self._rates(), refresh=False)
+        self.bar.update()
+
+    def summary(self) -> dict:
+        """The counts as they stand now."""
+        names = ("solutions", "labels", "dropped_questions", "rollouts", "rollout_tokens", "solution_tokens")
+        counts = {name: self.totals[name] for name in (*names, "reused_rollouts", "retried_questions")}
+        seconds = time.perf_counter() - self.start if self.totals else 0.0
+        rate = self.totals["labels"] / seconds if seconds else 0.0
+        counts |= {"cache_hit_rate": self._hit_rate(), "seconds": round(seconds, 2), "labels_per_s": round(rate, 1)}
+        return counts
+
+    def _hit_rate(self) -> float | None:
+        hits, queries = self.cache
+        return round(hits / queries, 3) if queries else None
+
+    def _rates(self) -> str:
+        rate = self.totals["labels"] / (time.perf_counter() - self.start)
+        per_label = self.totals["rollouts"] / max(self.totals["labels"], 1)
+        hits = self._hit_rate()
+        shown = "–" if hits is None else f"{hits:.0%}"
+        return f"{rate:.1f} labels/s, {per_label:.2f} rollouts/label, cache hits {shown}"
+
+
+async def label_all(questions: list[Question], engines: list, in_flight: int, labels: LabelFile) -> dict:
+    """Labels the questions and writes each as it finishes; returns the counts. The first error ends all."""
+    from openrlhf_prm.annotation.scheduler import annotate_all
+
+    progress = Progress(len(questions))
+
+    def finish(question: Question, found: AnnotatedQuestion) -> None:
+        labels.append(question, found)
+        progress.add(found)
+
+    async def ask_caches() -> None:
+        counters = await asyncio.gather(*[engine.cache_counters() for engine in engines])
+        progress.cache = tuple(map(sum, zip(*counters, strict=True)))
+
+    async def watch_caches() -> None:
+        while True:
+            await asyncio.sleep(2.0)
+            await ask_caches()
+
+    watching = asyncio.ensure_future(watch_caches())
+    try:
+        retried = await annotate_all(questions, engines, in_flight, finish)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        progress.bar.close()
+    progress.totals["retried_questions"] = retried
+    await ask_caches()
+    return progress.summary()
 
 
 if __name__ == "__main__":

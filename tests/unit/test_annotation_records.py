@@ -4,20 +4,28 @@ import json
 
 import pytest
 
-from openrlhf_prm.annotation.records import LabelFile, LabelledSolution, Question, read_questions
+from openrlhf_prm.annotation import LabelFile, LabelledSolution, Question, read_questions
+from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
 from openrlhf_prm.cli import annotate
 
 SETTINGS = {"--annotator": "math_shepherd", "rollouts": 8}
 
 
 def solution(text: str) -> LabelledSolution:
-    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], True, False)
+    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False)
+
+
+def found(*texts: str) -> AnnotatedQuestion:
+    return AnnotatedQuestion(Root(2, 2), [solution(text) for text in texts], {})
+
+
+NOTHING_FOUND = AnnotatedQuestion(Root(0, 8), [], {}, dropped="all_wrong")
 
 
 def write(path, *names: str) -> None:
     with LabelFile(path, SETTINGS) as labels:
         for name in names:
-            labels.append(Question(name, f"{name}?", "1"), [solution("é=1"), solution("b=1")])
+            labels.append(Question(name, f"{name}?", "1"), found("é=1", "b=1"))
 
 
 def test_records_hold_the_documented_fields(tmp_path):
@@ -30,12 +38,15 @@ def test_records_hold_the_documented_fields(tmp_path):
         "solutions": 2,
         "question": "a?",
         "label": "1",
+        "root": {"right": 2, "rollouts": 2, "visits": 0},
         "response": "é=1",
         "steps": ["é=1"],
         "mc_values": [1.0],
         "hard_labels": [1],
         "soft_labels": [1.0],
+        "right": [0],
         "rollouts": [0],
+        "visits": [0],
         "correct": True,
         "truncated": False,
     }
@@ -57,15 +68,15 @@ def test_a_file_cut_at_any_byte_is_continued_without_loss_or_repetition(tmp_path
             assert finished == ({"a", "b"} if size == len(content) else {"a"} if size >= first else set())
             for name in ("a", "b"):
                 if name not in finished:
-                    labels.append(Question(name, f"{name}?", "1"), [solution("é=1"), solution("b=1")])
+                    labels.append(Question(name, f"{name}?", "1"), found("é=1", "b=1"))
         assert path.read_bytes() == content
 
 
 def test_a_finished_question_cannot_be_written_again(tmp_path):
     with LabelFile(tmp_path / "labels.jsonl", SETTINGS) as labels:
-        labels.append(Question("a", "a?", "1"), [solution("a")])
+        labels.append(Question("a", "a?", "1"), found("a"))
         with pytest.raises(AssertionError, match="already finished"):
-            labels.append(Question("a", "a?", "1"), [solution("a")])
+            labels.append(Question("a", "a?", "1"), found("a"))
 
 
 def test_other_settings_are_refused(tmp_path):
@@ -174,7 +185,7 @@ def test_nothing_left_to_do_starts_no_engine(tmp_path, capsys):
     args = annotate.nested(annotate.build_parser().parse_args(flags))
     [question], options = annotate.check(args)
     with LabelFile(output, annotate.settings_of(args, options)) as labels:
-        labels.append(question, [solution("1+1=2")])
+        labels.append(question, found("1+1=2"))
     assert annotate.main(flags) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["questions"], summary["resumed_questions"], summary["rollouts"]) == (0, 1, 0)
@@ -187,7 +198,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     output = tmp_path / "out.jsonl"
 
     def interrupted(args, options, is_correct, todo, labels):
-        labels.append(todo[0], [solution("1+1=2")])
+        labels.append(todo[0], found("1+1=2"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(annotate, "run", interrupted)

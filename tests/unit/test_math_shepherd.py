@@ -1,63 +1,16 @@
 """Math-Shepherd labels from scripted rollouts, worked by hand."""
 
-import asyncio
-from collections import Counter
-
 import pytest
+from scripted_engine import EOS, RIGHT, WRONG, annotate, sample
 
 from openrlhf_prm.annotation.math_shepherd import MathShepherd, MathShepherdOptions
 from openrlhf_prm.placement import Completion
 
-EOS = 0
-
-
-class Characters:
-    """One token a character; 0 is the end-of-sequence token."""
-
-    def __call__(self, text, add_special_tokens):
-        assert add_special_tokens is False
-        return {"input_ids": [ord(character) for character in text]}
-
-    def decode(self, token_ids, skip_special_tokens, clean_up_tokenization_spaces):
-        return "".join(chr(token) for token in token_ids if token != EOS)
-
-
-def sample(text: str, truncated: bool = False) -> Completion:
-    return Completion(text, [ord(character) for character in text] + ([] if truncated else [EOS]), truncated)
-
-
-class ScriptedPool:
-    """Answers each prompt from a dict; records what was asked."""
-
-    def __init__(self, script: dict[str, list[Completion]]):
-        self.script = script
-        self.asked: Counter[str] = Counter()
-        self.max_tokens: dict[str, int] = {}
-
-    async def generate(self, prompt, *, n, max_tokens, temperature, top_p):
-        assert isinstance(prompt, list)  # token ids, never text
-        await asyncio.sleep(0)
-        text = "".join(map(chr, prompt))
-        self.asked[text] += 1
-        self.max_tokens[text] = max_tokens
-        if text not in self.script:
-            raise RuntimeError(f"unexpected prompt {text!r}")
-        assert len(self.script[text]) == n
-        return self.script[text]
-
-
-def is_right(response: str, label: str) -> bool:
-    return response.endswith(f"={label}")
-
 
 def label_with(script: dict[str, list[Completion]], **options):
-    pool = ScriptedPool(script)
-    options = MathShepherdOptions(**{"solutions_per_question": 1, "rollouts": 4, "max_new_tokens": 100, **options})
-    annotator = MathShepherd(pool, Characters(), is_right, options)
-    return asyncio.run(annotator.annotate("Q?", "7")), pool, annotator
-
-
-RIGHT, WRONG = sample("x=7"), sample("x=8")
+    defaults = {"solutions_per_question": 1, "rollouts": 4, "max_new_tokens": 100}
+    found, engine = annotate(MathShepherd, script, **{**defaults, **options})
+    return found.solutions, engine, found
 
 
 def test_shares_of_right_rollouts():
@@ -66,29 +19,31 @@ def test_shares_of_right_rollouts():
         "Q?a\n": [RIGHT, RIGHT, RIGHT, WRONG],
         "Q?a\nb\n": [WRONG, WRONG, RIGHT, WRONG],
     }
-    [solution], pool, annotator = label_with(script)
+    [solution], engine, found = label_with(script)
     assert solution.response == "a\nb\nc=7"
     assert solution.steps == ["a", "b", "c=7"]
     assert solution.mc_values == solution.soft_labels == [0.75, 0.25, 1.0]
     assert solution.hard_labels == [1, 1, 1]
     assert solution.rollouts == [4, 4, 0]
     assert solution.correct and not solution.truncated
-    assert annotator.usage == {"rollouts": 8, "rollout_tokens": 32, "solution_tokens": 8}
+    assert solution.right == [3, 1, 0] and solution.visits == [0, 0, 0]
+    assert found.usage == {"rollouts": 8, "rollout_tokens": 32, "reused_rollouts": 0, "solution_tokens": 8}
+    assert (found.root.right, found.root.rollouts) == (1, 1)
 
 
 def test_a_prefix_leaves_less_room_for_its_rollouts():
     script = {"Q?": [sample("a\nc=7")], "Q?a\n": [RIGHT] * 4}
-    _, pool, _ = label_with(script, max_new_tokens=10)
-    assert pool.max_tokens == {"Q?": 10, "Q?a\n": 8}
+    _, engine, _ = label_with(script, max_new_tokens=10)
+    assert engine.max_tokens == {"Q?": 10, "Q?a\n": 8}
 
 
 def test_all_wrong_stops_at_the_first_zero():
     script = {"Q?": [sample("a\nb\nc\nd=8")], "Q?a\n": [RIGHT, WRONG, WRONG, WRONG], "Q?a\nb\n": [WRONG] * 4}
-    [solution], _, annotator = label_with(script)
+    [solution], _, found = label_with(script)
     assert solution.mc_values == [0.25, 0.0, 0.0, 0.0]
     assert solution.hard_labels == [1, 0, 0, 0]
     assert solution.rollouts == [4, 4, 0, 0]
-    assert annotator.usage["rollouts"] == 8
+    assert found.usage["rollouts"] == 8
 
 
 def test_without_stopping_recovery_is_measured():
@@ -116,9 +71,9 @@ def test_all_right():
 
 @pytest.mark.parametrize(("text", "value"), [("x=7", 1.0), ("x=8", 0.0)])
 def test_one_step_needs_no_rollout(text, value):
-    [solution], _, annotator = label_with({"Q?": [sample(text)]})
+    [solution], _, found = label_with({"Q?": [sample(text)]})
     assert (solution.steps, solution.mc_values, solution.rollouts) == ([text], [value], [0])
-    assert annotator.usage["rollouts"] == 0
+    assert found.usage["rollouts"] == 0
 
 
 def test_truncated_rollouts_and_solutions_are_unfinished():
@@ -135,10 +90,10 @@ def test_equal_prefixes_share_their_rollouts():
         "Q?a\nb\n": [RIGHT] * 4,
         "Q?a\nd\n": [RIGHT, WRONG, WRONG, WRONG],
     }
-    solutions, pool, annotator = label_with(script, solutions_per_question=3)
+    solutions, engine, found = label_with(script, solutions_per_question=3)
     assert [solution.mc_values for solution in solutions] == [[0.5, 1.0, 1.0], [0.5, 0.25, 1.0], [0.5, 1.0]]
-    assert set(pool.asked.values()) == {1}
-    assert annotator.usage["rollouts"] == 12
+    assert set(map(len, engine.requests.values())) == {1}
+    assert found.usage["rollouts"] == 12
 
 
 @pytest.mark.parametrize("empty", [Completion("", [EOS], False), Completion("\n", [10, EOS], False)])

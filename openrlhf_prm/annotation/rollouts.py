@@ -1,0 +1,197 @@
+"""The rollouts of one question: sampled by an engine, judged by the answer checker, kept by their prefix.
+
+A *prefix* is a tuple of response token ids that ends where a step ends; () is the question itself. A rollout decoded
+after prefix q is a fair sample of what the policy does after every longer prefix p that it happens to pass through, so
+p may use it too. It says nothing fair about prefixes shorter than q, where it was not free to choose.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from openrlhf_prm.annotation.records import Tally
+from openrlhf_prm.steps import split_steps
+
+Prefix = tuple[int, ...]
+
+
+def option(default, text: str):
+    """A field of an annotator's options that is also a command-line flag with this help text."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How solutions and rollouts are sampled. `max_new_tokens` limits a whole response, so a rollout may use what its
+    prefix left of it; a response cut there is unfinished and counts as wrong, whatever it says so far.
+    """
+
+    temperature: float = option(1.0, "of solutions and rollouts")
+    top_p: float = option(1.0, "of solutions and rollouts")
+    max_new_tokens: int = 256
+    splitter: str = "newline"
+
+    def __post_init__(self):
+        """Raises ValueError beginning with the name of the option that is wrong."""
+        self.require_at_least_one("max_new_tokens")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        split_steps([], None, self.splitter)
+
+    def require_at_least_one(self, *names: str) -> None:
+        """Raises ValueError for the first of these options that is below 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def require_random_samples(self, *counts: int) -> None:
+        """Raises ValueError where several equal samples would be taken for several observations."""
+        if self.temperature == 0 and max(counts) > 1:
+            raise ValueError("temperature 0 makes all samples equal: set it above 0, or take 1 solution and 1 rollout")
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A whole response: a prefix and what was decoded after it. Compared by identity: equal texts are two samples."""
+
+    token_ids: Prefix
+    correct: bool
+    truncated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A rollout split into S steps; `ends` are the S ends of its steps in tokens."""
+
+    rollout: Rollout
+    response: str
+    steps: list[str]
+    ends: list[int]
+
+    def prefix(self, steps: int) -> Prefix:
+        """The tokens of the first `steps` steps."""
+        return self.rollout.token_ids[: self.ends[steps - 1]] if steps else ()
+
+
+async def together(*coroutines: Awaitable) -> list:
+    """The results of all. After an error the others are cancelled, being of no use, and it is raised."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class QuestionRollouts:
+    """Samples, judges and keeps the rollouts of one question.
+
+    `engine` has `async generate(prompt token ids, n, max_tokens, temperature, top_p)` and returns n completions with
+    `token_ids` and `truncated`. Prefixes are passed as the sampled token ids, never tokenised again, so the engine
+    finds them in its cache. `usage` counts what was decoded, and the rollouts that served a second time.
+    """
+
+    def __init__(self, engine, tokenizer, is_correct, options: SamplingOptions, prompt: str, label: str):
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.is_correct = is_correct
+        self.options = options
+        self.prompt_ids = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        self.label = label
+        self.usage = Counter({"rollouts": 0, "rollout_tokens": 0, "reused_rollouts": 0, "solution_tokens": 0})
+        self._decoded: dict[Prefix, list[Rollout]] = {}
+        self._locks: dict[Prefix, asyncio.Lock] = {}
+
+    async def solutions(self, n: int) -> list[Solution]:
+        """n new solutions of the question; they are rollouts of () too."""
+        rollouts = await self._sample((), n)
+        self.usage["solution_tokens"] += sum(len(rollout.token_ids) for rollout in rollouts)
+        return [self.split(rollout) for rollout in rollouts]
+
+    async def decode(self, prefix: Prefix, n: int) -> list[Rollout]:
+        """n new rollouts of a prefix."""
+        rollouts = await self._sample(prefix, n)
+        self.usage["rollouts"] += n
+        self.usage["rollout_tokens"] += sum(len(rollout.token_ids) - len(prefix) for rollout in rollouts)
+        return rollouts
+
+    async def exactly(self, prefix: Prefix, n: int) -> list[Rollout]:
+        """The first n rollouts decoded after a prefix; those that are missing are decoded now."""
+        async with self.lock(prefix):
+            found = len(self._decoded.get(prefix, ()))
+            self.usage["reused_rollouts"] += min(found, n)
+            if found < n:
+                await self.decode(prefix, n - found)
+            return self._decoded[prefix][:n]
+
+    def lock(self, prefix: Prefix) -> asyncio.Lock:
+        """Held by who samples a prefix, so that another who needs it waits and finds the rollouts there."""
+        return self._locks.setdefault(prefix, asyncio.Lock())
+
+    def decoded(self, prefix: Prefix) -> Tally:
+        """The rollouts decoded after exactly this prefix."""
+        return tally(self._decoded.get(prefix, ()))
+
+    def passing(self, prefix: Prefix, without: Rollout | None = None) -> Tally:
+        """All rollouts that are fair samples of what follows a prefix: decoded after it, or after a shorter one and
+        passing through it.
+
+        `without`: the solution that is searched. It was chosen for being wrong, so it is no fair sample.
+        """
+        length = len(prefix)
+        return tally(
+            rollout
+            for start, rollouts in self._decoded.items()
+            if len(start) <= length and start == prefix[: len(start)]
+            for rollout in rollouts
+            if rollout is not without and len(rollout.token_ids) > length and rollout.token_ids[:length] == prefix
+        )
+
+    def split(self, rollout: Rollout) -> Solution:
+        """A rollout with its steps. One without text has none."""
+        response = self._decode_text(rollout.token_ids)
+        steps = split_steps(rollout.token_ids, self.tokenizer, self.options.splitter) if response.strip() else []
+        return Solution(rollout, response, [step.text.rstrip() for step in steps], [step.end for step in steps])
+
+    async def _sample(self, prefix: Prefix, n: int) -> list[Rollout]:
+        completions = await self.engine.generate(
+            [*self.prompt_ids, *prefix],
+            n=n,
+            max_tokens=self.options.max_new_tokens - len(prefix),
+            temperature=self.options.temperature,
+            top_p=self.options.top_p,
+        )
+        assert len(completions) == n, f"the engine returned {len(completions)} of {n} samples"
+        rollouts = [self._judge((*prefix, *one.token_ids), one.truncated) for one in completions]
+        self._decoded.setdefault(prefix, []).extend(rollouts)
+        return rollouts
+
+    def _judge(self, token_ids: Prefix, truncated: bool) -> Rollout:
+        correct = not truncated and bool(self.is_correct(self._decode_text(token_ids), self.label))
+        return Rollout(token_ids, correct, truncated)
+
+    def _decode_text(self, token_ids: Prefix) -> str:
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def tally(rollouts) -> Tally:
+    """How many of the rollouts are right."""
+    right = [rollout.correct for rollout in rollouts]
+    return Tally(sum(right), len(right))
+
+
+class Annotator:
+    """What the annotators share: the engine, the tokenizer of the policy, the answer checker and the options."""
+
+    def __init__(self, engine, tokenizer, is_correct: Callable[[str, str], bool], options: SamplingOptions):
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.is_correct = is_correct
+        self.options = options
+
+    def rollouts_of(self, prompt: str, label: str) -> QuestionRollouts:
+        """The question's rollouts, of which there are none yet."""
+        return QuestionRollouts(self.engine, self.tokenizer, self.is_correct, self.options, prompt, label)
