@@ -16,6 +16,7 @@ class Characters:
     """One token a character, and one for the placeholder `<step>`."""
 
     unk_token_id = unk_token = chat_template = None
+    all_special_tokens, added_tokens_decoder = [], {}
 
     def get_vocab(self):
         return {"<step>": STEP, "+": PLUS, "-": MINUS}

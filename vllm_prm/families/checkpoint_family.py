@@ -99,6 +99,14 @@ class CheckpointFamily(PRMFamily):
         """A new writer for this family's tokenizer."""
         return Writer(self.tokenizer, self._literals)
 
+    def begun(self, question: Question, *, bos: Sequence[int], suffix: str, chat: bool) -> Writer:
+        """A writer with `bos`, the question and the text `suffix` written, see `write_question`."""
+        writer = self.writer()
+        writer.ids(bos)
+        self.write_question(writer, question, chat=chat)
+        writer.recipe(suffix)
+        return writer
+
     def write_question(self, writer: Writer, question: Question, *, chat: bool) -> None:
         """A question's text as it is, or, with `chat` or as messages, the chat template up to where the assistant
         answers. A text's own special tokens count, as in the published scripts: it may be a prompt that already went
@@ -109,8 +117,7 @@ class CheckpointFamily(PRMFamily):
         messages = as_messages(question)
         turns, after = chat_turns(self.tokenizer, [m["role"] for m in messages], self.path, add_generation_prompt=True)
         for turn, message in zip(turns, messages, strict=True):
-            writer.recipe(turn.before)
-            writer.content(turn.stripped(message["content"]))
+            writer.turn(turn, message["content"])
         writer.recipe(after)
 
     def hf_overrides(self) -> dict[str, Any]:

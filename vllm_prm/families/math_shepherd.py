@@ -61,9 +61,7 @@ class MathShepherdFamily(CheckpointFamily):
         A `ки` that a step itself contains is text like any other and gets no position.
         """
         require_list(steps)
-        writer = self.writer()
-        writer.ids(self.bos)
-        self.write_question(writer, question, chat=False)
+        writer = self.begun(question, bos=self.bos, suffix="", chat=False)
         for number, step in enumerate(steps, start=1):
             writer.recipe(" " if number == 1 else "\n")
             text = step.strip()

@@ -86,14 +86,12 @@ class PlaceholderFamily(CheckpointFamily):
         """Tokens and placeholder positions, see the module's formula. No step: no position. A step of no characters
         still gets its placeholder, so positions and steps always pair up."""
         require_list(steps)
-        writer = self.writer()
-        writer.ids(self.bos)
-        self.write_question(writer, question, chat=self.options.chat_template)
-        writer.recipe(self.options.question_suffix)
+        options = self.options
+        writer = self.begun(question, bos=self.bos, suffix=options.question_suffix, chat=options.chat_template)
         for step in steps:
             writer.separate()
             writer.content(step)
-            writer.recipe(self.options.step_separator)
+            writer.recipe(options.step_separator)
             writer.ids([self.placeholder_id])
             writer.mark()
         return writer.rendered()

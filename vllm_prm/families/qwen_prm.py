@@ -78,8 +78,7 @@ class QwenPRMFamily(CheckpointFamily):
         (*turns, answer), _ = chat_turns(self.tokenizer, [*roles, "assistant"], self.path)
         writer = self.writer()
         for turn, message in zip(turns, messages, strict=True):
-            writer.recipe(turn.before)
-            writer.content(turn.stripped(message["content"]))
+            writer.turn(turn, message["content"])
         writer.recipe(answer.before)
         for index, step in enumerate(steps):
             writer.content(step.lstrip(answer.left) if index == 0 else step)

@@ -49,10 +49,8 @@ class SeparatorFamily(CheckpointFamily):
         """Tokens and the positions where separators end, see the module's formula. A step of no characters still gets
         its separator. A separator inside a step is text like any other and gets no position."""
         require_list(steps)
-        writer = self.writer()
-        writer.ids(self.bos)
-        self.write_question(writer, question, chat=self.options.chat_template)
-        writer.recipe(self.options.question_suffix)
+        options = self.options
+        writer = self.begun(question, bos=self.bos, suffix=options.question_suffix, chat=options.chat_template)
         for step in steps:
             writer.separate()
             writer.content(step)

@@ -24,6 +24,20 @@ def special_literals(tokenizer: Any, tags: Collection[str] = ()) -> re.Pattern[s
     return re.compile("|".join(longest_first)) if longest_first else None
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a chat template writes before a message's content, and which characters it strips from either end of that
+    content (None: all white space)."""
+
+    before: str
+    left: str | None
+    right: str | None
+
+    def stripped(self, content: str) -> str:
+        """`content` as the template would leave it."""
+        return content.lstrip(self.left).rstrip(self.right)
+
+
 class Writer:
     """Collects text and token ids; neighbouring texts are encoded together, as one string."""
 
@@ -45,6 +59,11 @@ class Writer:
         if self._literals is not None:
             self._cuts += [len(self._text) + match.start() + 1 for match in self._literals.finditer(text)]
         self._text += text
+
+    def turn(self, turn: Turn, content: str) -> None:
+        """A message as the chat template writes it, up to the end of its content."""
+        self.recipe(turn.before)
+        self.content(turn.stripped(content))
 
     def ids(self, token_ids: Sequence[int]) -> None:
         """Tokens as they are; they merge with no text around them."""
@@ -91,20 +110,6 @@ class Writer:
                 )
             self._positions.append(len(self._token_ids) + index)
         self._token_ids += encoded["input_ids"]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What a chat template writes before a message's content, and which characters it strips from either end of that
-    content (None: all white space)."""
-
-    before: str
-    left: str | None
-    right: str | None
-
-    def stripped(self, content: str) -> str:
-        """`content` as the template would leave it."""
-        return content.lstrip(self.left).rstrip(self.right)
 
 
 # No template writes a vertical tab of its own, and none so many newlines after a content.
