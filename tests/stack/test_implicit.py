@@ -32,8 +32,8 @@ STEPS = [f"Step {i}: she buys {i} and has {i * 7}{'.' * (i % 2)}" for i in range
 
 
 def save_pair(folder: Path, architecture: str, **prm) -> Path:
-    """A model and its reference, and the model's declaration of it."""
-    save_tiny_chat_lm(folder / "reference", architecture, seed=1)
+    """A model and its reference, whose head is tied to its embedding, and the model's declaration of it."""
+    save_tiny_chat_lm(folder / "reference", architecture, seed=1, tied=True)
     path = save_tiny_chat_lm(folder / "prm", architecture, seed=2)
     config = json.loads((path / "config.json").read_text())
     config["prm"] = {"family": "implicit", "reference": str(folder / "reference"), **prm}
@@ -126,6 +126,14 @@ def test_more_tokens_than_one_batch(scorer, published):
     steps = [f"Step {i}: {'abc ' * 40}" for i in range(1, 6)]
     [scores] = scorer.score([(QUESTION, steps)])
     assert worst(scores, published(QUESTION, steps, 0.05)) < 1e-4
+
+
+def test_the_head_in_many_pieces(scorer, published, monkeypatch):
+    """As for a vocabulary and a solution too large to take at once; the engines run in this process."""
+    monkeypatch.setattr("vllm_prm.models.step_log_probs.VOCABULARY_AT_ONCE", 100)
+    monkeypatch.setattr("vllm_prm.models.step_log_probs.POSITIONS_AT_ONCE", 7)
+    scorer.reset_cache()
+    assert worst(scorer.score([(QUESTION, STEPS)])[0], published(QUESTION, STEPS, 0.05)) < 1e-4
 
 
 def test_context_length(scorer, published):
