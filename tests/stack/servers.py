@@ -33,13 +33,16 @@ def running_server(command: Sequence[str], log: Path, environment: Mapping[str, 
     finally:
         del _running[url]
         process.terminate()
-        process.wait(60)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # vLLM does not listen while it starts
 
 
 _running: dict[str, tuple[subprocess.Popen, Path]] = {}
 
 
-def until_ready(url: str, limit_s: float = 240) -> str:
+def until_ready(url: str, limit_s: float = 480) -> str:
     """Wait until the server answers; the test fails with the end of its log if it stops or is too slow."""
     process, log = _running[url]
     deadline = time.monotonic() + limit_s

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 from pathlib import Path
 
 # One thread and no core pinning: several small engines share the machine. vLLM reads these when it is imported.
@@ -10,6 +11,7 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 import pytest
+from test_scoring_schedules import Forest
 from tiny_prm import Reference, save_tiny_prm, worst
 
 from vllm_prm.errors import ContextLengthError
@@ -142,6 +144,24 @@ def test_tied_head_and_bfloat16(tmp_path, offline, tied, dtype, tolerance):
 
 
 def test_async_engine_scores_concurrent_branches(checkpoint, reference):
+    async def storm(scorer):
+        """Growing and branching solutions at random moments, some of them called off, with few scores remembered."""
+        scorer.score_cache.capacity = 30
+        rng = random.Random(1)
+        forest = Forest(rng)
+
+        async def later(chain):
+            await asyncio.sleep(rng.random())
+            return chain, await scorer.score_async(*chain)
+
+        tasks = [asyncio.create_task(later(forest.draw())) for _ in range(300)]
+        for task in rng.sample(tasks, 60):
+            asyncio.get_running_loop().call_later(rng.random(), task.cancel)
+        done = [entry for entry in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(entry, tuple)]
+        figures = [worst(got, reference(*chain)) for chain, got in done]
+        print("async storm", len(done), "of 300,", max(figures))
+        assert len(done) >= 240 and max(figures) < 1e-4
+
     async def run():
         scorer = StepScorer.from_pretrained(
             str(checkpoint), engine="async", dtype="float32", distributed_executor_backend="uni", **ENGINE_ARGS
@@ -158,6 +178,7 @@ def test_async_engine_scores_concurrent_branches(checkpoint, reference):
             again = await scorer.score_async(QUESTION, chains[-1])
             assert worst(again, scores[-1]) < 1e-5
             assert scorer.usage.requests == len(chains) + 2
+            await storm(scorer)
         finally:
             scorer.shutdown()
 

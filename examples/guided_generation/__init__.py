@@ -1,0 +1,1 @@
+"""Search at inference time: a generation server writes, a PRM server judges."""
