@@ -16,6 +16,8 @@ from vllm_prm.score_cache import Logits, ScoreCache, prefix_keys
 class ScorePlan:
     """The scoring of one rendered solution: ask `request()` until None, feed each answer to `absorb`, read `rows()`."""
 
+    most_attempts = 2
+
     def __init__(self, rendered: Rendered, reward_token_ids: Sequence[int], cache: ScoreCache) -> None:
         self.rendered = rendered
         self.reward_token_ids = tuple(reward_token_ids)
@@ -23,16 +25,14 @@ class ScorePlan:
         self.generation = cache.generation
         self.computed_tokens = 0
         self.attempts = 0
-        self._keys = dict(
-            zip(
-                rendered.step_positions,
-                prefix_keys(rendered.token_ids, rendered.step_positions),
-                strict=True,
-            )
-        )
+        self._keys = self._make_keys()
         self._known: dict[int, Logits] = {}
         self._look_up()
         self.cache_hits = len(self._known)
+
+    def _make_keys(self) -> dict[int, bytes]:
+        positions = self.rendered.step_positions
+        return dict(zip(positions, prefix_keys(self.rendered.token_ids, positions), strict=True))
 
     @property
     def prompt_tokens(self) -> int:
@@ -48,7 +48,7 @@ class ScorePlan:
                 self._known[position] = row
 
     def _missing(self) -> list[int]:
-        return [position for position in self.rendered.step_positions if position not in self._known]
+        return [position for position in self._keys if position not in self._known]
 
     def request(self) -> PoolRequest | None:
         """The next request to the engine, or None when every step is scored.
@@ -60,14 +60,17 @@ class ScorePlan:
         missing = self._missing()
         if not missing:
             return None
-        if self.attempts >= 2:
+        if self.attempts >= self.most_attempts:
             raise StepScoringError(f"the engine returned no score for step positions {missing}")
         self.attempts += 1
+        return self._ask(missing)
+
+    def _ask(self, missing: list[int]) -> PoolRequest:
         return PoolRequest(
             token_ids=self.rendered.token_ids[: missing[-1] + 1],
             step_positions=missing,
             reward_token_ids=self.reward_token_ids,
-            read_prefix_cache=self.attempts == 1,
+            read_prefix_cache=self.attempts < self.most_attempts,
         )
 
     def absorb(self, request: PoolRequest, answer: PoolAnswer) -> None:

@@ -14,9 +14,9 @@ from itertools import accumulate
 from typing import Any
 
 from vllm_prm.engines import PoolAnswer
-from vllm_prm.errors import StepScoringError
 from vllm_prm.families.implicit import RenderedSums
-from vllm_prm.score_cache import ScoreCache, prefix_keys
+from vllm_prm.incremental import ScorePlan
+from vllm_prm.score_cache import Logits, ScoreCache, prefix_keys
 
 
 @dataclass(frozen=True)
@@ -36,65 +36,39 @@ class SpanRequest:
         return {"spans": self.spans, "targets": self.targets}
 
 
-class SumPlan:
-    """One model's sums over one rendered solution: ask `request()` until None, feed each answer to `absorb`.
+class SumPlan(ScorePlan):
+    """One model's sums over one rendered solution, cut at every one of `rendered.cuts` up to the last step.
 
     `model` tells the sums of several models apart in one `cache`.
     """
 
+    most_attempts = 3
+
     def __init__(self, rendered: RenderedSums, model: bytes, cache: ScoreCache) -> None:
-        self.rendered = rendered
-        self.cache = cache
-        self.generation = cache.generation
-        self.computed_tokens = 0
-        self.attempts = 0
-        last = rendered.step_positions[-1]
-        cuts = [cut for cut in rendered.cuts if cut <= last]
-        # A segment's sum depends on every token up to its end, and on where it begins.
+        cuts = [cut for cut in rendered.cuts if cut <= rendered.step_positions[-1]]
         self._starts = dict(zip(cuts, [rendered.first, *cuts], strict=False))
-        self._keys = {
-            cut: key + model + self._starts[cut].to_bytes(8, "little")
-            for cut, key in zip(cuts, prefix_keys(rendered.token_ids, cuts), strict=True)
-        }
-        self._known: dict[int, float] = {}
+        self._model = model
         # Segments summed from here to their end only.
         self._partial: dict[int, tuple[int, float]] = {}
-        self._look_up()
-        self.cache_hits = len(self._known)
+        super().__init__(rendered, (), cache)
 
-    def _look_up(self) -> None:
-        if self.is_current():
-            for cut in self._missing():
-                if (row := self.cache.get(self._keys[cut])) is not None:
-                    (self._known[cut],) = row
+    def _make_keys(self) -> dict[int, bytes]:
+        # A segment's sum depends on every token up to its end, and on where it begins.
+        return {
+            cut: key + self._model + start.to_bytes(8, "little")
+            for (cut, start), key in zip(
+                self._starts.items(), prefix_keys(self.rendered.token_ids, list(self._starts)), strict=True
+            )
+        }
 
-    def _missing(self) -> list[int]:
-        return [cut for cut in self._starts if cut not in self._known]
-
-    def is_current(self) -> bool:
-        """Whether the weights are those the plan began with."""
-        return self.generation == self.cache.generation
-
-    def request(self) -> SpanRequest | None:
-        """The next request to the engine, or None when every segment is summed.
-
-        Raises `StepScoringError` when the engine left a position out although it forwarded every token.
-        """
-        if self.attempts:
-            self._look_up()
-        missing = self._missing()
-        if not missing:
-            return None
-        if self.attempts >= 3:
-            raise StepScoringError(f"the engine returned no log-probabilities for the segments ending at {missing}")
-        self.attempts += 1
+    def _ask(self, missing: list[int]) -> SpanRequest:
         spans = [(self._starts[cut], self._partial.get(cut, (cut, 0.0))[0]) for cut in missing]
         token_ids = self.rendered.token_ids
         return SpanRequest(
             token_ids=token_ids[: spans[-1][1]],
             spans=spans,
             targets=[token for first, end in spans for token in token_ids[first + 1 : end + 1]],
-            read_prefix_cache=self.attempts < 3,
+            read_prefix_cache=self.attempts < self.most_attempts,
         )
 
     def absorb(self, request: SpanRequest, answer: PoolAnswer) -> None:
@@ -108,14 +82,13 @@ class SumPlan:
             if end - int(count) > first:
                 self._partial[cut] = (end - int(count), total)
                 continue
-            self._known[cut] = total
+            self._known[cut] = (total,)
             self.cache.put(self._keys[cut], (total,), self.generation)
 
-    def sums(self) -> list[float]:
-        """Sum over the response up to each step position, (S,)."""
-        cuts = list(self._starts)
-        totals = dict(zip(cuts, accumulate(self._known[cut] for cut in cuts), strict=True))
-        return [totals.get(position, 0.0) for position in self.rendered.step_positions]
+    def rows(self) -> list[Logits]:
+        """The sum over the response up to each step position, (S, 1)."""
+        totals = dict(zip(self._starts, accumulate(self._known[cut][0] for cut in self._starts), strict=True))
+        return [(totals.get(position, 0.0),) for position in self.rendered.step_positions]
 
 
 class PairPlan:
@@ -151,6 +124,7 @@ class PairPlan:
             if asked is not None:
                 plan.absorb(asked, given)
 
-    def rows(self) -> list[tuple[float, float]]:
+    def rows(self) -> list[Logits]:
         """Per step, both models' log-probability of the response up to its end."""
-        return list(zip(*(plan.sums() for plan in self.plans), strict=True))
+        policy, reference = (plan.rows() for plan in self.plans)
+        return [mine + other for mine, other in zip(policy, reference, strict=True)]

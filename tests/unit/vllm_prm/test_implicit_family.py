@@ -334,7 +334,7 @@ def test_the_same_tokens_cut_elsewhere_are_another_sum():
 def test_too_long():
     steps = ["abcdefgh"] * 6
     scorer = make_scorer(boundaries="exact", max_model_len=80)
-    with pytest.raises(ContextLengthError, match="max_model_len.* is 80"):
+    with pytest.raises(ContextLengthError, match="max_model_len"):
         scorer.score([("q", steps)])
     [scores] = scorer.score([("q", steps)], truncate=True)
     fitting = sum(score is not None for score in scores)
@@ -352,7 +352,7 @@ def test_no_step_reaches_no_engine():
 def test_an_engine_that_leaves_a_sum_out_is_an_error():
     scorer = make_scorer()
     scorer.engine.engines[1].answer = lambda request: PoolAnswer({end: (0.0, 0.0) for _, end in request.spans}, 0)
-    with pytest.raises(StepScoringError, match="no log-probabilities"):
+    with pytest.raises(StepScoringError, match="no score"):
         scorer.score([("q", ["a"])])
 
 
