@@ -1,0 +1,78 @@
+"""Small PPO runs as tests start them: the command line, its data, a PRM, and what it logged."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from openrlhf_prm.accelerator import cpu_environment, cpu_host_flags
+from openrlhf_prm.tasks.arithmetic import questions
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "examples" / "quickstart" / "policy"
+
+
+def train(*flags: object, module: str = "openrlhf_prm.cli.train_ppo_ray", timeout: int = 420):
+    command = [sys.executable, "-m", module, *map(str, flags), *cpu_host_flags()]
+    for _ in range(2):
+        done = subprocess.run(
+            command, env=cpu_environment() | os.environ, capture_output=True, text=True, timeout=timeout, cwd=ROOT
+        )
+        # The host picks a free port long before it binds it; where another process took it meanwhile, try once more.
+        if "EADDRINUSE" not in done.stderr:
+            break
+    return done
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("ppo")
+    rows = (json.dumps({"question": question, "label": label}) for question, label in questions("train", 24, seed=0))
+    (folder / "questions.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prm(data) -> Path:
+    """A PRM checkpoint as `train_prm` writes it: here the untrained policy with the family declared."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = data / "prm"
+    AutoModelForCausalLM.from_pretrained(POLICY).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(POLICY).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["prm"] = {
+        "family": "placeholder",
+        "placeholder_token": "<step>",
+        "reward_tokens": ["+", "-"],
+        "step_separator": "\n",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def host_flags(data: Path) -> list[object]:
+    return [
+        *("--actor.model_name_or_path", POLICY, "--reward.remote_url", ROOT / "openrlhf_prm/rewards/outcome.py"),
+        *("--data.prompt_dataset", data / "questions.jsonl", "--data.input_key", "question"),
+        *("--data.label_key", "label", "--data.max_len", 256, "--rollout.max_new_tokens", 200),
+        *("--rollout.batch_size", 8, "--rollout.n_samples_per_prompt", 4, "--rollout.micro_batch_size", 16),
+        # A high learning rate: weights that did not reach vLLM would show in vllm_kl.
+        *("--train.batch_size", 16, "--train.micro_batch_size", 16, "--actor.adam.lr", 2e-3),
+        *("--algo.kl.init_coef", 0, "--algo.advantage.is_correction_level", "token"),
+        *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
+        *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
+    ]
+
+
+def logged_steps(output: str) -> list[dict]:
+    """The host's one-line status of each global step."""
+    return [
+        {key: float(value) for key, value in re.findall(r"'([\w/]+)': (-?[\d.]+(?:e-?\d+)?)", line)}
+        for line in output.splitlines()
+        if "Global step" in line
+    ]
