@@ -8,11 +8,13 @@ An annotator has a keyword-only dataclass `Options` of what its labels depend on
 from openrlhf_prm.annotation.adaptive import Adaptive
 from openrlhf_prm.annotation.label_file import LabelFile
 from openrlhf_prm.annotation.math_shepherd import MathShepherd
+from openrlhf_prm.annotation.omega_prm import OmegaPRM
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Question, read_questions
 
 ANNOTATORS: dict[str, type] = {
     "adaptive": Adaptive,
     "math_shepherd": MathShepherd,
+    "omega_prm": OmegaPRM,
 }
 """Name of an annotator -> class."""
 

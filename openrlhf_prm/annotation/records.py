@@ -117,6 +117,24 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
             yield number, row
 
 
+def read_rows(path: str | Path) -> Iterator[tuple[int, dict]]:
+    """(number from 1, row) of a Parquet file where the name ends so, else of a JSONL file. Raises ValueError for what
+    is neither.
+    """
+    if Path(path).suffix != ".parquet":
+        yield from read_jsonl(path)
+        return
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({error})") from None
+    rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+    yield from enumerate(rows, start=1)
+
+
 def read_questions(path: str | Path, input_key: str, label_key: str, max_samples: int | None = None) -> list[Question]:
     """The questions of a JSONL file, at most `max_samples`. Rows that repeat a question and its label are dropped.
 

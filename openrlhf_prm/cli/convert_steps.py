@@ -1,4 +1,5 @@
-"""Public data -> the project's JSONL rows: `python -m openrlhf_prm.cli.convert_steps --format prmbench ...`.
+"""Public data -> the project's rows, and step labels -> other trainers' rows:
+`python -m openrlhf_prm.cli.convert_steps --format prmbench ...`.
 
 `prmbench` (PRMBench, arXiv:2501.03124) holds a worked solution (`original_process`) and a copy with errors put in
 (`modified_process`), each with its question. Both become step-label rows for `train_prm`:
@@ -10,19 +11,27 @@ it is listed too. The original solution counts as right throughout. Rows that re
 
 `gsm8k` (arXiv:2110.14168) becomes question rows `{"question", "label"}`, the label being what follows `####`.
 
-Rows are written in the order of a hash, so that the first N are a sample of all. With `--heldout` a share of the
-problems, chosen by hash too, goes there with all their rows; PRMBench's problems are told apart by `idx`, because the
-files word the same question differently. Rows that cannot be used are left out and named on stderr, or stop the command
-under `--strict`. The last line on stdout is a JSON summary. Exit code 2: a flag, a file or a row is wrong.
+The other way, step labels of `openrlhf_prm.cli.annotate` become what other trainers read: `--format trl`, `openrlhf` or
+`math_shepherd` (`openrlhf_prm.annotation.formats`), and `records`, the labels as they are. A file name that ends in
+`.parquet` is Parquet on either side; `datasets` reads all of them.
+
+Public data is written in the order of a hash, so that the first N rows are a sample of all; labels keep their order.
+With `--heldout` a share of the problems, chosen by hash too, goes there with all their rows; PRMBench's problems are
+told apart by `idx`, because the files word the same question differently. Rows that cannot be used are left out and
+named on stderr, or stop the command under `--strict`. The last line on stdout is a JSON summary. Exit code 2: a flag, a
+file or a row is wrong.
 """
 
+import functools
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from openrlhf_prm.annotation.records import read_jsonl
+from openrlhf_prm.annotation.formats import LABEL_FORMATS, LabelStyle, label_rows
+from openrlhf_prm.annotation.records import read_rows
 from openrlhf_prm.cli.flags import FlagParser
 from openrlhf_prm.evaluation.files import write_atomically
 
@@ -74,25 +83,29 @@ def gsm8k_rows(row: dict) -> list[tuple[str, dict]]:
 FORMATS: dict[str, Callable[[dict], list[tuple[str, dict]]]] = {"prmbench": prmbench_rows, "gsm8k": gsm8k_rows}
 
 
-def convert(paths: Sequence[str], form: str, strict: bool = False) -> tuple[list[tuple[str, dict]], list[str]]:
-    """The (group, row) pairs of all files without repetitions, in the order of their hash, and the faults of rows
-    left out.
+def convert(
+    paths: Sequence[str], form: str, strict: bool = False, style: LabelStyle | None = None
+) -> tuple[list[tuple[str, dict]], list[str]]:
+    """The (group, row) pairs of all files without repetitions, and the faults of rows left out.
 
     Raises ValueError naming file and line: for what is not JSON always, for a row that cannot be used under `strict`.
     """
+    style = style or LabelStyle()
+    rows_of = FORMATS[form] if form in FORMATS else functools.partial(label_rows, form, style=style)
     found: dict[str, tuple[str, dict]] = {}
     faults: list[str] = []
     for path in paths:
-        for number, row in read_jsonl(path):
+        for number, row in read_rows(path):
             try:
-                rows = FORMATS[form](row)
+                rows = rows_of(row)
             except ValueError as error:
                 if strict:
                     raise ValueError(f"{path} line {number}: {error}") from None
                 faults.append(f"{path} line {number}: {error}")
                 continue
-            found.update({_hash(json.dumps(made)): (problem, made) for problem, made in rows})
-    return [found[key] for key in sorted(found)], faults
+            for group, made in rows:
+                found.setdefault(_hash(json.dumps(made)), (group, made))
+    return [found[key] for key in (sorted(found) if form in FORMATS else found)], faults
 
 
 def split(rows: Sequence[tuple[str, dict]], heldout_share: float) -> Iterator[list[dict]]:
@@ -108,14 +121,33 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def write_rows(path: Path, rows: Sequence[dict]) -> None:
+    """Writes Parquet where the name ends so, else JSONL; the file appears whole or not at all."""
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        content = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), content)
+        write_atomically(path, content.getvalue())
+    else:
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
 def build_parser() -> FlagParser:
     """The flags of this command."""
-    parser = FlagParser(prog="convert_steps", description="Convert public data sets into rows of this project.")
+    parser = FlagParser(prog="convert_steps", description="Convert public data, or step labels, into other rows.")
     add = parser.add_argument
-    add("--format", required=True, choices=list(FORMATS), help="what the input is")
-    add("--input", required=True, nargs="+", help="JSONL files")
-    add("--output", required=True, help="JSONL file to write")
-    add("--heldout", help="JSONL file for the rows of held-out problems")
+    known = f"what the input is ({', '.join(FORMATS)}), or what step labels become ({', '.join(LABEL_FORMATS)})"
+    add("--format", required=True, choices=[*FORMATS, *LABEL_FORMATS], help=known)
+    add("--input", required=True, nargs="+", help="JSONL or Parquet files")
+    add("--output", required=True, help="JSONL or Parquet file to write")
+    add("--heldout", help="JSONL or Parquet file for the rows of held-out problems")
+    add("--labels", default="hard", choices=["hard", "soft"], help="which of the step labels")
+    add("--placeholder_token", default=LabelStyle.placeholder_token, help="openrlhf: token after each step")
+    add("--reward_tokens", nargs=2, default=LabelStyle.reward_tokens, help="openrlhf: labels, the good one first")
+    add("--step_separator", default=LabelStyle.step_separator, help="openrlhf: text between step and placeholder")
+    add("--task", default=LabelStyle.task, help="math_shepherd: the value of its key task")
     add("--heldout_share", type=float, default=0.1, help="share of the problems that is held out, with --heldout")
     add("--max_rows", type=int, help="write the first N rows only to --output")
     add("--max_heldout_rows", type=int, help="write the first N rows only to --heldout")
@@ -136,7 +168,14 @@ def main(argv: list[str] | None = None) -> int:
         if not Path(path).is_file():
             parser.error(f"--input: no such file: {path}")
     try:
-        rows, faults = convert(args.input, args.format, args.strict)
+        style = LabelStyle(
+            soft=args.labels == "soft",
+            placeholder_token=args.placeholder_token,
+            reward_tokens=tuple(args.reward_tokens),
+            step_separator=args.step_separator,
+            task=args.task,
+        )
+        rows, faults = convert(args.input, args.format, args.strict, style)
     except ValueError as error:
         parser.error(f"--input: {error}")
     for fault in faults:
@@ -150,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
         part = part[:limit]
         if not part:
             parser.error(f"nothing to write to {path}: {len(rows)} usable rows in all")
-        write_atomically(Path(path), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part))
+        write_rows(Path(path), part)
         written[path] = len(part)
     print(json.dumps({"rows": written, "left_out": len(faults)}))
     return 0

@@ -1,0 +1,103 @@
+"""Step-label records (`records`) -> the data formats of other PRM trainers. One function and one line each.
+
+trl            {"prompt": question, "completions": [step, ...], "labels": [true, ...]}
+               stepwise supervision of TRL's PRMTrainer.
+openrlhf       {"input": "question\\nstep<sep><placeholder>\\n...", "label": ["+", ...] or [0.5, ...]}
+               OpenRLHF <= 0.9.5 `train_prm` with `--input_key input --label_key label`; soft labels crashed there.
+math_shepherd  {"input": "question Step 1: ... ки\\nStep 2: ... ки", "label": the same with + and - for ки, "task"}
+               the published data set's form (arXiv:2312.08935); hard labels.
+records        the record itself, for Parquet.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vllm_prm.families.math_shepherd import TAG
+
+_NUMBERED = re.compile(r"Step \d+:")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStyle:
+    """How labels are written. `soft`: numbers instead of verdicts, for formats that know them. `placeholder_token`,
+    `reward_tokens` (positive first) and `step_separator` are `openrlhf`'s, `task` is `math_shepherd`'s.
+    """
+
+    soft: bool = False
+    placeholder_token: str = TAG
+    reward_tokens: tuple[str, str] = ("+", "-")
+    step_separator: str = " "
+    task: str = "MATH"
+
+
+def trl_row(record: dict, style: LabelStyle) -> dict:
+    """Raises ValueError for soft labels, which TRL does not know."""
+    _hard_only("trl", style)
+    return {
+        "prompt": record["question"],
+        "completions": record["steps"],
+        "labels": [bool(label) for label in record["hard_labels"]],
+    }
+
+
+def openrlhf_row(record: dict, style: LabelStyle) -> dict:
+    """Raises ValueError where a text contains the placeholder, which would then stand there once too often."""
+    _without(style.placeholder_token, record)
+    steps = [f"{step}{style.step_separator}{style.placeholder_token}" for step in record["steps"]]
+    good, bad = style.reward_tokens
+    labels = record["soft_labels"] if style.soft else [good if label else bad for label in record["hard_labels"]]
+    return {"input": "\n".join([record["question"].rstrip("\n"), *steps]), "label": labels}
+
+
+def math_shepherd_row(record: dict, style: LabelStyle) -> dict:
+    """Raises ValueError for soft labels, and where a text contains the tag."""
+    _hard_only("math_shepherd", style)
+    _without(TAG, record)
+    steps = [
+        step if _NUMBERED.match(step) else f"Step {number}: {step}" for number, step in enumerate(record["steps"], 1)
+    ]
+    question = record["question"].rstrip()
+
+    def text(tags: list[str]) -> str:
+        return f"{question} " + "\n".join(f"{step} {tag}" for step, tag in zip(steps, tags, strict=True))
+
+    verdicts = ["+" if label else "-" for label in record["hard_labels"]]
+    return {"input": text([TAG] * len(steps)), "label": text(verdicts), "task": style.task}
+
+
+def record_row(record: dict, style: LabelStyle) -> dict:
+    """The record as it is."""
+    return record
+
+
+LABEL_FORMATS: dict[str, Callable[[dict, LabelStyle], dict]] = {
+    "trl": trl_row,
+    "openrlhf": openrlhf_row,
+    "math_shepherd": math_shepherd_row,
+    "records": record_row,
+}
+"""Name of a format -> function from a checked record."""
+
+
+def label_rows(form: str, record: dict, style: LabelStyle) -> list[tuple[str, dict]]:
+    """[(question, row)] of a record with steps. Raises ValueError saying what is wrong with it."""
+    steps = record.get("steps")
+    if not isinstance(record.get("question"), str) or not isinstance(steps, list):
+        raise ValueError("not a step-label record: it needs 'question' and 'steps'")
+    if not steps:
+        raise ValueError("the solution has no steps")
+    key = "soft_labels" if style.soft else "hard_labels"
+    if not isinstance(record.get(key), list) or len(record[key]) != len(steps):
+        raise ValueError(f"{key!r} must have one entry for each of the {len(steps)} steps")
+    return [(record["question"], LABEL_FORMATS[form](record, style))]
+
+
+def _hard_only(form: str, style: LabelStyle) -> None:
+    if style.soft:
+        raise ValueError(f"{form} knows hard labels only")
+
+
+def _without(tag: str, record: dict) -> None:
+    if any(tag in text for text in (record["question"], *record["steps"])):
+        raise ValueError(f"the placeholder {tag!r} stands in the text itself")

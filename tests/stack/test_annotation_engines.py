@@ -1,0 +1,96 @@
+"""Annotation over engines that die and over a server, with real Ray and vLLM on CPU."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from servers import running_server, until_ready
+
+from examples.quickstart.make_policy import build_model, build_tokenizer
+from openrlhf_prm.accelerator import prepare_environment
+from openrlhf_prm.annotation.adaptive import AdaptiveOptions
+from openrlhf_prm.annotation.records import Question
+from openrlhf_prm.annotation.scheduler import annotate_all
+from openrlhf_prm.tasks.arithmetic import questions
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    """An untrained policy: its noise has steps, and the checker calls a third of it right."""
+    path = tmp_path_factory.mktemp("policy")
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    build_model(tokenizer).to(torch.bfloat16).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    (path / "checker.py").write_text("def is_correct(response, label):\n    return len(response) % 3 == 0\n")
+    return str(path)
+
+
+def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
+    prepare_environment()
+    import ray
+
+    from openrlhf_prm.annotation.engines import Work, start_engines
+    from openrlhf_prm.evaluation.engines import start_ray
+    from openrlhf_prm.placement import EngineOptions
+
+    work = Work(policy, "adaptive", AdaptiveOptions(max_new_tokens=48), f"{policy}/checker.py")
+    todo = [Question(str(index), text, answer) for index, (text, answer) in enumerate(questions("train", 12, seed=0))]
+    finished: dict[str, list[int]] = {}
+    start_ray(0)
+    try:
+        [engine] = start_engines(EngineOptions(policy, gpus=0), [], work, 4, lambda question: question)
+        first = ray.get(engine.actor.pid.remote())
+
+        def finish(question, found):
+            assert question.id not in finished
+            finished[question.id] = [len(solution.steps) for solution in found.solutions]
+            if len(finished) == 2:
+                os.kill(first, signal.SIGKILL)
+
+        retried = asyncio.run(annotate_all(todo, [engine], 4, finish))
+        assert finished.keys() == {question.id for question in todo}
+        assert 1 <= retried <= 4
+        assert ray.get(engine.actor.pid.remote()) != first
+        assert sum(map(sum, finished.values())) > 0
+        hits, queries = asyncio.run(engine.cache_counters())
+        assert 0 < hits < queries
+    finally:
+        ray.shutdown()
+
+
+def test_a_server_annotates_too(policy, tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "labels.jsonl"
+    source.write_text("".join(json.dumps({"question": q, "label": a}) + "\n" for q, a in questions("train", 6, seed=1)))
+    server = ["vllm.entrypoints.openai.api_server", "--model", policy, "--enforce-eager", "--block-size", "32"]
+    with running_server(server, tmp_path / "log") as url:
+        until_ready(url)
+        flags = ["--annotator", "omega_prm", "--actor.model_name_or_path", policy, "--data.input", str(source)]
+        flags += ["--data.output", str(output), "--annotation.urls", f"{url}/v1", "--rollout.max_new_tokens", "48"]
+        flags += ["--answers.checker", f"{policy}/checker.py", "--annotation.filter_rollouts", "8"]
+        flags += ["--annotation.searches", "3", "--annotation.rollouts", "4"]
+        done = subprocess.run(
+            [sys.executable, "-m", "openrlhf_prm.cli.annotate", *flags], cwd=ROOT, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["questions"] == 6 and summary["retried_questions"] == 0
+    assert 0 < summary["cache_hit_rate"] < 1
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len({record["id"] for record in records}) + summary["dropped_questions"] == 6
+    for record in records:
+        assert record["root"]["rollouts"] == 8 and record["correct"] == (len(record["response"]) % 3 == 0)
+        if record["correct"]:
+            assert set(record["hard_labels"]) <= {1}
+        else:
+            assert record["hard_labels"][-1:] in ([], [0])
