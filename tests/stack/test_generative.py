@@ -78,7 +78,7 @@ def teach(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def critic(tmp_path_factory):
-    path = save_tiny_chat_lm(tmp_path_factory.mktemp("critic"), initializer_range=0.05)
+    path = save_tiny_chat_lm(tmp_path_factory.mktemp("critic"), "qwen2", initializer_range=0.05)
     teach(path)
     return path
 
@@ -144,7 +144,7 @@ def test_context_length(thinkprm):
 
 
 def test_a_random_critic_asynchronously(tmp_path):
-    path = save_tiny_chat_lm(tmp_path, "qwen2")
+    path = save_tiny_chat_lm(tmp_path, "llama")
 
     async def run():
         scorer = StepScorer.from_pretrained(

@@ -1,45 +1,20 @@
-"""Random causal LMs with a byte-level tokenizer like Qwen's and a ChatML template, small enough for a CPU test."""
+"""Random causal LMs with a chat template, small enough for a CPU test."""
 
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from tiny_tokenizers import llama_3_tokenizer, qwen_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-QWEN_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-MERGES = [("Ċ", "Ċ"), (".", "ĊĊ"), ("S", "t"), ("e", "p"), ("St", "ep"), ("Ġ", "a"), ("Ġ", "i"), ("Ġi", "s")]
+TOKENIZERS = {"llama": llama_3_tokenizer, "qwen2": qwen_tokenizer}
 
 
-def save_tiny_tokenizer(path: Path) -> None:
-    """One token per byte, and a few merges: as in Qwen's vocabulary, a blank line is one token, and one with the full
-    stop before it."""
-    tokens = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in MERGES]
-    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=MERGES))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML
-    ).save_pretrained(path)
-
-
-def save_tiny_chat_lm(path: Path, model_type: str = "llama", *, tied: bool = False, seed: int = 0, **config) -> Path:
-    """A random two-layer model of hidden size 64."""
+def save_tiny_chat_lm(path: Path, model_type: str, *, tied: bool = False, seed: int = 0, **config) -> Path:
+    """A random two-layer model of hidden size 64 and the tokenizer of its kind; `config` wins."""
     torch.manual_seed(seed)
+    tokenizer = TOKENIZERS[model_type]()
     sizes = {
-        "vocab_size": 288,
+        "vocab_size": len(tokenizer),
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
@@ -50,8 +25,9 @@ def save_tiny_chat_lm(path: Path, model_type: str = "llama", *, tied: bool = Fal
         "tie_word_embeddings": tied,
         "initializer_range": 0.2,
         "dtype": "float32",
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
     }
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**sizes, **config}))
-    model.save_pretrained(path)
-    save_tiny_tokenizer(path)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **{**sizes, **config})).save_pretrained(path)
+    tokenizer.save_pretrained(path)
     return path
