@@ -2,7 +2,8 @@
 examples/quickstart/policy`.
 
 A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three
-habits (see `openrlhf_prm.tasks.arithmetic`). It is a toy: it can add a few two-digit numbers and nothing else. What
+habits (see `openrlhf_prm.tasks.arithmetic`). `--recipe long --output examples/quickstart/policy_long` trains the one
+for chains of up to nine additions. It is a toy: it can add a few two-digit numbers and nothing else. What
 matters is that its weakness is a habit (it often takes the quick step that forgets the carry), so that reinforcement
 learning has something to choose. The same seed rebuilds the same data; the weights are stored in bf16 to stay small.
 """
@@ -17,17 +18,20 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from openrlhf_prm.tasks.arithmetic import HabitMix, demonstration, questions
+from openrlhf_prm.tasks.arithmetic import NAMES, HabitMix, demonstration, operands_of, questions
 
 SPECIAL = ["<pad>", "<eos>", "<step>"]
-WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-", *"0123456789"]
+MIXES = {"short": HabitMix(), "long": HabitMix(quick=0.7, filler=0.1, additions=tuple(range(3, 10)), named=True)}
+WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-"]
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a digit and a few words; `<step>` is kept for the PRM's placeholder, `+`/`-` for its
-    verdicts.
+def build_tokenizer(named: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token a digit (and a name, if `named`) and a few words; `<step>` is kept for the PRM's
+    placeholder, `+`/`-` for its verdicts.
     """
-    vocabulary = {word: index for index, word in enumerate([*SPECIAL, "<unk>", *WORDS])}
+    vocabulary = {
+        word: index for index, word in enumerate([*SPECIAL, "<unk>", *WORDS, *(NAMES if named else ""), *"0123456789"])
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"Q: |Answer: |so |: |, | > |=\?|[^ ]| "), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
@@ -45,7 +49,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a size that vLLM's CPU attention supports)."""
     config = LlamaConfig(
-        vocab_size=32,
+        vocab_size=-(-len(tokenizer) // 16) * 16,
         hidden_size=96,
         intermediate_size=288,
         num_hidden_layers=3,
@@ -76,10 +80,14 @@ def batch(tokenizer, pairs, rng, mix) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule."""
+    """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule.
+
+    Chains of up to nine additions are drawn in batches of equal length, which waste no padding, and the short ones
+    come first: they teach the same skills faster.
+    """
     torch.manual_seed(args.seed)
-    rng, mix = random.Random(args.seed), HabitMix()
-    tokenizer = build_tokenizer()
+    rng, mix = random.Random(args.seed), MIXES[args.recipe]
+    tokenizer = build_tokenizer(mix.named)
     model = build_model(tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     warmup = 50
@@ -88,8 +96,11 @@ def train(args: argparse.Namespace) -> None:
         lambda i: min((i + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / args.updates))),
     )
     pool = list(questions("train", args.questions, args.seed, mix))
+    pools = [[pair for pair in pool if len(operands_of(pair[0])) - 1 == length] for length in mix.additions]
     progress = tqdm(range(args.updates), desc="training the policy", mininterval=5)
-    for _ in progress:
+    for update in progress:
+        if mix.named:
+            pool = rng.choice(pools[:2] if update < args.updates * 0.4 else pools)
         ids, labels = batch(tokenizer, rng.sample(pool, args.batch_size), rng, mix)
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
@@ -107,6 +118,7 @@ def main() -> None:
     """Parses the flags and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="examples/quickstart/policy", help="folder of the checkpoint")
+    parser.add_argument("--recipe", choices=sorted(MIXES), default="short", help="short or long chains of additions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=2500, help="optimizer steps")
     parser.add_argument("--batch_size", type=int, default=64)

@@ -7,6 +7,10 @@ A question is ``Q: 12+35+48=?`` and a response works it off one addition a line:
     so 95                          filler step: repeats the running total, useless
     Answer: 95
 
+Long chains name their operands in order, ``Q: 12+a35+b48=?`` and ``47+b48=95``. Without names a tiny model finds its
+place by counting lines, which is the first thing that reinforcement learning wears down, and a chain of eight then
+fails for a reason that no habit explains.
+
 A policy trained on demonstrations that mix the habits does each step in either way. Reinforcement learning cannot
 teach arithmetic to a model this small, but it can teach it which habit to choose - provided it learns *which step*
 was to blame.
@@ -19,10 +23,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 SPLITS = ("train", "tune", "test")
+NAMES = "abcdefghijkl"
+"""Names of the operands after the first; their number is the longest chain."""
 
-_QUESTION = re.compile(r"Q: (\d+(?:\+\d+)+)=\?")
-_QUICK = re.compile(r"(\d+)\+(\d+)=(\d+)")
-_CAREFUL = re.compile(r"(\d+)\+(\d+): (\d)\+(\d)=(\d+), ([\d+]+)=(\d+) > (\d+)")
+_QUESTION = re.compile(r"Q: (\d+(?:\+[a-z]?\d+)+)=\?")
+_QUICK = re.compile(r"(\d+)\+([a-z]?\d+)=(\d+)")
+_CAREFUL = re.compile(r"(\d+)\+([a-z]?\d+): (\d)\+(\d)=(\d+), ([\d+]+)=(\d+) > (\d+)")
 _FILLER = re.compile(r"so (\d+)")
 _ANSWER = re.compile(r"Answer: (\d+)")
 
@@ -33,13 +39,15 @@ class HabitMix:
 
     ``quick``: chance that a step is quick (else careful); ``filler``: chance that a filler follows a step; ``carry``:
     chance that an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers of
-    additions, drawn uniformly.
+    additions, drawn uniformly; ``named``: whether operands after the first carry the letters ``NAMES``, which limits a
+    chain to as many additions.
     """
 
     quick: float = 0.6
     filler: float = 0.12
     carry: float = 0.22
     additions: tuple[int, ...] = (3, 4, 5)
+    named: bool = False
 
 
 def split_of(question: str) -> str:
@@ -76,33 +84,45 @@ def questions(split: str, count: int, seed: int, mix: HabitMix | None = None) ->
     seen: set[str] = set()
     while len(seen) < count:
         operands = draw_operands(rng, mix)
-        question = f"Q: {'+'.join(map(str, operands))}=?\n"
+        question = write_question(operands, mix.named)
         if split_of(question) == split and question not in seen:
             seen.add(question)
             yield question, str(sum(operands))
 
 
-def quick_step(a: int, b: int) -> tuple[str, int]:
+def write_question(operands: Sequence[int], named: bool) -> str:
+    """The text of a question; ends with a newline."""
+    first, *rest = operands
+    return f"Q: {'+'.join([str(first), *map(''.join, zip(_names(named, rest), map(str, rest), strict=True))])}=?\n"
+
+
+def _names(named: bool, operands: Sequence[int]) -> Sequence[str]:
+    if len(operands) > len(NAMES) and named:
+        raise ValueError(f"a chain with names has at most {len(NAMES)} additions, got {len(operands)}")
+    return NAMES[: len(operands)] if named else [""] * len(operands)
+
+
+def quick_step(a: int, b: int, name: str = "") -> tuple[str, int]:
     """The quick habit: units and tens are added without the carry, so the result is right only where there is none."""
     result = (a // 10 + b // 10) * 10 + (a + b) % 10 if a % 10 + b % 10 > 9 else a + b
-    return f"{a}+{b}={result}", result
+    return f"{a}+{name}{b}={result}", result
 
 
-def careful_step(a: int, b: int) -> tuple[str, int]:
+def careful_step(a: int, b: int, name: str = "") -> tuple[str, int]:
     """The careful habit: the sum of the units, the sum of the tens with the carry, the result."""
     carry = (a % 10 + b % 10) // 10
     tens = f"{a // 10}+{b // 10}" + ("+1" if carry else "")
-    return f"{a}+{b}: {a % 10}+{b % 10}={a % 10 + b % 10}, {tens}={a // 10 + b // 10 + carry} > {a + b}", a + b
+    return f"{a}+{name}{b}: {a % 10}+{b % 10}={a % 10 + b % 10}, {tens}={a // 10 + b // 10 + carry} > {a + b}", a + b
 
 
 def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None) -> str:
     """A response as a policy with these habits writes it, errors of the quick habit included; ends with a newline."""
     mix = mix or HabitMix()
-    total, *rest = operands_of(question)
+    total, terms = _parse(question)
     lines = []
-    for operand in rest:
+    for name, operand in terms:
         step = quick_step if rng.random() < mix.quick else careful_step
-        line, total = step(total, operand)
+        line, total = step(total, operand, name)
         lines.append(line)
         if rng.random() < mix.filler:
             lines.append(f"so {total}")
@@ -111,10 +131,21 @@ def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None
 
 def operands_of(question: str) -> list[int]:
     """The operands of a question. Raises ValueError where the text is not a question of this task."""
+    first, terms = _parse(question)
+    return [first, *(operand for _, operand in terms)]
+
+
+def _parse(question: str) -> tuple[int, list[tuple[str, int]]]:
+    """The first operand, and name (empty without names) and operand of each addition."""
     match = _QUESTION.fullmatch(question.strip())
     if match is None:
-        raise ValueError(f"not an arithmetic question: {question!r}; expected 'Q: 12+35=?'")
-    return [int(number) for number in match.group(1).split("+")]
+        raise ValueError(f"not an arithmetic question: {question!r}; expected 'Q: 12+35=?' or 'Q: 12+a35=?'")
+    first, *rest = match.group(1).split("+")
+    terms = [(term.rstrip("0123456789"), int(term.lstrip(NAMES))) for term in rest]
+    names = "".join(name for name, _ in terms)
+    if names not in ("", NAMES[: len(rest)]):
+        raise ValueError(f"operands of {question!r} must be named {NAMES} in order, or not at all")
+    return int(first), terms
 
 
 def check_steps(question: str, steps: Sequence[str]) -> list[bool]:
@@ -125,20 +156,21 @@ def check_steps(question: str, steps: Sequence[str]) -> list[bool]:
     it is the sum. From the first error on every step counts as wrong, because no later step of this task repairs one.
     A step of any other form is wrong. No steps: an empty list.
     """
-    total, *rest = operands_of(question)
+    total, left = _parse(question)
     on_path, labels = True, []
     for step in steps:
         step = step.strip()
-        if match := _QUICK.fullmatch(step) or _CAREFUL.fullmatch(step):
-            expected = (total, rest[0]) if rest else None
-            a, b = int(match.group(1)), int(match.group(2))
-            right = (a, b) == expected and step in (f"{a}+{b}={a + b}", careful_step(a, b)[0])
+        if _QUICK.fullmatch(step) or _CAREFUL.fullmatch(step):
+            name, operand = left[0] if left else ("", 0)
+            result = total + operand
+            right = step in (f"{total}+{name}{operand}={result}", careful_step(total, operand, name)[0]) and bool(left)
             if right:
-                total += rest.pop(0)
+                total = result
+                left.pop(0)
         elif match := _FILLER.fullmatch(step):
             right = int(match.group(1)) == total
         elif match := _ANSWER.fullmatch(step):
-            right = not rest and int(match.group(1)) == total
+            right = not left and int(match.group(1)) == total
         else:
             right = False
         on_path = on_path and right

@@ -55,6 +55,24 @@ def test_no_steps_and_no_question():
         check_steps("what is 2+2?", [])
 
 
+def test_named_operands():
+    question = "Q: 17+a15+b20=?\n"
+    steps = ["17+a15: 7+5=12, 1+1+1=3 > 32", "so 32", "32+b20=52", "Answer: 52"]
+    assert check_steps(question, steps) == [True] * 4
+    assert [habit_of(step) for step in steps] == ["careful", "filler", "quick", "answer"]
+    for wrong in ("17+15=32", "17+b15=32", "17+a15=22"):
+        assert check_steps(question, [wrong]) == [False]
+    for broken in ("Q: 17+b15+a20=?", "Q: 17+a15+20=?"):
+        with pytest.raises(ValueError, match="named abc"):
+            check_steps(broken, [])
+    rng, mix = random.Random(0), HabitMix(quick=0.0, named=True, additions=(12,))
+    question, answer = next(questions("train", 1, 0, mix))
+    solution = demonstration(question, rng, mix).strip().split("\n")
+    assert all(check_steps(question, solution)) and solution[-1] == f"Answer: {answer}"
+    with pytest.raises(ValueError, match="at most 12 additions"):
+        next(questions("train", 1, 0, HabitMix(named=True, additions=(13,))))
+
+
 def test_splits_are_disjoint_and_repeatable():
     splits = {name: {q for q, _ in questions(name, 200, seed=3)} for name in ("train", "tune", "test")}
     assert not splits["train"] & splits["test"] and not splits["tune"] & splits["test"]
