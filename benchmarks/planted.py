@@ -30,7 +30,7 @@ class PlantedEngine:
     """Samples responses of planted chains (`openrlhf_prm.annotation.rollouts`: engine)."""
 
     def __init__(
-        self, rng: random.Random, *, steps: int, accuracy: float, recovery: float = 0.0, step_tokens: int = 20
+        self, rng: random.Random, *, steps: int, accuracy: float, recovery: float = 0.0, step_tokens: int = 10
     ):
         self.rng = rng
         self.steps = steps

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -45,20 +45,27 @@ class LabelFile:
             _write_durably(self.settings_path, json.dumps(settings, indent=2) + "\n")
 
     def append(self, question: Question, found: AnnotatedQuestion) -> None:
-        """Writes what was found for a question, all at once, and returns when it is on disk."""
-        assert question.id not in self.finished, f"question {question.id} is already finished"
-        text = {"question": question.question, "label": question.label}
-        root = {"root": asdict(found.root)}
-        if found.dropped:
-            _append(self.dropped_file, [{"id": question.id, **text, "reason": found.dropped, **root}])
-        else:
-            count = len(found.solutions)
-            rows = (
-                {"id": question.id, "solution": index, "solutions": count, **text, **root, **asdict(solution)}
-                for index, solution in enumerate(found.solutions)
-            )
-            _append(self.file, rows)
-        self.finished.add(question.id)
+        """Writes what was found for a question and returns when it is on disk."""
+        self.append_all([(question, found)])
+
+    def append_all(self, finished: Sequence[tuple[Question, AnnotatedQuestion]]) -> None:
+        """As `append`, for several questions with one wait for the disk."""
+        rows: dict[BinaryIO, list[dict]] = {self.file: [], self.dropped_file: []}
+        for question, found in finished:
+            assert question.id not in self.finished, f"question {question.id} is already finished"
+            text = {"question": question.question, "label": question.label}
+            root = {"root": asdict(found.root)}
+            if found.dropped:
+                rows[self.dropped_file].append({"id": question.id, **text, "reason": found.dropped, **root})
+            for index, solution in enumerate(found.solutions):
+                head = {"id": question.id, "solution": index, "solutions": len(found.solutions)}
+                rows[self.file].append({**head, **text, **root, **asdict(solution)})
+        for file, lines in rows.items():
+            if lines:
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        self.finished.update(question.id for question, _ in finished)
 
     def _check_settings(self, settings: dict) -> None:
         if not self.settings_path.exists():
@@ -106,12 +113,6 @@ def _scan(path: Path, finished: set[str]) -> int:
                 finished.add(identity)
                 end, expected = offset, (None, 0, 0)
     return end
-
-
-def _append(file: BinaryIO, rows: Iterable[dict]) -> None:
-    file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _write_durably(path: Path, text: str) -> None:

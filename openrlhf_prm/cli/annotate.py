@@ -276,12 +276,9 @@ class Progress:
 async def label_all(questions: list[Question], engines: list, in_flight: int, labels: LabelFile) -> dict:
     """Labels the questions and writes each as it finishes; returns the counts. The first error ends all."""
     from openrlhf_prm.annotation.scheduler import annotate_all
+    from openrlhf_prm.annotation.writer import LabelWriter
 
     progress = Progress(len(questions))
-
-    def finish(question: Question, found: AnnotatedQuestion) -> None:
-        labels.append(question, found)
-        progress.add(found)
 
     async def ask_caches() -> None:
         counters = await asyncio.gather(*[engine.cache_counters() for engine in engines])
@@ -294,7 +291,8 @@ async def label_all(questions: list[Question], engines: list, in_flight: int, la
 
     watching = asyncio.ensure_future(watch_caches())
     try:
-        retried = await annotate_all(questions, engines, in_flight, finish)
+        async with LabelWriter(labels, written=progress.add) as writer:
+            retried = await annotate_all(questions, engines, in_flight, writer.add)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
