@@ -4,7 +4,7 @@ import os
 
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
 from openrlhf_prm.rollout.branches import Group
 from openrlhf_prm.rollout.executor import GROUP, StepScoring, StepScoringExecutor
 
@@ -20,6 +20,9 @@ class StepRolloutActor(_HOST):
         if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
             kwargs["kv_cache_memory_bytes"] = int(size) << 20
             os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
+        if on_cpu() and kwargs.get("enable_prefix_caching"):
+            # Whole blocks are shared, and vLLM's 128 tokens on CPU are longer than the steps of small models.
+            kwargs.setdefault("block_size", 32)
         await super().__init__(*args, **kwargs)
 
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:

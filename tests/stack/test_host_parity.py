@@ -58,6 +58,24 @@ def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(t
         assert difference < 1e-5, (estimator, difference)
 
 
+def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_they_say(tmp_path):
+    result = run("batches", tmp_path)
+    assert result["dynamic"] == result["plain"]
+    lengths = [len(row) for row in result["plain"]]
+    scaled = [[value * len(row) / 64 for value in row] for row in result["plain"]]
+    for got, expected in zip(result["constant_length"], scaled, strict=True):
+        assert got == pytest.approx(expected, abs=1e-6)
+    # Half of each group of four is left out: one token with advantage 0 remains. The kept ones' baseline is their own.
+    left_out = [row == [0.0] for row in result["filter"]]
+    assert [sum(left_out[start : start + 4]) for start in (0, 4)] == [2, 2]
+    assert [len(row) for row in result["filter"]] == [
+        1 if out else length for out, length in zip(left_out, lengths, strict=True)
+    ]
+    assert result["targets"] == ["Q: 1+1=?\nThink for 7 tokens.", "Q: 2+2=?\nThink for 7 tokens."]
+    for start in (0, 4):
+        assert sum(row[0] for row in result["filter"][start : start + 4]) == pytest.approx(0.0, abs=1e-6)
+
+
 def arguments(estimator: str, *flags: str):
     """The namespace the host's trainer gets, from the plugin's own command line."""
     import argparse
@@ -227,7 +245,64 @@ def compare_one_step(folder: Path) -> dict:
     return result
 
 
+def compare_batches(folder: Path) -> dict:
+    """The advantages of each sample, in rollout order."""
+    import torch
+    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+    from openrlhf.utils import get_strategy
+
+    from openrlhf_prm.rollout.records import StepRecord
+    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+    from openrlhf_prm.trainers.samples import TargetedPromptDataset
+
+    _, tokenizer = policy(folder)
+    common = (
+        "--rollout.n_samples_per_prompt",
+        "4",
+        "--prm.model_name_or_path",
+        "unused",
+        "--actor.num_gpus_per_node",
+        "1",
+    )
+    common += ("--rollout.micro_batch_size", "3", "--rollout.max_new_tokens", "64", "--algo.kl.init_coef", "0")
+    cases = {
+        "plain": (),
+        "dynamic": ("--train.dynamic_batch_enable", "--rollout.max_tokens_per_gpu", "256"),
+        "constant_length": ("--algo.advantage.constant_length_norm", "--actor.loss_agg_mode", "seq-mean-token-mean"),
+        "filter": ("--process_reward.shaping", "filter", "--algo.advantage.no_std_norm"),
+    }
+    result = {}
+    for case, flags in cases.items():
+        args = arguments("step_group", *common, *flags)
+        maker = ProcessExperienceMaker(None, None, None, None, FixedKLController(0.0), get_strategy(args), tokenizer)
+        samples = rollouts(tokenizer, 4)
+        for index, sample in enumerate(samples):
+            length = int(sample.action_mask.sum())
+            sample.steps = StepRecord((length // 2, length), (0.1 * index, 0.5), 0.0, 0.0)
+        maker._records = [sample.steps for sample in samples]
+        batches = maker.split_rollout_samples(samples)
+        for batch in batches:
+            batch.kl = torch.zeros(batch.action_mask.shape)
+        rows = {}
+        for batch in maker.compute_advantages_and_returns(batches):
+            for row, index in enumerate(batch.index):
+                rows[index] = batch.advantages[row][batch.action_mask[row].bool()].tolist()
+        result[case] = [rows[index] for index in range(len(samples))]
+    target = (
+        "--length_penalty.kind",
+        "lcpo_max",
+        "--length_penalty.target_min",
+        "7",
+        "--length_penalty.target_max",
+        "7",
+    )
+    strategy = get_strategy(arguments("step_group", *common, *target, "--data.input_key", "question"))
+    rows = [{"question": "Q: 1+1=?\n"}, {"question": "Q: 2+2=?\n"}]
+    result["targets"] = TargetedPromptDataset(rows, tokenizer, strategy).prompts
+    return result
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    modes = {"update": compare_updates, "one_step": compare_one_step}
+    modes = {"update": compare_updates, "one_step": compare_one_step, "batches": compare_batches}
     print(json.dumps(modes[sys.argv[1]](Path(sys.argv[2]))))
