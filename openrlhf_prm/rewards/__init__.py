@@ -24,6 +24,7 @@ from openrlhf_prm.rewards.min_form import MinForm
 from openrlhf_prm.rewards.potential import Potential
 from openrlhf_prm.rewards.progress import Progress
 from openrlhf_prm.rewards.sum_form import SumForm
+from openrlhf_prm.rewards.verified_potential import VerifiedPotential
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ REWARD_SHAPINGS = {
     "progress": Progress,
     "gate": Gate,
     "potential": Potential,
+    "verified_potential": VerifiedPotential,
     "filter": ConsistencyFilter,
 }
 

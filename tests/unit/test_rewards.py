@@ -15,6 +15,7 @@ from openrlhf_prm.rewards.min_form import MinForm
 from openrlhf_prm.rewards.potential import Potential
 from openrlhf_prm.rewards.progress import Progress
 from openrlhf_prm.rewards.sum_form import SumForm
+from openrlhf_prm.rewards.verified_potential import VerifiedPotential
 
 
 def test_scales_map_probabilities_to_what_shapings_expect():
@@ -169,3 +170,12 @@ def test_scores_are_not_changed_in_place(shaping):
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="--process_reward.temperature"):
         MinForm(temperature=0.0)
+
+
+def test_verified_potential_ends_on_the_outcome():
+    scores = [torch.tensor([0.8, 0.9]), torch.tensor([0.8, 0.9]), torch.tensor([0.7]), torch.tensor([])]
+    shaped = VerifiedPotential()(scores, torch.tensor([True, False, True, False]))
+    assert torch.allclose(shaped[0], torch.tensor([-0.2, 0.2]))
+    assert torch.allclose(shaped[1], torch.tensor([-0.2, -0.8]))
+    assert torch.allclose(shaped[2], torch.tensor([0.0])) and shaped[3].numel() == 0
+    assert scores[0][1] == 0.9  # the scores that are logged stay what the PRM said
