@@ -16,7 +16,8 @@ from openrlhf_prm.report.look import STYLE
 
 TREE_STYLE = """
 .tree { margin-top: 6px; }
-.branch { border-left: 2px solid var(--rule); margin: 3px 0 3px 12px; padding-left: 12px; }
+.branch { border-left: 2px solid var(--rule); margin: 9px 0 9px 12px; padding-left: 12px; }
+.key { margin-bottom: 16px; }
 .step b { white-space: nowrap; }
 .step .counts { flex: none; width: 74px; text-align: right; color: var(--muted); font-size: 12px; }
 .step .value { flex: none; width: 40px; text-align: right; }
