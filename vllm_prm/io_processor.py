@@ -64,7 +64,9 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         rendered = [self.family.render(solution.asked(), solution.solution_steps()) for solution in prompt]
         longest = max(len(solution.token_ids) for solution in rendered)
         if longest > self.longest:
-            raise ContextLengthError(f"a solution has {longest} tokens, the PRM takes {self.longest} (max_model_len - 1)")
+            raise ContextLengthError(
+                f"a solution has {longest} tokens, the PRM takes {self.longest} (max_model_len - 1)"
+            )
         self._in_flight[request_id] = rendered
         while len(self._in_flight) > _IN_FLIGHT:
             self._in_flight.popitem(last=False)
