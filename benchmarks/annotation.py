@@ -7,10 +7,12 @@
               computes anything; it shows what the scheduler itself allows.
 
 Methods: `brute` (8 rollouts after every step), `sequential` (8 per step, stopping at the first value 0: Math-Shepherd
-with early stop), `binary` (8 per halving), `adaptive` (defaults), `adaptive_positive` (rule MC > 0), `omega_prm` (its
-own rollouts of the same questions; 8 per halving). All but the last label the same wrong solutions. Their tokens are
-rollout tokens; those of the solutions, which every method needs, are not counted. A located error is a wrong solution
-whose first error was searched. `label_accuracy`: share of the labels of these solutions that equal the exact ones.
+with early stop; solutions that begin with the same tokens share rollouts), `sequential_alone` (each solution by itself,
+as public annotators do; on planted chains, where no two solutions begin alike, the same), `binary` (8 per halving),
+`adaptive` (defaults), `adaptive_positive` (rule MC > 0), `omega_prm` (its own rollouts of the same questions; 8 per
+halving). All but the last label the same wrong solutions. Tokens are rollout tokens; those of the solutions, which
+every method needs, are not counted. A located error is a wrong solution whose first error was searched.
+`label_accuracy`: share of the labels of these solutions that equal the exact ones.
 
 `labels_per_s` on the real policy, all solutions: `one_at_a_time` is a loop over the questions with one request in
 flight, stopping at the first value 0, on the same engine. Labels of solutions that are right count too.
@@ -53,17 +55,21 @@ Checker = Callable[[str, Sequence[str]], list]
 
 @dataclass(frozen=True)
 class Method:
-    """An annotator with its options. `wrong_only`: it needs no right solution to label a wrong one."""
+    """An annotator with its options. `wrong_only`: it needs no right solution to label a wrong one. `alone`: it
+    sees one solution at a time.
+    """
 
     annotator: type
     options: dict
     own_solutions: bool = False
     wrong_only: bool = False
+    alone: bool = False
 
 
 METHODS = {
     "brute": Method(MathShepherd, {"rollouts": ROLLOUTS, "stop_at_zero": False}, wrong_only=True),
     "sequential": Method(MathShepherd, {"rollouts": ROLLOUTS}, wrong_only=True),
+    "sequential_alone": Method(MathShepherd, {"rollouts": ROLLOUTS}, wrong_only=True, alone=True),
     "binary": Method(Adaptive, {"rollouts": ROLLOUTS, "round": ROLLOUTS, "rule": "positive"}),
     "omega_prm": Method(OmegaPRM, {"rollouts": ROLLOUTS, "searches": 16}, own_solutions=True),
     "adaptive_positive": Method(Adaptive, {"rule": "positive"}),
@@ -98,18 +104,25 @@ class Task:
     solutions: dict[str, list[Completion]]
     max_new_tokens: int
 
-    def annotator(self, method: Method, question: Question):
-        """The method on one question, with the solutions it labels."""
+    def annotators(self, method: Method, question: Question) -> list:
+        """The method on one question, with the solutions it labels; one annotator for each where they stand alone."""
         given = self.solutions[question.id]
         if method.wrong_only:
             given = [one for one in given if one.truncated or not self.is_correct(one.text, question.label)]
-        prompt = tuple(self.tokenizer(question.question, add_special_tokens=False)["input_ids"])
-        options = {"max_new_tokens": self.max_new_tokens, **method.options}
         if method.own_solutions:
-            return method.annotator(self.engine, self.tokenizer, self.is_correct, method.annotator.Options(**options))
-        engine = GivenSolutions(self.engine, {prompt: given})
-        options["solutions_per_question"] = len(given)
-        return method.annotator(engine, self.tokenizer, self.is_correct, method.annotator.Options(**options))
+            return [self._annotator(method, self.engine, {})]
+        prompt = tuple(self.tokenizer(question.question, add_special_tokens=False)["input_ids"])
+        groups = [[one] for one in given] if method.alone else [given]
+        return [
+            self._annotator(
+                method, GivenSolutions(self.engine, {prompt: group}), {"solutions_per_question": len(group)}
+            )
+            for group in groups
+        ]
+
+    def _annotator(self, method: Method, engine, more: dict):
+        options = method.annotator.Options(**{"max_new_tokens": self.max_new_tokens, **method.options, **more})
+        return method.annotator(engine, self.tokenizer, self.is_correct, options)
 
 
 async def measure(task: Task, method: Method, in_flight: int = 64) -> dict:
@@ -119,9 +132,12 @@ async def measure(task: Task, method: Method, in_flight: int = 64) -> dict:
 
     async def annotate(question: Question) -> None:
         async with places:
-            found = await task.annotator(method, question).annotate(question.question, question.label)
-        usage.update(found.usage)
-        for solution in found.solutions:
+            found = [
+                await each.annotate(question.question, question.label) for each in task.annotators(method, question)
+            ]
+        for each in found:
+            usage.update(each.usage)
+        for solution in (solution for each in found for solution in each.solutions):
             if not solution.correct and solution.steps:
                 exact = [int(label) for label in task.exact(question.question, solution.steps)]
                 first, true = (labels.index(0) if 0 in labels else None for labels in (solution.hard_labels, exact))
@@ -181,6 +197,7 @@ def planted_cells(args) -> dict[str, Callable[[], dict]]:
         for steps in STEPS
         for recovery in RECOVERIES
         for name, method in METHODS.items()
+        if not method.alone
     }
 
 
