@@ -33,9 +33,10 @@ def test_branches_in_async_mode_with_dynamic_batches_and_a_resumed_run_goes_on(d
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     first = logged_steps(done.stdout + done.stderr)
     assert len(first) == 2
+    # Packed log-probs agree with vLLM's; later rollouts of async training come from older weights than the update's.
+    assert abs(first[0]["vllm_kl"]) < 0.005
     multiplier = 0.0
     for status in first:
-        assert abs(status["vllm_kl"]) < 0.005
         assert 1 <= status["vine/k"] <= 2 and status["vine/branch_tokens"] > 0
         assert 0 <= status["process/step_score"] <= 1 and status["process/steps"] >= 2
         multiplier = multiplier_after(multiplier, status)
