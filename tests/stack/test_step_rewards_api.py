@@ -239,7 +239,7 @@ def test_the_schema_holds_no_request_that_breaks_the_server(server):
         )
         seed(1)(rules(given(operation.as_strategy(generation_mode=mode))(check)))()
     print("schemathesis:", statuses)
-    assert sum(statuses.values()) >= 200 and statuses.get(200, 0) > 50 and statuses.get(400, 0) > 50
+    assert sum(statuses.values()) >= 200 and statuses.get(200, 0) > 10 and statuses.get(400, 0) > 10
 
 
 # -- metrics, cancellation, weights ---------------------------------------------------------------
