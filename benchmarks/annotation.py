@@ -276,7 +276,7 @@ def real_cells(args) -> dict[str, Callable[[], dict]]:
         return asyncio.run(run())
 
     cells: dict[str, Callable[[], dict]] = {
-        f"real/{name}": lambda m=method: asyncio.run(measure(task(), m)) for name, method in METHODS.items()
+        f"real/{name}": lambda m=METHODS[name]: asyncio.run(measure(task(), m)) for name in args.methods
     }
     sequential = METHODS["sequential"]
     few = max(4, args.questions // 8)
@@ -315,7 +315,8 @@ async def _real_task(args) -> Task:
     gpus = 0.0 if on_cpu() else 1.0
     engine = GenerationPool(EngineOptions(args.policy, gpus=gpus, seed=args.seed, dtype="bfloat16", extra=extra))
     tokenizer = AutoTokenizer.from_pretrained(args.policy)
-    pairs = arithmetic.questions("tune", args.questions, seed=args.seed)
+    mix = arithmetic.HabitMix(carry=0.1, additions=(7, 8, 9), named=True) if args.long else None
+    pairs = arithmetic.questions("tune", args.questions, args.seed, mix)
     questions = [Question(str(index), text, answer) for index, (text, answer) in enumerate(pairs)]
     prompts = [tokenizer(question.question, add_special_tokens=False)["input_ids"] for question in questions]
     sampled = await asyncio.gather(
@@ -359,6 +360,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--parts", nargs="+", default=["planted", "scaling", "real"], choices=["planted", "scaling", "real"])
     add("--policy", default="examples/quickstart/policy", help="checkpoint of an arithmetic policy, for real")
     add("--questions", type=int, default=200, help="real: questions; those of mixed outcome are used")
+    add("--long", action="store_true", help="real: chains of 7 to 9 additions with named operands")
+    add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="real: which ones")
     add("--max_new_tokens", type=int, default=256, help="real: limit of a response")
     add("--chains", type=int, default=100, help="planted: questions of 8 solutions")
     add("--rounds", type=int, default=10, help="scaling: questions per place")
@@ -368,7 +371,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.quick:
         args.parts, args.chains, args.rounds = ["planted", "scaling"], 4, 2
     output = Path(args.output)
-    settings = {key: vars(args)[key] for key in ("policy", "questions", "max_new_tokens", "chains", "rounds", "seed")}
+    names = ("policy", "questions", "long", "max_new_tokens", "chains", "rounds", "seed")
+    settings = {key: vars(args)[key] for key in names}
     state = {"settings": settings, "machine": platform.processor() or platform.machine(), "cells": {}}
     if output.exists():
         state = json.loads(output.read_text())
