@@ -16,6 +16,7 @@ from openrlhf_prm.advantages.branch_values import VALUE_SOURCES, VineOptions
 from openrlhf_prm.diversity import DiversityOptions
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES
+from openrlhf_prm.rewards.implicit import GRANULARITIES
 from openrlhf_prm.steps import STEP_SPLITTERS
 from openrlhf_prm.watching import WatchOptions
 
@@ -64,7 +65,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--process_reward.format_penalty", type=float, default=0.0, help="taken off the outcome of a malformed response"
     )
-    _add_options(group, "process_reward", REWARD_SHAPINGS)
+    _add_options(group, "process_reward", REWARD_SHAPINGS, choices={"granularity": GRANULARITIES})
+
+    group = parser.add_argument_group("PRM trained in the loop (--process_reward.shaping implicit)")
+    group.add_argument("--online_prm.model_name_or_path", default=None, help="where it starts; default: the policy's")
+    group.add_argument("--online_prm.reference", default=None, help="its reference model; default: where it starts")
+    group.add_argument(
+        "--online_prm.update",
+        default="before",
+        choices=["before", "after"],
+        help="whether it learns from a rollout before or after it rewards it",
+    )
+    group.add_argument("--online_prm.lr", type=float, default=1e-6, help="learning rate, constant")
+    group.add_argument("--online_prm.max_norm", type=float, default=10.0, help="gradient clipping")
+    group.add_argument(
+        "--online_prm.batch_size", type=int, default=None, help="responses per update of it; default: train.batch_size"
+    )
+    group.add_argument("--online_prm.num_nodes", type=int, default=1, help="number of nodes for it")
+    group.add_argument("--online_prm.num_gpus_per_node", type=int, default=1, help="number of GPUs per node for it")
+    group.add_argument("--online_prm.gpus_per_actor", type=float, default=1.0, help="share of a GPU per process")
+    group.add_argument(
+        "--online_prm.save", action="store_true", help="save it beside --ckpt.output_dir, with the suffix _online_prm"
+    )
 
     group = parser.add_argument_group("values of states (estimators vine and spo)")
     group.add_argument("--vine.control_variate", action="store_true", help="the PRM makes branch values less noisy")
@@ -132,9 +154,14 @@ def uses_prm(args: SimpleNamespace) -> bool:
     return bool(args.prm.model_name_or_path or args.prm.url)
 
 
+def uses_online_prm(args: SimpleNamespace) -> bool:
+    """Whether a PRM is to be trained in the loop."""
+    return "log_ratios" in REWARD_SHAPINGS[args.process_reward.shaping].needs
+
+
 def uses_steps(args: SimpleNamespace) -> bool:
     """Whether responses are to be split into steps: for a PRM, or for an estimator of the plugin."""
-    return uses_prm(args) or args.algo.advantage.estimator in ADVANTAGE_ESTIMATORS
+    return uses_prm(args) or uses_online_prm(args) or args.algo.advantage.estimator in ADVANTAGE_ESTIMATORS
 
 
 def uses_plugin(args: SimpleNamespace) -> bool:
@@ -155,10 +182,7 @@ def check_args(args: SimpleNamespace) -> None:
     """
     if args.prm.model_name_or_path and args.prm.url:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
-    if args.prm.model_name_or_path and not Path(args.prm.model_name_or_path).is_dir():
-        # Hub ids are "owner/name"; anything that looks like a path must exist.
-        if args.prm.model_name_or_path.startswith((".", "/", "~")) or args.prm.model_name_or_path.count("/") != 1:
-            raise ValueError(f"--prm.model_name_or_path: there is no folder {args.prm.model_name_or_path}")
+    _check_model("--prm.model_name_or_path", args.prm.model_name_or_path)
     if args.prm.kv_cache_mb is not None and args.prm.kv_cache_mb < 1:
         raise ValueError(f"--prm.kv_cache_mb must be at least 1, got {args.prm.kv_cache_mb}")
     if args.prm.num_engines < 1:
@@ -172,6 +196,7 @@ def check_args(args: SimpleNamespace) -> None:
         if _compiled("--prm.question_pattern", args.prm.question_pattern).groups < 1:
             raise ValueError("--prm.question_pattern needs a group (...) around the question")
     _check_estimator(args)
+    _check_online_prm(args)
     if args.vllm.num_engines is not None and args.vllm.num_engines < 1 and uses_steps(args):
         raise ValueError("--prm.* and step estimators need rollouts by vLLM, --vllm.num_engines above 0")
     build(REWARD_SHAPINGS, args.process_reward.shaping, args.process_reward)
@@ -214,8 +239,8 @@ def _check_estimator(args: SimpleNamespace) -> None:
     name, estimator = args.algo.advantage.estimator, build_estimator(args)
     needs = estimator.needs if estimator else frozenset()
     flag = f"--algo.advantage.estimator {name}"
-    if "step_rewards" in needs and not uses_prm(args):
-        raise ValueError(f"{flag} needs --prm.model_name_or_path or --prm.url")
+    if "step_rewards" in needs and not (uses_prm(args) or uses_online_prm(args)):
+        raise ValueError(f"{flag} needs --prm.model_name_or_path or --prm.url, or --process_reward.shaping implicit")
     if "group" in needs and args.rollout.n_samples_per_prompt < 2:
         raise ValueError(f"{flag} needs --rollout.n_samples_per_prompt above 1")
     if estimator and args.algo.advantage.gamma != 1.0:
@@ -236,6 +261,47 @@ def _check_estimator(args: SimpleNamespace) -> None:
             raise ValueError(f"{flag} needs --reward.remote_url to judge branches")
     if args.algo.advantage.constant_length_norm and args.actor.loss_agg_mode != "seq-mean-token-mean":
         raise ValueError("--algo.advantage.constant_length_norm needs --actor.loss_agg_mode seq-mean-token-mean")
+
+
+def _check_online_prm(args: SimpleNamespace) -> None:
+    """What `implicit` needs, and what it cannot be combined with."""
+    options, shaping = args.online_prm, f"--process_reward.shaping {args.process_reward.shaping}"
+    if not uses_online_prm(args):
+        for option in ("model_name_or_path", "reference", "batch_size", "save"):
+            if getattr(options, option):
+                raise ValueError(f"--online_prm.{option} needs --process_reward.shaping implicit")
+        return
+    if uses_prm(args):
+        raise ValueError(f"{shaping} trains its own PRM: leave out --prm.model_name_or_path and --prm.url")
+    name, estimator = args.algo.advantage.estimator, build_estimator(args)
+    if estimator and "step_rewards" not in estimator.needs:
+        raise ValueError(f"--algo.advantage.estimator {name} does not read the rewards of {shaping}")
+    for flag, value in (
+        ("--data.max_images_per_prompt", args.data.max_images_per_prompt),
+        ("--ds.load_in_4bit", args.ds.load_in_4bit),
+        ("--ds.ring_attn_size", args.ds.ring_attn_size > 1),
+        ("--ds.tensor_parallel_size", args.ds.tensor_parallel_size > 1),
+        ("--ds.use_universal_ckpt", args.ds.use_universal_ckpt),
+    ):
+        if value:
+            raise ValueError(f"{shaping} does not work with {flag}")
+    if not options.lr > 0:
+        raise ValueError(f"--online_prm.lr must be above 0, got {options.lr}")
+    if options.max_norm < 0:
+        raise ValueError(f"--online_prm.max_norm must be at least 0, got {options.max_norm}")
+    if not 0 < options.gpus_per_actor <= 1:
+        raise ValueError(f"--online_prm.gpus_per_actor must lie in (0, 1], got {options.gpus_per_actor}")
+    for option in ("num_nodes", "num_gpus_per_node", "batch_size"):
+        if getattr(options, option) is not None and getattr(options, option) < 1:
+            raise ValueError(f"--online_prm.{option} must be at least 1, got {getattr(options, option)}")
+    for option in ("model_name_or_path", "reference"):
+        _check_model(f"--online_prm.{option}", getattr(options, option))
+
+
+def _check_model(flag: str, model: str | None) -> None:
+    """Hub ids are "owner/name"; anything that looks like a path must exist."""
+    if model and not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
+        raise ValueError(f"{flag}: there is no folder {model}")
 
 
 def _compiled(flag: str, pattern: str) -> re.Pattern:

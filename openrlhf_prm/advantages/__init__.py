@@ -8,6 +8,7 @@ here.
 """
 
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
+from openrlhf_prm.advantages.prime import Prime
 from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.advantages.step_group import StepGroup
 from openrlhf_prm.advantages.step_returns import StepReturns
@@ -18,6 +19,7 @@ ADVANTAGE_ESTIMATORS = {
     "step_group": StepGroup,
     "step_returns": StepReturns,
     "min_form_rloo": MinFormRLOO,
+    "prime": Prime,
     "tree": Tree,
     "vine": Vine,
     "spo": SPO,

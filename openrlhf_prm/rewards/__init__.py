@@ -5,7 +5,9 @@ A shaping is a frozen dataclass (its fields are its options, `--process_reward.<
 - nothing: it is called with the scores of one response and returns that response's process rewards;
 - "group": it is called with the scores of a question's G responses and `correct` (G,), and returns G process
   rewards, None for a response that is to be left out of training;
-- "probability": its scores are p in [0, 1] whatever `--process_reward.score_scale` says.
+- "probability": its scores are p in [0, 1] whatever `--process_reward.score_scale` says;
+- "log_ratios": it has no scores; it is called with the token log-ratios of an online PRM and the step ends of one
+  response, and returns rewards and where they stand.
 
 Scores come in signed otherwise, r = 2p - 1 in [-1, 1], unless `--process_reward.score_scale probability` asks for p
 itself. To add one: a file with the dataclass, a line here.
@@ -20,6 +22,7 @@ from openrlhf_prm.rewards.clip_delta import ClipDelta
 from openrlhf_prm.rewards.consistency_filter import ConsistencyFilter
 from openrlhf_prm.rewards.delta import Delta
 from openrlhf_prm.rewards.gate import Gate
+from openrlhf_prm.rewards.implicit import Implicit
 from openrlhf_prm.rewards.min_form import MinForm
 from openrlhf_prm.rewards.potential import Potential
 from openrlhf_prm.rewards.progress import Progress
@@ -40,6 +43,7 @@ REWARD_SHAPINGS = {
     "potential": Potential,
     "verified_potential": VerifiedPotential,
     "filter": ConsistencyFilter,
+    "implicit": Implicit,
 }
 
 # How a step score p in [0, 1] enters the shaping.

@@ -58,13 +58,14 @@ class StepScoring:
 
     async def record(self, prompt: str, steps: Sequence[Step]) -> StepRecord:
         """The steps of one response and their scores."""
-        started = time.monotonic()
+        started, ended = time.monotonic(), time.time()
         texts = [step.text.rstrip() for step in steps]
         return StepRecord(
             ends=tuple(step.end for step in steps),
             scores=tuple(await self.score(prompt, texts)) if self.scorer is not None else None,
             repetition=1 - len(set(texts)) / len(texts) if texts else 0.0,
             scoring_s=time.monotonic() - started,
+            ended_s=ended,
         )
 
     async def score(self, prompt: str, steps: list[str]) -> list[float]:

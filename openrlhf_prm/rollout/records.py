@@ -1,5 +1,7 @@
 """What a rollout carries beside the host's fields."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from openrlhf_prm.advantages.branch_values import Branches
@@ -10,9 +12,10 @@ class StepRecord:
     """The steps of one response. ends: token counts at which steps end, within the response; scores: one in [0, 1]
     per step, None without a PRM.
 
-    repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end to
-    its scores. branches: what was sampled from the states before steps 2, 3, ..., one entry less than there are steps;
-    None where nothing was sampled. probabilities: of the response's tokens, None unless steps are cut by them.
+    repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end, at
+    ended_s by the clock, to its scores. branches: what was sampled from the states before steps 2, 3, ..., one entry
+    less than there are steps; None where nothing was sampled. probabilities: of the response's tokens, None unless
+    steps are cut by them.
     """
 
     ends: tuple[int, ...]
@@ -21,6 +24,7 @@ class StepRecord:
     scoring_s: float
     branches: tuple[Branches, ...] | None = None
     probabilities: tuple[float, ...] | None = None
+    ended_s: float = 0.0
 
     def __post_init__(self):
         if self.scores is not None and len(self.ends) != len(self.scores):
@@ -44,3 +48,21 @@ class StepRecord:
             branches=None if self.branches is None else self.branches[: kept - 1],
             probabilities=None if self.probabilities is None else self.probabilities[:tokens],
         )
+
+
+def hidden_share(records: Sequence[StepRecord]) -> float:
+    """The share of the time in which responses waited for scores that lies before the end of the last response: it was
+    hidden behind generation. 0 where all end at once, nan where nothing was scored. Waits that overlap count once.
+    """
+    waits = sorted((record.ended_s, record.ended_s + record.scoring_s) for record in records if record.scores)
+    if not waits:
+        return math.nan
+    last_response = waits[-1][0]
+    total, hidden, reached = 0.0, 0.0, -math.inf
+    for start, end in waits:
+        start = max(start, reached)
+        if end > start:
+            total += end - start
+            hidden += max(min(end, last_response) - start, 0.0)
+            reached = end
+    return hidden / total if total else 0.0

@@ -6,6 +6,7 @@ rewards it is about to sum up. Our estimators get a `StepBatch` and return advan
 """
 
 import itertools
+from dataclasses import replace
 
 import torch
 from openrlhf.models.utils import compute_reward
@@ -30,6 +31,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         super().__init__(*args, **kwargs)
         self.mixer = RewardMixer(self.args)
         self.step_estimator = build_estimator(self.args)
+        self.online_prm = None  # set by the trainer where a PRM is trained in the loop
         self._records = []
         self._token_rewards = {}
 
@@ -42,7 +44,12 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         if not uses_plugin(self.args):
             return super().compute_advantages_and_returns(experiences)
         rollout = self._rollout(experiences)
+        figures = {}
+        if self.online_prm is not None:
+            log_ratios, figures = self.online_prm.judge(*self._rows(experiences), rollout.correct, self.mixer.rollouts)
+            rollout = replace(rollout, log_ratios=log_ratios)
         mixed = self.mixer(rollout)
+        mixed.columns.update(figures)
         self._apply(experiences, rollout, mixed)
         if self.step_estimator is not None:
             experiences = self._estimate(experiences, rollout, mixed)
@@ -94,6 +101,19 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             group_size=self.args.rollout.n_samples_per_prompt,
         )
 
+    def _rows(self, experiences: list[Experience]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Tokens (L,) and action masks (L - 1,) of all responses in rollout order, without padding."""
+        rows = {
+            index: (
+                e.sequences[row][e.attention_mask[row].bool()],
+                e.action_mask[row][e.attention_mask[row, 1:].bool()],
+            )
+            for e in experiences
+            for row, index in enumerate(e.index)
+        }
+        ordered = [rows[index] for index in range(len(rows))]
+        return [tokens for tokens, _ in ordered], [mask.bool() for _, mask in ordered]
+
     def _apply(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> None:
         """Outcome rewards with their penalties, and the columns to log. A sample that is left out gets the mean outcome
         of its group's others, so that it moves no baseline.
@@ -113,20 +133,21 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             group_size = self.args.rollout.n_samples_per_prompt
             adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
             self._token_rewards = {
-                id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted))
+                id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted, mixed.ends))
                 for experience in experiences
             }
         experiences = super().compute_advantages_and_returns(experiences)
         self._token_rewards = {}
         return experiences
 
-    def _at_step_ends(self, experience: Experience, process_rewards: list[torch.Tensor]) -> torch.Tensor:
+    def _at_step_ends(
+        self, experience: Experience, process_rewards: list[torch.Tensor], ends: list[torch.Tensor]
+    ) -> torch.Tensor:
         """(B, A) with each step's reward on the last token of the step."""
         tokens = torch.zeros(experience.action_mask.shape, dtype=torch.float32)
         for row, index in enumerate(experience.index):
             actions = _action_positions(experience, row, self._records[index])
-            ends = torch.tensor(self._records[index].ends)
-            tokens[row, actions[ends - 1]] = process_rewards[index]
+            tokens[row, actions[ends[index] - 1]] = process_rewards[index]
         return tokens
 
     def _estimate(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> list[Experience]:
@@ -146,7 +167,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         advantages = self.step_estimator(
             StepBatch(
                 process_rewards=process,
-                step_ends=[torch.tensor(record.ends) for record in self._records],
+                step_ends=mixed.ends,
                 outcome_rewards=outcomes,
                 group_size=args.rollout.n_samples_per_prompt,
                 token_ids=rollout.token_ids,

@@ -19,7 +19,7 @@ from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.length_penalties.batch import LengthBatch
 from openrlhf_prm.length_targets import read_target
 from openrlhf_prm.rewards import REWARD_SHAPINGS, shape
-from openrlhf_prm.rollout.records import StepRecord
+from openrlhf_prm.rollout.records import StepRecord, hidden_share
 from openrlhf_prm.watching import HackingDetector, WatchOptions
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 class Rollout:
     """A rollout as columns of B. outcomes: outcome rewards as they came. correct: verdicts. lengths: tokens. responses:
     texts without special tokens, where `RewardMixer.reads_text`. records: empty where responses were not split.
+    log_ratios: B tensors (T_b,) of an online PRM, see `rewards.implicit`; None without one.
     """
 
     outcomes: torch.Tensor
@@ -40,16 +41,19 @@ class Rollout:
     token_ids: list[list[int]]
     records: list[StepRecord]
     group_size: int
+    log_ratios: list[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class MixedRewards:
-    """process: B tensors (S_b,), weighted. penalties: (B,), what is added to the outcome reward. kept: (B,), False for
+    """process: B tensors (S_b,), weighted. ends: B tensors (S_b,) of token counts at which they stand: where steps end,
+    or every token. penalties: (B,), what is added to the outcome reward. kept: (B,), False for
     samples that training leaves out. values: B tensors (S_b,) of the states before steps, see `StepBatch`. columns:
     name -> (B,), to be logged.
     """
 
     process: list[torch.Tensor]
+    ends: list[torch.Tensor]
     penalties: torch.Tensor
     kept: torch.Tensor
     values: list[torch.Tensor | None]
@@ -80,22 +84,32 @@ class RewardMixer:
             "process/accuracy": rollout.correct.float(),
             "process/truncated": rollout.truncated.float(),
         }
+        implicit = "log_ratios" in self.shaping.needs
         scored = bool(rollout.records) and rollout.records[0].scores is not None
         well_formed = torch.ones(len(rollout.outcomes), dtype=torch.bool)
         if self.format:
             well_formed = torch.tensor([bool(self.format.search(text)) for text in rollout.responses])
         kept = torch.ones(len(rollout.outcomes), dtype=torch.bool)
-        process = [torch.zeros(len(record.ends)) for record in rollout.records]
+        ends = [torch.tensor(record.ends) for record in rollout.records]
+        if implicit:
+            pairs = [self.shaping(own, end) for own, end in zip(rollout.log_ratios, ends, strict=True)]
+            shaped, ends = [rewards for rewards, _ in pairs], [end for _, end in pairs]
+        process = [torch.zeros(len(own)) for own in ends]
         if scored:
-            shaped = self._shaped(rollout, well_formed)
+            shaped = self._shaped(rollout)
             kept = torch.tensor([own is not None for own in shaped])
             shaped = [zeros if own is None else own for own, zeros in zip(shaped, process, strict=True)]
+        if scored or implicit:
+            # A malformed response cannot make up for it with steps that look good.
+            shaped = [own if fine else own.clamp(max=0.0) for own, fine in zip(shaped, well_formed, strict=True)]
             process = self._weighted(shaped)
         penalties = self._penalties(rollout, well_formed, columns)
         if rollout.records:
             columns |= _step_columns(rollout.records, rollout.lengths)
         if scored:
-            columns |= _score_columns(rollout.records, process, kept)
+            columns |= _score_columns(rollout.records) | {"process/kept": kept.float()}
+        if scored or implicit:
+            columns["process/reward"] = torch.stack([own.sum() for own in process])
             # Before weights: a warm-up would look like a rise.
             columns["process/hacking"] = self._watch(torch.stack([own.sum() for own in shaped]), rollout.correct)
         values = [self._values(record) for record in rollout.records]
@@ -103,7 +117,7 @@ class RewardMixer:
             columns |= _branch_columns(rollout.records)
             self.control.update([state for record in rollout.records for state in record.branches or ()])
         self.rollouts += 1
-        return MixedRewards(process, penalties, kept, values, columns)
+        return MixedRewards(process, ends, penalties, kept, values, columns)
 
     def state_dict(self) -> dict:
         """Plain numbers, strings, lists and dicts."""
@@ -120,13 +134,9 @@ class RewardMixer:
         self.control.load_state_dict(state["control_variate"])
         self.detector.load_state_dict(state["detector"])
 
-    def _shaped(self, rollout: Rollout, well_formed: torch.Tensor) -> list[torch.Tensor | None]:
+    def _shaped(self, rollout: Rollout) -> list[torch.Tensor | None]:
         scores = [torch.tensor(record.scores, dtype=torch.float32) for record in rollout.records]
-        shaped = shape(self.shaping, scores, rollout.correct, rollout.group_size, self.options.score_scale)
-        # A malformed response cannot make up for it with steps that look good.
-        return [
-            own if own is None or fine else own.clamp(max=0.0) for own, fine in zip(shaped, well_formed, strict=True)
-        ]
+        return shape(self.shaping, scores, rollout.correct, rollout.group_size, self.options.score_scale)
 
     def _weighted(self, shaped: list[torch.Tensor]) -> list[torch.Tensor]:
         weight = self.options.coef * warm_up(self.rollouts, self.options.warmup_steps)
@@ -204,15 +214,12 @@ def _step_columns(records: list[StepRecord], lengths: torch.Tensor) -> dict[str,
     }
 
 
-def _score_columns(
-    records: list[StepRecord], process: list[torch.Tensor], kept: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def _score_columns(records: list[StepRecord]) -> dict[str, torch.Tensor]:
     return {
-        "process/reward": torch.stack([own.sum() for own in process]),
         "process/step_score": torch.tensor([sum(record.scores) / len(record.scores) for record in records]),
         "process/min_step_score": torch.tensor([min(record.scores) for record in records]),
         "process/scoring_s": torch.tensor([record.scoring_s for record in records]),
-        "process/kept": kept.float(),
+        "process/scoring_hidden": torch.full((len(records),), hidden_share(records)),
     }
 
 

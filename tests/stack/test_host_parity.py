@@ -24,6 +24,7 @@ TWINS = {
     "step_group": "group_norm",
     "step_returns": "dr_grpo",
     "min_form_rloo": "rloo",
+    "prime": "rloo",
     "tree": "rloo",
     "vine": "rloo",
     "spo": "rloo",
@@ -217,8 +218,8 @@ def compare_one_step(folder: Path) -> dict:
             own = estimator if ours else TWINS.get(estimator, estimator)
             # The sum form on the probability scale hands a score of p over as a reward of p.
             prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
-            # These two whiten, which the host's rloo does not.
-            plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo") else ()
+            # These whiten, which the host's rloo does not.
+            plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo", "prime") else ()
             args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()), *plain)
             args.process_reward.score_scale = "probability"
             maker_class = ProcessExperienceMaker if ours else RemoteExperienceMaker

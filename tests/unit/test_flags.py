@@ -27,6 +27,10 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--train.agent_func_path", default=None)
     parser.add_argument("--reward.remote_url", default=None)
     parser.add_argument("--data.max_images_per_prompt", type=int, default=0)
+    parser.add_argument("--ds.load_in_4bit", action="store_true")
+    parser.add_argument("--ds.ring_attn_size", type=int, default=1)
+    parser.add_argument("--ds.tensor_parallel_size", type=int, default=1)
+    parser.add_argument("--ds.use_universal_ckpt", action="store_true")
     parser.add_argument("--data.prompt_dataset", default=None)
     parser.add_argument("--data.input_key", default="input")
     parser.add_argument("--data.label_key", default=None)
@@ -44,6 +48,7 @@ def parse(*flags: str) -> SimpleNamespace:
     return root
 
 
+IMPLICIT = ("--process_reward.shaping", "implicit")
 VINE = ("--algo.advantage.estimator", "vine")
 
 
@@ -57,6 +62,7 @@ def test_nothing_asked_for_leaves_the_host_alone():
         ["--process_reward.truncation_penalty", "1"],
         ["--process_reward.format_pattern", "boxed"],
         ["--algo.advantage.constant_length_norm"],
+        [*IMPLICIT],
     ):
         assert uses_plugin(parse(*flags)), flags
 
@@ -76,6 +82,7 @@ def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse(*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", "reward.py"))
     check_args(parse(*VINE, "--vine.values", "prm", "--prm.url", "http://x"))
     check_args(parse("--prm.model_name_or_path", str(tmp_path), "--algo.advantage.estimator", "step_group"))
+    check_args(parse(*IMPLICIT, "--algo.advantage.estimator", "prime", "--online_prm.reference", str(tmp_path)))
 
 
 def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
@@ -117,6 +124,16 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         ([*VINE, "--vine.control_variate"], "--vine.values prm and --vine.control_variate need --prm.model_name"),
         (["--algo.advantage.estimator", "spo", "--prm.url", "http://x"], "leave out --prm"),
         (["--algo.advantage.constant_length_norm"], "needs --actor.loss_agg_mode seq-mean-token-mean"),
+        ([*IMPLICIT, "--prm.url", "http://x"], "implicit trains its own PRM: leave out --prm"),
+        ([*IMPLICIT, "--algo.advantage.estimator", "tree"], "tree does not read the rewards of --process_reward"),
+        ([*IMPLICIT, "--data.max_images_per_prompt", "1"], "implicit does not work with --data.max_images_per_prompt"),
+        ([*IMPLICIT, "--ds.ring_attn_size", "2"], "implicit does not work with --ds.ring_attn_size"),
+        ([*IMPLICIT, "--process_reward.beta", "0"], "--process_reward.beta must be above 0"),
+        ([*IMPLICIT, "--online_prm.lr", "0"], "--online_prm.lr must be above 0"),
+        ([*IMPLICIT, "--online_prm.batch_size", "0"], "--online_prm.batch_size must be at least 1"),
+        ([*IMPLICIT, "--online_prm.gpus_per_actor", "2"], "--online_prm.gpus_per_actor must lie in"),
+        ([*IMPLICIT, "--online_prm.reference", "/no/model"], "--online_prm.reference: there is no folder /no/model"),
+        (["--online_prm.save"], "--online_prm.save needs --process_reward.shaping implicit"),
         (["--data.prompt_dataset", "/no/data.jsonl"], "--data.prompt_dataset: there is no file /no/data.jsonl"),
     ],
 )

@@ -154,13 +154,16 @@ def apply(shaping, scores):
     return rewards
 
 
-@pytest.mark.parametrize("shaping", REWARD_SHAPINGS.values())
+SCORED = [shaping for shaping in REWARD_SHAPINGS.values() if "log_ratios" not in shaping.needs]
+
+
+@pytest.mark.parametrize("shaping", SCORED)
 def test_no_step_and_one_step(shaping):
     assert apply(shaping, torch.empty(0)).shape == (0,)
     assert apply(shaping, torch.tensor([0.5])).shape == (1,)
 
 
-@pytest.mark.parametrize("shaping", REWARD_SHAPINGS.values())
+@pytest.mark.parametrize("shaping", SCORED)
 def test_scores_are_not_changed_in_place(shaping):
     scores = torch.tensor([0.5, -0.5])
     apply(shaping, scores)

@@ -11,7 +11,7 @@ import pytest
 
 from openrlhf_prm.advantages.branch_values import Branches, VineOptions
 from openrlhf_prm.advantages.spo import SPO
-from openrlhf_prm.rollout.records import StepRecord
+from openrlhf_prm.rollout.records import StepRecord, hidden_share
 
 
 class SingleTurn:
@@ -253,3 +253,14 @@ def test_nothing_is_looked_at_while_evaluating(executor_module):
     executor = branching(executor_module, 1.0)
     executor.looking = False
     assert "steps" not in execute(executor)
+
+
+def test_scoring_before_the_last_response_ends_is_hidden():
+    def record(ended, scoring):
+        return StepRecord((1,), (0.5,), 0.0, scoring, ended_s=ended)
+
+    # Waits 0-2, 1-3 (1 second new), 4-6; the last response ends at 4: 3 of 5 seconds are hidden.
+    assert hidden_share([record(0.0, 2.0), record(4.0, 2.0), record(1.0, 2.0)]) == pytest.approx(0.6)
+    assert hidden_share([record(5.0, 1.0), record(5.0, 2.0)]) == 0.0
+    assert hidden_share([record(5.0, 0.0)]) == 0.0
+    assert math.isnan(hidden_share([StepRecord((1,), None, 0.0, 1.0)]))

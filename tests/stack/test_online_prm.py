@@ -1,0 +1,55 @@
+"""PRIME for real: a PRM that learns in the PPO loop, is saved with the policy, and goes on where it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ppo_runs import data, host_flags, logged_steps, train  # noqa: F401 (fixtures)
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.stack
+
+
+def flags(questions: Path, folder: Path) -> list:
+    return [
+        *host_flags(questions),
+        *("--process_reward.shaping", "implicit", "--algo.advantage.estimator", "prime", "--data.max_samples", 16),
+        *("--online_prm.update", "after", "--online_prm.lr", 1e-3, "--online_prm.batch_size", 32),
+        *("--online_prm.gpus_per_actor", 0.5, "--online_prm.save"),
+        *("--ckpt.output_dir", folder / "out", "--ckpt.path", folder / "ckpt", "--ckpt.save_steps", 1),
+    ]
+
+
+def run(*arguments) -> list[dict]:
+    done = train(*arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return logged_steps(done.stdout + done.stderr)
+
+
+def test_the_prm_learns_in_the_loop_and_goes_on_after_a_resume(data, tmp_path):  # noqa: F811
+    first = run(*flags(data, tmp_path))
+    assert len(first) == 2
+    # Untrained, the PRM equals its reference: no reward, a loss of log 2. Then it has learned from a rollout.
+    assert first[0]["process/reward"] == 0.0 and first[0]["online_prm/loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert first[1]["process/reward"] != 0.0 and first[0]["online_prm/grad_norm"] > 0
+    assert 0 <= first[1]["online_prm/accuracy"] <= 1 and abs(first[1]["vllm_kl"]) < 0.005
+    saved = tmp_path / "out_online_prm"
+    assert json.loads((saved / "config.json").read_text())["prm"]["family"] == "implicit"
+    before = load_file(saved / "model.safetensors")
+
+    # Half the micro-batches' size: the same optimizer step in two parts.
+    second = run(
+        *flags(data, tmp_path), "--train.micro_batch_size", 8, "--ckpt.load_enable", "--train.num_episodes", 2,
+    )  # fmt: skip
+    assert second[0]["process/reward"] != 0.0, "the resumed run has a fresh PRM"
+    after = load_file(saved / "model.safetensors")
+    assert any(not after[name].equal(before[name]) for name in before)
+
+
+def test_a_checkpoint_without_its_prm_is_refused(data, tmp_path):  # noqa: F811
+    run(
+        *host_flags(data), "--data.max_samples", 8, "--algo.advantage.estimator", "rloo",
+        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--ckpt.save_steps", 1),
+    )  # fmt: skip
+    done = train(*flags(data, tmp_path), "--ckpt.load_enable", "--train.num_episodes", 2)
+    assert done.returncode != 0 and "has no online PRM" in done.stderr
