@@ -2,11 +2,12 @@ PYTHON ?= python3.11
 SEED ?= 0
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup lint unit stack test quickstart clean
+.PHONY: help setup lint unit stack test quickstart rejection-sampling clean
 
 help:
 	@echo "make setup        build .venv for CPU, once (about 2 minutes)"
 	@echo "make quickstart   train a small model with step rewards on CPU; SEED=0, COMPARE=1 to run the baselines too"
+	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANK=1: best by a PRM; SEED=0"
 	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (at most 20 minutes)"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make clean        remove .venv and what runs and tests left"
@@ -31,6 +32,9 @@ test: setup
 
 quickstart: setup
 	.venv/bin/python -m examples.quickstart.run --seed $(SEED) $(if $(COMPARE),--compare)
+
+rejection-sampling: setup
+	.venv/bin/python -m examples.rejection_sampling.run --seed $(SEED) $(if $(RANK),--rank)
 
 clean:
 	rm -rf .venv runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,11 +7,12 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
 from openrlhf_prm.accelerator import on_cpu
-from openrlhf_prm.annotation.records import AnnotatedQuestion, Question
+from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
 from openrlhf_prm.placement import Completion, EngineOptions, GenerationWorker
@@ -19,10 +20,12 @@ from openrlhf_prm.placement import Completion, EngineOptions, GenerationWorker
 
 @dataclass(frozen=True)
 class Work:
-    """What an annotation actor does with a question: names from the registries, for what is built in the actor."""
+    """What an annotation actor does with a question: a class such as those in `ANNOTATORS`, built in the actor with its
+    engine, and with the tokenizer and the answer checker of these names.
+    """
 
     policy: str
-    annotator: str
+    annotator: type
     options: object
     answer_checker: str
 
@@ -31,14 +34,11 @@ class _AnnotationActor:
     """What both kinds of actor share. Subclasses set `self.engine`."""
 
     def _build_annotator(self, work: Work, engine, tokenizer) -> None:
-        from openrlhf_prm.annotation import ANNOTATORS
         from openrlhf_prm.answers import answer_checker
 
-        self.annotator = ANNOTATORS[work.annotator](
-            engine, tokenizer, answer_checker(work.answer_checker), work.options
-        )
+        self.annotator = work.annotator(engine, tokenizer, answer_checker(work.answer_checker), work.options)
 
-    async def annotate(self, prompt: str, label: str) -> AnnotatedQuestion:
+    async def annotate(self, prompt: str, label: str) -> Any:
         return await self.annotator.annotate(prompt, label)
 
     async def pid(self) -> int:
@@ -112,7 +112,7 @@ class RayEngine:
         self.actor = actor
         self.prompt_of = prompt_of
 
-    async def annotate(self, question: Question) -> AnnotatedQuestion:
+    async def annotate(self, question: Question) -> Any:
         try:
             return await self.actor.annotate.remote(self.prompt_of(question.question), question.label)
         except ray.exceptions.RayActorError as error:

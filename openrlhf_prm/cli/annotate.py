@@ -197,7 +197,7 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
         gpu_memory_utilization=args.vllm.gpu_memory_utilization,
         tensor_parallel_size=args.vllm.tensor_parallel_size,
     )
-    work = Work(policy, args.annotator, options, args.answers.checker)
+    work = Work(policy, ANNOTATORS[args.annotator], options, args.answers.checker)
     start_ray(0 if args.annotation.urls else args.vllm.num_engines * args.vllm.gpus_per_engine)
     engines = []
     try:

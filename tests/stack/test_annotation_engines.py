@@ -14,7 +14,7 @@ from servers import running_server, until_ready
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation.adaptive import AdaptiveOptions
+from openrlhf_prm.annotation.adaptive import Adaptive, AdaptiveOptions
 from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.tasks.arithmetic import questions
@@ -44,7 +44,7 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
     from openrlhf_prm.evaluation.engines import start_ray
     from openrlhf_prm.placement import EngineOptions
 
-    work = Work(policy, "adaptive", AdaptiveOptions(max_new_tokens=48), f"{policy}/checker.py")
+    work = Work(policy, Adaptive, AdaptiveOptions(max_new_tokens=48), f"{policy}/checker.py")
     todo = [Question(str(index), text, answer) for index, (text, answer) in enumerate(questions("train", 12, seed=0))]
     finished: dict[str, list[int]] = {}
     start_ray(0)

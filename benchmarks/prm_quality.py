@@ -1,0 +1,149 @@
+"""How good a PRM is that was trained on automatic labels alone: `python -m benchmarks.prm_quality`.
+
+For each seed the quickstart's first two stages label the steps of 400 training questions by rollouts and train a PRM on
+them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out ones of the test
+split, and the PRM scores every step. The aggregation of step scores is chosen on the tune split (highest best-of-16).
+Reported for the held-out questions are
+
+    recovered = (best-of-16 - pass@1) / (pass@16 - pass@1)     how far the PRM gets from one response to the best of all
+    auc       = ROC AUC of first-error detection               against exact checks of the steps up to each first error
+
+with 95% bootstrap intervals over questions. Targets: recovered at least 0.5, auc above 0.9. Stages that are done are
+not run again, and finished seeds stand in OUTPUT; the last line on stdout is its content as one JSON object.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.step_scoring import hardware
+from examples.quickstart.run import KEYS, RECIPES, command, plan, write_questions
+from examples.quickstart.stages import Stage, StageFailed, run_stages
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
+from openrlhf_prm.evaluation import detection, metrics
+from openrlhf_prm.evaluation.benchmarks.base import detection_measures
+from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN, ReadOptions
+from openrlhf_prm.evaluation.curves import best_of_k
+from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.evaluation.responses import by_question, read_samples
+from openrlhf_prm.evaluation.summary import solution_score
+from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.tasks.arithmetic import questions
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+
+QUESTIONS, N = 300, 16
+RECIPE = RECIPES["short"]
+
+
+def stages(folder: Path, seed: int) -> list[Stage]:
+    """The quickstart's annotation and PRM training, and an evaluation on each of the two splits."""
+    first = [stage for stage in plan(folder, seed, compare=False) if stage.name in ("annotate", "train_prm")]
+    return first + [
+        Stage(
+            f"evaluate_{split}",
+            f"sample {N} responses to {QUESTIONS} questions of the {split} split and score their steps",
+            command(
+                *("evaluate", "--actor.model_name_or_path", RECIPE.policy, "--prm.model_name_or_path", folder / "prm"),
+                *("--data.input", folder / f"{split}.jsonl", *KEYS, "--rollout.max_new_tokens", RECIPE.max_new_tokens),
+                *("--eval.n_samples_per_prompt", N, "--eval.step_checker", "arithmetic", "--train.seed", seed),
+                *("--eval.output", folder / f"{split}.json", "--eval.samples", folder / f"{split}.samples.jsonl"),
+            ),
+            [folder / f"{split}.samples.jsonl"],
+            expected_s=120,
+        )
+        for split in ("tune", "test")
+    ]
+
+
+def write_splits(folder: Path, seed: int) -> None:
+    """The quickstart's questions, and those of the tune and the test split."""
+    write_questions(folder, seed)
+    for split in ("tune", "test"):
+        rows = [{"question": text, "label": label} for text, label in questions(split, QUESTIONS, seed, RECIPE.asked)]
+        write_atomically(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def accuracies(samples: Path) -> dict[str, list[float]]:
+    """Per question: pass@1, pass@16, and best-of-16 by each aggregation."""
+    found: dict[str, list[float]] = {}
+    for group in by_question(read_samples(samples)).values():
+        sampled = [response for response in group if response.kind == "sample"]
+        correct = [response.correct for response in sampled]
+        row = {"pass_1": metrics.pass_at_k(correct, 1), "pass_n": metrics.pass_at_k(correct, N)}
+        for name in SCORE_AGGREGATIONS:
+            row[name] = best_of_k([solution_score(response, name) for response in sampled], correct, N)
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def measure(folder: Path, seed: int) -> dict:
+    """The figures of one seed; the test split chooses nothing."""
+    tune, test = (accuracies(folder / f"{split}.samples.jsonl") for split in ("tune", "test"))
+    chosen = max(SCORE_AGGREGATIONS, key=lambda name: metrics.mean(tune[name]))
+    one, best, every = test["pass_1"], test[chosen], test["pass_n"]
+    columns = detection.by_question([str(index) for index in range(len(one))], one, best, every)
+    responses = [response for response in read_samples(folder / "test.samples.jsonl") if response.kind == "sample"]
+    items = BestOfN().read(folder / "test.samples.jsonl", ReadOptions())
+    found = detection_measures(items, [response.step_scores for response in responses], seed)
+    shares = {"pass_1": one, "best_of_16": best, "pass_16": every}
+    return {
+        "aggregation": chosen,
+        "tune_best_of_16": {name: round(metrics.mean(tune[name]), 4) for name in SCORE_AGGREGATIONS},
+        **{name: round(metrics.mean(values), 4) for name, values in shares.items()},
+        "recovered": round((sum(best) - sum(one)) / (sum(every) - sum(one)), 4),
+        "auc": round(found["first_error_auc"], 4),
+        "brier": round(found["calibration"]["brier"], 4),
+        "ece": round(found["calibration"]["ece"], 4),
+        "intervals": {
+            **{name: metrics.share_interval(values, seed=seed) for name, values in shares.items()},
+            "recovered": detection.interval_of(columns, recovered, seed=seed),
+            "auc": found["first_error_auc_interval"],
+        },
+        "test_questions": len(one),
+        "test_steps": found["calibration"]["steps"],
+    }
+
+
+def recovered(sums):
+    """Of sums of pass@1, best-of-16 and pass@16, (draws, 3) -> (draws,)."""
+    return (sums[:, 1] - sums[:, 0]) / (sums[:, 2] - sums[:, 0])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the seeds that OUTPUT lacks and prints it."""
+    parser = argparse.ArgumentParser(prog="benchmarks.prm_quality", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--folder", default="runs/prm_quality", help="labels, PRMs and samples")
+    parser.add_argument("--output", default="benchmarks/results/prm_quality.json", help="the figures; continued")
+    args = parser.parse_args(argv)
+    os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
+    output = Path(args.output)
+    head = {"command": "python -m benchmarks.prm_quality", "targets": {"recovered": 0.5, "auc": 0.9}}
+    state = json.loads(output.read_text()) if output.exists() else {**head, "seeds": {}}
+    for seed in args.seeds:
+        if str(seed) in state["seeds"]:
+            continue
+        folder = Path(args.folder) / f"seed{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_splits(folder, seed)
+        try:
+            seconds = run_stages(stages(folder, seed), folder)
+        except StageFailed as failure:
+            sys.exit(str(failure))
+        except KeyboardInterrupt:
+            sys.exit("\ninterrupted; the same command goes on where this one stopped")
+        state["seeds"][str(seed)] = {**measure(folder, seed), "seconds": seconds}
+        state |= {"hardware": hardware(), "versions": versions()}
+        write_atomically(output, json.dumps(state, indent=1) + "\n")
+    figures = state["seeds"].values()
+    state["reached"] = {name: all(row[name] >= goal for row in figures) for name, goal in head["targets"].items()}
+    write_atomically(output, json.dumps(state, indent=1) + "\n")
+    print(json.dumps(state))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
