@@ -1,0 +1,56 @@
+"""Policies of the arithmetic task with other habits than the quickstart's: the same model, trained on further
+demonstrations.
+"""
+
+import json
+import math
+import random
+from pathlib import Path
+
+from benchmarks.runs import KEYS, POLICY, run_command
+from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+
+
+def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path = POLICY, lr: float = 1.5e-3) -> Path:
+    """A copy of `policy` trained on fresh demonstrations of the mix by cross-entropy, AdamW, cosine. Made once."""
+    if (output / "config.json").exists():
+        return output
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from examples.quickstart.make_policy import batch
+
+    torch.manual_seed(seed)
+    rng = random.Random(f"habits-{seed}")
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / 20, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / updates)))
+    )
+    pool = list(questions("train", 20_000, seed + 1_000, mix))
+    for _ in range(updates):
+        ids, labels = batch(tokenizer, rng.sample(pool, 64), rng, mix)
+        model(input_ids=ids, labels=labels, attention_mask=torch.ones_like(ids)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    return output
+
+
+def evaluate(policies: dict[str, Path], data: Path, folder: Path, samples: int, limit: int, seed: int = 0) -> dict:
+    """`openrlhf_prm.cli.evaluate` on every policy: name -> its summary."""
+    outputs = {name: folder / f"{name}.json" for name in policies}
+    run_command(
+        "openrlhf_prm.cli.evaluate",
+        [
+            *("--actor.model_name_or_path", *policies.values(), "--data.input", data, *KEYS),
+            *("--rollout.max_new_tokens", limit, "--eval.n_samples_per_prompt", samples),
+            *("--eval.step_checker", "arithmetic", "--train.seed", seed, "--eval.output", *outputs.values()),
+        ],
+        folder / "evaluate.log",
+    )
+    return {name: json.loads(path.read_text()) for name, path in outputs.items()}

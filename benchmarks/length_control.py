@@ -1,0 +1,193 @@
+"""Shorter reasoning at the same accuracy: the length penalties of `--length_penalty.kind` in PPO.
+
+The policy has the quickstart's weights, trained further on demonstrations that are nearly always careful and full of
+fillers (--filler, --quick): right, and needlessly long, because careful steps are needed only where an addition
+carries, and fillers nowhere. Each penalty is one PPO run (`train_ppo_ray`, the host's `dr_grpo` or our `step_group`
+with a PRM) with the same questions and seed; `none` is the same without a penalty. Settings were chosen on questions
+of the tune split (--split tune); the policies are then evaluated on those of the test split, --samples per question.
+
+Reached means: mean tokens at least 30% below those of the policy before training, and mean accuracy not more than one
+point below it. `lagrangian` has a target of --target times the tokens before; how far its mean over the last 5 updates
+and on held-out questions is from that is reported.
+
+The last line of output is one JSON object: `before` and each penalty with `accuracy`, its interval, `tokens`,
+`tokens_change`, `reached`, and for `lagrangian` the `target` and `off_target`.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.demonstration_prms import Labels, train
+from benchmarks.figures import Panel, draw
+from benchmarks.habit_policies import evaluate, fine_tune
+from benchmarks.runs import OURS, Cells, draw_questions, main, parser, positive, ppo_flags, train_ppo, values
+from openrlhf_prm.tasks.arithmetic import HabitMix
+
+MIX = HabitMix(carry=0.18)
+LIMIT = 240
+OUTCOME = ("--algo.advantage.estimator", "dr_grpo")
+# A penalty of weight 0: the plugin's curves are logged and nothing else changes.
+NOTHING = ("--length_penalty.kind", "overlong", "--length_penalty.coef", 0.0)
+
+
+def penalties(target: int) -> dict[str, tuple]:
+    """Flags of each method; the lengths that some of them need follow from the target."""
+    return {
+        "none": NOTHING,
+        "kimi": ("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.5),
+        "lagrangian": (
+            *("--length_penalty.kind", "lagrangian", "--length_penalty.target", target),
+            *("--length_penalty.rate", 0.1, "--length_penalty.initial", 0.3),
+        ),
+        "grpo_lambda": ("--length_penalty.kind", "grpo_lambda", "--length_penalty.coef", 0.5),
+        "o1_pruner": ("--length_penalty.kind", "o1_pruner", "--length_penalty.coef", 0.5),
+        "overlong": (
+            *("--length_penalty.kind", "overlong", "--length_penalty.max_tokens", 2 * target),
+            *("--length_penalty.buffer", 2 * target - target // 2, "--length_penalty.coef", 1.0),
+        ),
+    }
+
+
+METHODS = tuple(penalties(1))
+
+
+def run(args) -> dict | None:
+    """The verbose policy, its length, a run for each penalty, the evaluation."""
+    settings = {
+        "updates": args.updates,
+        "quick": args.quick,
+        "filler": args.filler,
+        "target": args.target,
+        "guided": args.guided,
+        "split": args.split,
+        "questions": args.questions,
+        "samples": args.samples,
+        "seed": args.seed,
+    }
+    cells, work = Cells(args.output, settings, args.fresh), args.work_dir
+    data = draw_questions(work, "train", args.updates * 32, args.seed, MIX)
+    asked = draw_questions(work, args.split, args.questions, args.seed, MIX)
+    verbose = work / "verbose_policy"
+
+    def test(name: str, policy: Path) -> dict:
+        (work / f"eval-{name}").mkdir(parents=True, exist_ok=True)
+        result = evaluate({name: policy}, asked, work / f"eval-{name}", args.samples, LIMIT)[name]
+        keys = ("greedy", f"mean_at_{args.samples}", "mean_tokens", "mean_steps", "step_accuracy", "truncated")
+        figures = {key: result[key] for key in keys if key in result}
+        return {**figures, "interval": result["intervals"][f"mean_at_{args.samples}"]}
+
+    def before() -> dict:
+        fine_tune(verbose, HabitMix(quick=args.quick, filler=args.filler, carry=0.18), args.tuning, args.seed)
+        if args.guided:
+            train(work, Labels(600, HabitMix(carry=0.3)), args.seed, epochs=4)
+        return test("before", verbose)
+
+    def method(name: str) -> dict:
+        target = round(args.target * cells.found["before"]["mean_tokens"])
+        folder = work / name
+        more = penalties(target)[name]
+        if args.guided:
+            guide = ("--prm.model_name_or_path", work / "prm", "--prm.kv_cache_mb", 128)
+            guide += ("--process_reward.shaping", "potential", "--algo.advantage.estimator", "step_group")
+            guide += ("--algo.advantage.no_std_norm", "--algo.advantage.lambd", 1.0)
+        else:
+            guide = OUTCOME
+        flags = ppo_flags(
+            verbose, data, folder, args.seed, **{"data.max_len": LIMIT + 64, "rollout.max_new_tokens": LIMIT}
+        )
+        scalars, seconds = train_ppo(OURS, [*flags, *guide, *more], folder)
+        return {
+            "tokens": values(scalars, "rollout/response_length_mean"),
+            "accuracy": values(scalars, "process/accuracy"),
+            "multiplier": values(scalars, "length_multiplier"),
+            "run_s": round(seconds, 1),
+            "target": target,
+            "test": test(name, folder / "policy"),
+        }
+
+    wanted = {"before": before} | {name: lambda n=name: method(n) for name in args.methods}
+    complete = cells.fill(wanted, args.seconds)
+    summary = summarise(cells.found, args.samples)
+    cells.write(summary)
+    if not complete:
+        return None
+    figure(args.figure, cells.found)
+    return summary
+
+
+def summarise(cells: dict[str, dict], samples: int) -> dict:
+    """Accuracy and tokens on the held-out questions, against the policy before training."""
+    if "before" not in cells:
+        return {}
+    key = f"mean_at_{samples}"
+    base = cells["before"]
+    summary = {"before": {"accuracy": round(base[key], 4), "interval": base["interval"], "tokens": base["mean_tokens"]}}
+    for name in METHODS:
+        if name not in cells:
+            continue
+        test = cells[name]["test"]
+        change = test["mean_tokens"] / base["mean_tokens"] - 1
+        summary[name] = {
+            "accuracy": round(test[key], 4),
+            "interval": test["interval"],
+            "greedy": round(test["greedy"], 4),
+            "tokens": round(test["mean_tokens"], 1),
+            "tokens_change": round(change, 4),
+            "reached": change <= -0.3 and test[key] >= base[key] - 0.01,
+        }
+        if name == "lagrangian":
+            target = cells[name]["target"]
+            summary[name] |= {
+                "target": target,
+                "off_target": round(test["mean_tokens"] / target - 1, 4),
+                "off_target_last_5_updates": round(statistics.fmean(cells[name]["tokens"][-5:]) / target - 1, 4),
+            }
+    return summary
+
+
+def figure(path: Path, cells: dict[str, dict]) -> None:
+    """Tokens and accuracy over updates."""
+    runs = {name: cells[name] for name in METHODS if name in cells}
+    levels = {"target of lagrangian": runs["lagrangian"]["target"]} if "lagrangian" in runs else {}
+
+    def curves(key: str) -> dict[str, list[tuple[float, float]]]:
+        return {
+            name: [(float(update), value) for update, value in enumerate(cell[key], start=1)]
+            for name, cell in runs.items()
+        }
+
+    panels = [
+        Panel("tokens per response", curves("tokens"), levels=levels),
+        Panel("accuracy of rollouts", curves("accuracy")),
+    ]
+    draw(path, panels)
+
+
+def command() -> int:
+    """The command line."""
+    flags = parser("length_control", __doc__)
+    flags.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
+    flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
+    flags.add_argument("--tuning", type=int, default=250, help="updates that make the policy verbose (default 250)")
+    flags.add_argument("--quick", type=float, default=0.12, help="chance of a quick step before (default 0.12)")
+    flags.add_argument("--filler", type=float, default=0.4, help="chance of a filler before (default 0.4)")
+    flags.add_argument(
+        "--target", type=float, default=0.62, help="lagrangian's, as share of tokens before (default 0.62)"
+    )
+    flags.add_argument("--guided", action="store_true", help="with a PRM: `potential` and `step_group`")
+    flags.add_argument("--split", choices=("tune", "test"), default="test", help="what is evaluated on (default test)")
+    flags.add_argument("--questions", type=int, default=400, help="questions to evaluate on (default 400)")
+    flags.add_argument("--samples", type=int, default=8, help="responses per question there (default 8)")
+    flags.add_argument("--figure", type=Path, default=Path("docs/length_control.svg"))
+    flags.add_argument("--seed", type=int, default=0)
+    args = flags.parse_args()
+    positive(flags, args, "updates", "tuning", "questions", "samples")
+    for name in ("quick", "filler", "target"):
+        if not 0 <= getattr(args, name) <= 1:
+            flags.error(f"--{name} must lie in 0..1, got {getattr(args, name)}")
+    return main("length_control", run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

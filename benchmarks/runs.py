@@ -1,0 +1,227 @@
+"""What the benchmarks of training share: PPO commands and their curves, cells that resume, records of results."""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.step_scoring import hardware
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
+from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.report.run_folder import Series, read_scalars
+from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+
+ROOT = Path(__file__).parents[1]
+POLICY = ROOT / "examples" / "quickstart" / "policy"
+REWARD = ROOT / "openrlhf_prm" / "rewards" / "outcome.py"
+STOCK, OURS = "openrlhf.cli.train_ppo_ray", "openrlhf_prm.cli.train_ppo_ray"
+KEYS = ("--data.input_key", "question", "--data.label_key", "label")
+
+
+class CommandFailed(RuntimeError):
+    """A command ended with an error; the message holds the end of its log."""
+
+
+def run_command(module: str, flags: Sequence[object], log: Path) -> float:
+    """Runs `python -m module` with what it prints in `log`; seconds it took. Raises CommandFailed.
+
+    The host picks a free port long before it binds it; where another process took it meanwhile, once more.
+    """
+    command = [sys.executable, "-m", module, *map(str, flags)]
+    environment = {**(cpu_environment() if on_cpu() else {}), ROLLOUT_KV_CACHE_MB: "128", **os.environ}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(2):
+        started = time.monotonic()
+        with log.open("wb") as sink:
+            sink.write(f"$ {shlex.join(command)}\n".encode())
+            sink.flush()
+            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+            try:
+                code = process.wait()
+            except BaseException:
+                process.terminate()
+                process.wait()
+                raise
+        if code == 0:
+            return time.monotonic() - started
+        text = log.read_bytes()[-60_000:].decode(errors="replace")
+        if attempt or "EADDRINUSE" not in text:
+            raise CommandFailed(f"{text[-3000:]}\n{module} ended with code {code}; the whole log is in {log}")
+    raise AssertionError
+
+
+def write_questions(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
+    """Questions and answers as JSONL."""
+    text = "".join(json.dumps({"question": question, "label": label}) + "\n" for question, label in rows)
+    if not path.exists() or path.read_text() != text:
+        write_atomically(path, text)
+    return path
+
+
+def draw_questions(folder: Path, split: str, count: int, seed: int, mix: HabitMix) -> Path:
+    """A file of questions of one split of the arithmetic task."""
+    return write_questions(folder / f"{split}.jsonl", list(questions(split, count, seed, mix)))
+
+
+def ppo_flags(policy: Path, data: Path, folder: Path, seed: int, **more: object) -> list[object]:
+    """What all PPO runs share: one policy, one rollout engine, the outcome reward; `more` overrides by flag."""
+    flags = {
+        "actor.model_name_or_path": policy,
+        "reward.remote_url": REWARD,
+        "data.prompt_dataset": data,
+        "data.max_len": 264,
+        "rollout.max_new_tokens": 200,
+        "rollout.batch_size": 32,
+        "rollout.n_samples_per_prompt": 8,
+        "rollout.micro_batch_size": 128,
+        "train.batch_size": 64,
+        "train.micro_batch_size": 64,
+        "actor.adam.lr": 3e-4,
+        "algo.kl.init_coef": 0,
+        "algo.advantage.is_correction_level": "token",
+        **{f"{part}.num_gpus_per_node": 1 for part in ("ref", "reward", "critic", "actor")},
+        "vllm.num_engines": 1,
+        "ckpt.output_dir": folder / "policy",
+        "ckpt.path": folder / "ckpt",
+        "logger.tensorboard_dir": folder / "tensorboard",
+        "train.seed": seed,
+        **more,
+    }
+    pairs = [item for name, value in flags.items() for item in (f"--{name}", value)]
+    return [*pairs, *KEYS, "--vllm.enable_prefix_caching", *(cpu_host_flags() if on_cpu() else [])]
+
+
+def train_ppo(module: str, flags: Sequence[object], folder: Path) -> tuple[dict[str, Series], float]:
+    """A PPO run; what it logged by tag (without the host's `train/`), and the seconds it took. Run again from the start
+    where it was interrupted.
+    """
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    seconds = run_command(module, flags, folder / "log.txt")
+    scalars = {tag.removeprefix("train/"): series for tag, series in read_scalars(folder / "tensorboard").items()}
+    if not scalars:
+        raise CommandFailed(f"{folder / 'tensorboard'} has no curves; the log is in {folder / 'log.txt'}")
+    return scalars, seconds
+
+
+def values(scalars: dict[str, Series], tag: str) -> list[float]:
+    """The values of one curve in order; [] where it was not logged."""
+    return [value for _, value in scalars.get(tag, [])]
+
+
+def moving_mean(numbers: Sequence[float], window: int) -> list[float]:
+    """Means over the last `window` values, over fewer at the start."""
+    return [statistics.fmean(numbers[max(0, end - window) : end]) for end in range(1, len(numbers) + 1)]
+
+
+def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95% interval by Student's t; with one number the interval is unknown (nan)."""
+    mean = statistics.fmean(numbers)
+    if len(numbers) < 2:
+        return mean, math.nan, math.nan
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(numbers) - 1) * statistics.stdev(numbers) / math.sqrt(len(numbers))
+    return mean, mean - half, mean + half
+
+
+class Cells:
+    """Results of a benchmark's cells in one JSON file, kept as they are made, so that an interrupted run goes on.
+
+    `settings` is what two runs must share for their cells to stand together. Raises ValueError where the file holds
+    cells of other settings.
+    """
+
+    def __init__(self, output: Path, settings: dict, fresh: bool = False):
+        self.output, self.settings = output, json.loads(json.dumps(settings))
+        self.found: dict[str, dict] = {}
+        if output.exists() and not fresh:
+            before = json.loads(output.read_text())
+            if before["settings"] != self.settings:
+                raise ValueError(f"--output {output} holds results of other settings; name another, or add --fresh")
+            self.found = before["cells"]
+
+    def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf) -> bool:
+        """Makes the cells that are not there; no further one is begun after `seconds`. Whether all are there."""
+        started = time.monotonic()
+        for name, make in cells.items():
+            if name in self.found:
+                continue
+            if time.monotonic() - started > seconds:
+                return False
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            load = os.getloadavg()[0]
+            self.found[name] = {**make(), "load_before": round(load, 1)}
+            self.write({})
+        return True
+
+    def write(self, summary: dict) -> None:
+        """The file: command, versions, hardware, settings, summary, cells."""
+        record = {
+            "command": shlex.join(["python", "-m", f"benchmarks.{self.output.stem}"]),
+            "settings": self.settings,
+            "versions": versions(),
+            "hardware": hardware(),
+            "summary": summary,
+            "cells": self.found,
+        }
+        write_atomically(self.output, json.dumps(record, indent=1) + "\n")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.split('.')[-1]}: error: {message} (--help lists the flags)\n")
+
+
+def parser(name: str, description: str) -> Parser:
+    """A benchmark's parser with the flags that all of them have."""
+    result = Parser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--output", type=Path, default=Path(f"benchmarks/results/{name}.json"))
+    result.add_argument("--work-dir", type=Path, default=Path(f"runs/{name}"), help="models, data, logs")
+    result.add_argument("--fresh", action="store_true", help="measure again what --output already holds")
+    result.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin nothing new after so long; the next run goes on"
+    )
+    return result
+
+
+def main(name: str, run: Callable[[argparse.Namespace], dict | None], args: argparse.Namespace) -> int:
+    """Runs a benchmark and prints its last line; a user's mistake is one line on stderr and status 2."""
+    try:
+        summary = run(args)
+    except ValueError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except CommandFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    if summary is None:
+        print(f"{name}: more cells are left; the same command goes on", file=sys.stderr)
+        return 0
+    print(json.dumps(summary))
+    return 0
+
+
+def positive(parser_: argparse.ArgumentParser, args: argparse.Namespace, *names: str) -> None:
+    """Ends with an error where one of the numbers is below 1."""
+    for name in names:
+        if getattr(args, name) < 1:
+            parser_.error(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")

@@ -1,0 +1,271 @@
+"""How fast PPO learns: stock OpenRLHF against process rewards and branches, on short and long chains of additions.
+
+Chains have 2-3 (`short`) or 6-8 additions (`long`, with named operands). Each has a policy whose habits depend on the
+situation: quick steps, which forget the carry, are the likelier the larger the units digit that is added, which is
+where carries are, so no single habit to flip solves the task.
+
+  stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`
+  ours    `prm` (`potential`, `step_group`, a PRM trained on Monte Carlo labels of the policy's own steps), `vine`
+          (branches in the rollout actor, adaptive K), `tree` (values from what the group's responses share),
+          by `openrlhf_prm.cli.train_ppo_ray`
+
+Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
+with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
+split; every rollout has new questions, so its accuracy is that of unseen ones. The trained policies are evaluated on
+--questions of the test split.
+
+Reaching: the first update at which the mean accuracy of 5 updates is at least the best stock method's peak (of its mean
+curve over seeds); seeds that never get there count as all their updates and are named in `not_reached`. Tokens are
+generated ones, branches counted; seconds are the host's timing of updates, without start-up. What the PRM's labels and
+training cost once is in `prm_cost`.
+
+The last line of output is one JSON object.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.figures import Panel, draw
+from benchmarks.habit_policies import evaluate, fine_tune
+from benchmarks.runs import (
+    KEYS,
+    OURS,
+    POLICY,
+    ROOT,
+    STOCK,
+    Cells,
+    draw_questions,
+    main,
+    mean_interval,
+    moving_mean,
+    parser,
+    positive,
+    ppo_flags,
+    run_command,
+    train_ppo,
+    values,
+)
+from openrlhf_prm.tasks.arithmetic import HabitMix
+
+WINDOW = 5
+HABITS = {"quick": 0.35, "quick_per_unit": 0.06, "filler": 0.1}
+CHAINS = {
+    "short": (POLICY, HabitMix(carry=0.3, additions=(2, 3), **HABITS), 120),
+    "long": (
+        ROOT / "examples/quickstart/policy_long",
+        HabitMix(carry=0.12, additions=(6, 7, 8), named=True, **HABITS),
+        300,
+    ),
+}
+PRM = "PRM"
+METHODS = {
+    "ppo": (STOCK, ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)),
+    "rloo": (STOCK, ("--algo.advantage.estimator", "rloo")),
+    "group_norm": (STOCK, ("--algo.advantage.estimator", "group_norm")),
+    "prm": (
+        OURS,
+        (
+            *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128, "--process_reward.shaping", "potential"),
+            *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
+            *("--algo.advantage.lambd", 0.8),
+        ),
+    ),
+    "vine": (OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
+    "tree": (OURS, ("--algo.advantage.estimator", "tree")),
+}
+STOCKS = tuple(name for name, (module, _) in METHODS.items() if module == STOCK)
+
+
+class Runs:
+    """The cells of one command."""
+
+    def __init__(self, args, cells: Cells):
+        self.args, self.cells = args, cells
+
+    def policy(self, chain: str) -> Path:
+        base, mix, _ = CHAINS[chain]
+        return fine_tune(self.args.work_dir / chain / "policy", mix, self.args.tuning, seed=0, policy=base)
+
+    def prepare(self, chain: str) -> dict:
+        """The policy, its accuracy, and the PRM with what it cost."""
+        folder, (_, mix, limit) = self.args.work_dir / chain, CHAINS[chain]
+        policy, prm, labels = self.policy(chain), folder / "prm", folder / "labels.jsonl"
+        asked = draw_questions(folder / "labelled", "train", self.args.labelled, 10_000, mix)
+        flags = ["--actor.model_name_or_path", policy, *KEYS, "--data.input", asked, "--data.output", labels]
+        flags += ["--annotator", "math_shepherd", "--annotation.solutions_per_question", 2]
+        flags += ["--annotation.rollouts", 6, "--rollout.max_new_tokens", limit]
+        seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / "annotate.log")
+        flags = ["--model.model_name_or_path", policy, "--data.dataset", labels, "--ckpt.output_dir", prm]
+        flags += ["--train.max_epochs", 5, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
+        training = run_command("openrlhf_prm.cli.train_prm", flags, folder / "train_prm.log")
+        rollouts = sum(sum(json.loads(line)["rollouts"]) for line in labels.read_text().splitlines())
+        before = self.test(chain, "before", policy)
+        return {"label_s": seconds, "train_s": training, "label_rollouts": rollouts, "test": before}
+
+    def test(self, chain: str, name: str, policy: Path) -> dict:
+        _, mix, limit = CHAINS[chain]
+        folder = self.args.work_dir / chain
+        asked = draw_questions(folder, "test", self.args.questions, 0, mix)
+        result = evaluate({name: policy}, asked, folder / f"eval-{name}", 4, limit)[name]
+        return {key: result[key] for key in ("greedy", "mean_at_4", "mean_tokens", "step_accuracy")}
+
+    def train(self, chain: str, method: str, seed: int, lr: float, split: str) -> dict:
+        """One PPO run: its curves, and for the train split its policy's accuracy on the test split."""
+        _, mix, limit = CHAINS[chain]
+        name = f"{method}-{split}-{seed}-{lr:g}"
+        folder = self.args.work_dir / chain / name
+        data = draw_questions(folder, split, self.args.updates * 32, seed, mix)
+        module, more = METHODS[method]
+        more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in more]
+        limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
+        flags = ppo_flags(self.policy(chain), data, folder, seed, **limits)
+        scalars, seconds = train_ppo(module, [*flags, *more], folder)
+        samples = values(scalars, "rollout/num_samples")
+        lengths = values(scalars, "rollout/response_length_mean")
+        branches = values(scalars, "vine/branch_tokens") or [0.0] * len(samples)
+        figures = {
+            "lr": lr,
+            "accuracy": values(scalars, "process/accuracy") or values(scalars, "rollout/reward_mean"),
+            "tokens": [(own + more) * n for own, more, n in zip(lengths, branches, samples, strict=True)],
+            "seconds": values(scalars, "timing/step_total"),
+            "run_s": round(seconds, 1),
+        }
+        if split == "train":
+            figures["test"] = self.test(chain, name, folder / "policy")
+        return figures
+
+    def best_lr(self, chain: str, method: str) -> float:
+        def late(lr: float) -> float:
+            curve = self.cells.found[f"tune/{chain}/{method}/{lr:g}"]["accuracy"]
+            return statistics.fmean(curve[-max(len(curve) // 3, 1) :])
+
+        return max(self.args.lrs, key=late)
+
+
+def run(args) -> dict | None:
+    """Prepare, tune, run, summarise."""
+    settings = {
+        "updates": args.updates,
+        "tuning": args.tuning,
+        "labelled": args.labelled,
+        "lrs": args.lrs,
+        "questions": args.questions,
+    }
+    cells = Cells(args.output, settings, args.fresh)
+    runs = Runs(args, cells)
+    wanted = {}
+    for chain in args.chains:
+        wanted[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
+        for method in args.methods:
+            for lr in args.lrs:
+                wanted[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(
+                    c, m, 99, r, "tune"
+                )
+    # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
+    for seed in range(args.seeds):
+        for chain in args.chains:
+            for method in args.methods:
+
+                def cell(c=chain, m=method, s=seed) -> dict:
+                    return runs.train(c, m, s, runs.best_lr(c, m), "train")
+
+                wanted[f"{chain}/{method}/{seed}"] = cell
+    complete = cells.fill(wanted, args.seconds)
+    summary = {chain: summarise(cells.found, chain) for chain in args.chains}
+    cells.write(summary)
+    if not complete:
+        return None
+    figure(args.figure, cells.found, args.chains)
+    return summary
+
+
+def curves_of(cells: dict[str, dict], chain: str) -> dict[str, list[dict]]:
+    """Method -> its runs, seed by seed."""
+    found: dict[str, list[dict]] = {}
+    for name, cell in cells.items():
+        part, *rest = name.split("/")
+        if part == chain:
+            found.setdefault(rest[0], []).append(cell)
+    return found
+
+
+def mean_curve(runs: list[dict]) -> list[float]:
+    """Mean over seeds of the moving mean of accuracy."""
+    smooth = [moving_mean(run["accuracy"], WINDOW) for run in runs]
+    return [statistics.fmean(column) for column in zip(*smooth, strict=True)]
+
+
+def reached(run: dict, level: float) -> tuple[int, float, float, bool]:
+    """Updates, tokens and seconds until the moving mean of accuracy is at `level`, and whether it ever was."""
+    smooth = moving_mean(run["accuracy"], WINDOW)
+    at = next((update for update, value in enumerate(smooth, start=1) if value >= level), None)
+    count = at or len(smooth)
+    return count, sum(run["tokens"][:count]), sum(run["seconds"][:count]), at is not None
+
+
+def summarise(cells: dict[str, dict], chain: str) -> dict:
+    """Final accuracies with intervals, and what each method needed to reach the best stock method's peak."""
+    found = curves_of(cells, chain)
+    stocks = {name: max(mean_curve(runs)) for name, runs in found.items() if name in STOCKS}
+    if not stocks:
+        return {}
+    best = max(stocks, key=stocks.__getitem__)
+    summary: dict = {"best_stock": best, "peak": round(stocks[best], 4), "methods": {}}
+    for name, runs in found.items():
+        needs = [reached(run, stocks[best]) for run in runs]
+        finals = {key: [run["test"][key] for run in runs] for key in ("greedy", "mean_at_4")}
+        summary["methods"][name] = {
+            "seeds": len(runs),
+            "lr": runs[0]["lr"],
+            **{key: [round(value, 4) for value in mean_interval(numbers)] for key, numbers in finals.items()},
+            "updates": statistics.fmean(own[0] for own in needs),
+            "tokens": round(statistics.fmean(own[1] for own in needs)),
+            "seconds": round(statistics.fmean(own[2] for own in needs), 1),
+            "not_reached": [seed for seed, own in enumerate(needs) if not own[3]],
+        }
+    if f"prepare/{chain}" in cells:
+        made = cells[f"prepare/{chain}"]
+        summary["before"] = made["test"]
+        summary["prm_cost"] = {key: made[key] for key in ("label_s", "train_s", "label_rollouts")}
+    return summary
+
+
+def figure(path: Path, cells: dict[str, dict], chains: list[str]) -> None:
+    """Mean accuracy over updates and over generated tokens, a row for each length of chains."""
+    panels = []
+    for chain in chains:
+        found = curves_of(cells, chain)
+        by_update, by_tokens = {}, {}
+        for name, runs in found.items():
+            curve = mean_curve(runs)
+            tokens = [statistics.fmean(column) for column in zip(*(run["tokens"] for run in runs), strict=True)]
+            by_update[name] = [(float(update), value) for update, value in enumerate(curve, start=1)]
+            by_tokens[name] = [(sum(tokens[: place + 1]) / 1000, value) for place, value in enumerate(curve)]
+        panels.append(Panel(f"{chain} chains: accuracy of rollouts (mean of 5 updates)", by_update))
+        panels.append(Panel(f"{chain} chains, by generated tokens", by_tokens, x_name="thousand tokens"))
+    draw(path, panels)
+
+
+def command() -> int:
+    """The command line."""
+    flags = parser("sample_efficiency", __doc__)
+    flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: both")
+    flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
+    flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
+    flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
+    flags.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 3e-4], help="learning rates that are tried")
+    flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
+    flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
+    flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")
+    flags.add_argument("--figure", type=Path, default=Path("docs/sample_efficiency.svg"))
+    args = flags.parse_args()
+    positive(flags, args, "seeds", "updates", "tuning", "labelled", "questions")
+    if not all(lr > 0 for lr in args.lrs):
+        flags.error(f"--lrs must be above 0, got {args.lrs}")
+    return main("sample_efficiency", run, args)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,124 @@
+"""What the training benchmarks compute from curves, on curves a reader can check by hand; no engine runs."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import hacking, length_control, overhead, runs, sample_efficiency
+from benchmarks.demonstration_prms import Labels, labelled
+from openrlhf_prm.tasks.arithmetic import HabitMix, check_steps, habit_of
+
+
+def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
+    made = []
+
+    def cell(name):
+        made.append(name)
+        return {"figure": len(made)}
+
+    def cells(settings):
+        return runs.Cells(tmp_path / "out.json", settings)
+
+    first = cells({"a": 1})
+    assert first.fill({"one": lambda: cell("one")})
+    assert not first.fill({"one": lambda: cell("one"), "two": lambda: cell("two")}, seconds=-1.0), "no time was left"
+    again = cells({"a": 1})
+    assert again.fill({"one": lambda: cell("one"), "two": lambda: cell("two")})
+    assert made == ["one", "two"] and again.found["one"]["figure"] == 1
+    again.write({"best": 2})
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["summary"] == {"best": 2} and "hardware" in written and "versions" in written
+    with pytest.raises(ValueError, match="--output .* holds results of other settings"):
+        cells({"a": 2})
+    assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).found == {}
+
+
+def test_means_and_intervals():
+    assert runs.moving_mean([1.0, 2.0, 3.0, 5.0], 2) == [1.0, 1.5, 2.5, 4.0]
+    mean, low, high = runs.mean_interval([1.0, 2.0, 3.0])
+    # t with 2 degrees of freedom is 4.303; the standard error is 1 / sqrt(3).
+    assert (
+        mean == 2.0 and high - mean == pytest.approx(4.303 / math.sqrt(3), abs=1e-3) and low == pytest.approx(4 - high)
+    )
+    assert math.isnan(runs.mean_interval([1.0])[1])
+
+
+def test_a_run_diverges_where_reward_rises_and_accuracy_falls():
+    rising = [float(n) for n in range(8)]
+    falling = [0.5, 0.6, 0.6, 0.6, 0.4, 0.3, 0.2, 0.1]
+    # Means over 3 updates: 0.5, 0.55, 0.567, 0.6, 0.533, 0.433: 10 points below the best at update 6.
+    assert hacking.divergence(falling, rising) == 6
+    assert hacking.divergence(falling, rising[::-1]) is None, "the reward fell as well"
+    assert hacking.divergence(rising, rising) is None
+
+
+def test_overhead_is_a_ratio_of_medians():
+    parts = {f"{part}_s": [1.0] for part in overhead.PARTS}
+    cells = {
+        "plain 0": {"step_s": [2.0, 4.0], **parts},
+        "prm 0": {"step_s": [3.0, 3.0], "hidden_share": [0.5, 1.0], **parts},
+        "plain 1": {"step_s": [2.0], **parts},
+    }
+    summary = overhead.summarise(cells)
+    assert (summary["plain_step_s"], summary["prm_step_s"], summary["ratio"]) == (2.0, 3.0, 1.5)
+    assert summary["hidden_share"] == 0.75
+
+
+def test_length_control_is_reached_with_fewer_tokens_at_the_same_accuracy():
+    def test(accuracy, tokens):
+        return {"mean_at_8": accuracy, "mean_tokens": tokens, "greedy": 1.0, "interval": [0.0, 1.0]}
+
+    cells = {
+        "before": test(0.9, 100.0),
+        "kimi": {"test": test(0.88, 50.0)},
+        "lagrangian": {"test": test(0.895, 66.0), "target": 60, "tokens": [0.0] + [63.0] * 5},
+    }
+    summary = length_control.summarise(cells, samples=8)
+    assert not summary["kimi"]["reached"] and summary["lagrangian"]["reached"]
+    assert summary["lagrangian"]["off_target"] == 0.1 and summary["lagrangian"]["off_target_last_5_updates"] == 0.05
+
+
+def test_what_a_method_needs_to_reach_the_best_stock_peak():
+    def cell(accuracy, seed):
+        test = {"greedy": accuracy[-1], "mean_at_4": accuracy[-1] + 0.01 * seed}
+        return {"lr": 1e-4, "accuracy": accuracy, "tokens": [10.0] * 4, "seconds": [1.0] * 4, "test": test}
+
+    slow, fast = [0.5, 0.5, 0.6, 0.7], [0.5, 0.8, 0.9, 0.9]
+    cells = {f"short/rloo/{s}": cell(slow, s) for s in (0, 1)} | {f"short/vine/{s}": cell(fast, s) for s in (0, 1)}
+    summary = sample_efficiency.summarise(cells, "short")
+    # The moving mean over at most 5 updates of rloo ends at 0.575; vine's second mean is 0.65.
+    assert summary["best_stock"] == "rloo" and summary["peak"] == 0.575
+    assert summary["methods"]["vine"]["updates"] == 2 and summary["methods"]["vine"]["tokens"] == 20
+    assert summary["methods"]["rloo"]["updates"] == 4 and summary["methods"]["rloo"]["not_reached"] == []
+    assert sample_efficiency.reached(cell(slow, 0), 0.9) == (4, 40.0, 4.0, False)
+    assert summary["methods"]["vine"]["mean_at_4"][0] == pytest.approx(0.905)
+
+
+def test_spoilt_labels():
+    mix = HabitMix(filler=0.5)
+    clean = labelled("tune", Labels(20, mix), seed=0)
+    for row in clean:
+        assert row["hard_labels"] == [int(right) for right in check_steps(row["question"], row["steps"])]
+    spoilt = labelled("tune", Labels(20, mix, noise=0.3, trusted=("filler",)), seed=0)
+    pairs = [(s, v) for row in spoilt for s, v in zip(row["steps"], row["hard_labels"], strict=True)]
+    assert all(verdict == 1 for step, verdict in pairs if habit_of(step) == "filler")
+    assert any(row["hard_labels"] != [int(r) for r in check_steps(row["question"], row["steps"])] for row in spoilt)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["overhead", "--warmup", "99"], "overhead: error: --warmup must lie in 0..13, got 99"),
+        (["mc_values", "--prm", "/no/prm"], "mc_values: error: --prm: there is no checkpoint in /no/prm"),
+        (["hacking", "--noise", "0.7"], "hacking: error: --noise must lie in [0, 0.5), got 0.7"),
+        (["length_control", "--updates", "0"], "length_control: error: --updates must be 1 or more, got 0"),
+        (["sample_efficiency", "--lrs", "0"], "sample_efficiency: error: --lrs must be above 0"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(flags, message):
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{flags[0]}", *flags[1:]], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == 1
