@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.branch_values import VALUE_SOURCES, VineOptions
+from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.diversity import DiversityOptions
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES
@@ -211,15 +212,21 @@ def check_args(args: SimpleNamespace) -> None:
             raise ValueError(f"--{prefix}.warmup_steps must be at least 0, got {getattr(args, prefix).warmup_steps}")
     options_of(DiversityOptions, args.diversity)
     options_of(WatchOptions, args.watch)
+    longest = []
     for flag, paths in (("--data.prompt_dataset", args.data.prompt_dataset), ("--eval.dataset", args.eval.dataset)):
         for path in (paths or "").split(","):
-            _check_rows(flag, path.strip(), args.data.input_key, args.data.label_key)
+            longest.append(_check_rows(flag, path.strip(), args.data.input_key, args.data.label_key))
+    if args.prm.model_name_or_path:
+        _check_room(args, longest)
 
 
-def _check_rows(flag: str, path: str, input_key: str, label_key: str | None) -> None:
-    """Every row of a local JSONL file must have its question and label; other formats are the host's business."""
+def _check_rows(flag: str, path: str, input_key: str, label_key: str | None) -> str:
+    """Every row of a local JSONL file must have its question and label; other formats are the host's business. Returns
+    the longest question that is a text.
+    """
+    longest = ""
     if not path.endswith(".jsonl"):
-        return
+        return longest
     if not Path(path).is_file():
         raise ValueError(f"{flag}: there is no file {path}")
     with open(path, encoding="utf-8") as lines:
@@ -231,6 +238,23 @@ def _check_rows(flag: str, path: str, input_key: str, label_key: str | None) -> 
             for key in filter(None, (input_key, label_key)):
                 if row.get(key) in (None, ""):
                     raise ValueError(f"{flag}: {path} line {number} has no {key!r}")
+            if isinstance(row[input_key], str):
+                longest = max(longest, row[input_key], key=len)
+    return longest
+
+
+def _check_room(args: SimpleNamespace, questions: list[str]) -> None:
+    """The PRM must be able to read what the policy may write."""
+    context = model_context(args.prm.model_name_or_path, args.prm.max_model_len)
+    # The host cuts prompts, so that prompt and response together stay within --data.max_len.
+    if context is None or args.data.max_len < context:
+        return
+    if args.rollout.max_new_tokens is None:
+        raise ValueError(
+            f"--data.max_len {args.data.max_len}: without --rollout.max_new_tokens prompt and response may have so "
+            f"many tokens together, which do not fit the PRM's context of {context}"
+        )
+    require_room(args.prm.model_name_or_path, args.prm.max_model_len, questions, args.rollout.max_new_tokens)
 
 
 def _check_estimator(args: SimpleNamespace) -> None:

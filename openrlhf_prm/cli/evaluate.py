@@ -23,6 +23,7 @@ from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.context_length import require_room
 from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
@@ -147,6 +148,9 @@ def check(args: SimpleNamespace) -> list[Question]:
     if not Path(args.data.input).is_file():
         raise ValueError(f"--data.input: no such file: {args.data.input}")
     questions = read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples)
+    if args.prm.model_name_or_path is not None:
+        texts = [question.question for question in questions]
+        require_room(args.prm.model_name_or_path, args.prm.max_model_len, texts, args.rollout.max_new_tokens)
     if args.eval.step_checker is not None:
         for question in questions:
             try:

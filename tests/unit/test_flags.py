@@ -22,6 +22,8 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--algo.advantage.no_std_norm", action="store_true")
     parser.add_argument("--actor.loss_agg_mode", default="token-mean")
     parser.add_argument("--rollout.n_samples_per_prompt", type=int, default=4)
+    parser.add_argument("--rollout.max_new_tokens", type=int, default=None)
+    parser.add_argument("--data.max_len", type=int, default=2048)
     parser.add_argument("--vllm.num_engines", type=int, default=1)
     parser.add_argument("--vllm.enable_prefix_caching", action="store_true")
     parser.add_argument("--train.agent_func_path", default=None)
@@ -187,3 +189,17 @@ def test_bad_rows_are_named_by_line(tmp_path, row, message):
         check_args(
             parse("--data.prompt_dataset", str(path), "--data.input_key", "question", "--data.label_key", "label")
         )
+
+
+def test_the_prm_must_be_able_to_read_what_the_policy_may_write(tmp_path):
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"input": "ten letter", "label": "1"}\n')
+    given = ["--prm.model_name_or_path", str(tmp_path), "--data.prompt_dataset", str(data), "--data.label_key", "label"]
+    check_args(parse(*given, "--rollout.max_new_tokens", "53"))  # 10 + 53 + the one that vLLM keeps
+    check_args(parse(*given, "--rollout.max_new_tokens", "500", "--data.max_len", "63"))  # the host cuts before
+    check_args(parse(*given, "--rollout.max_new_tokens", "500", "--prm.max_model_len", "600"))
+    with pytest.raises(ValueError, match="--rollout.max_new_tokens 64.*context of 64"):
+        check_args(parse(*given, "--rollout.max_new_tokens", "64"))
+    with pytest.raises(ValueError, match="--data.max_len 2048.*context of 64"):
+        check_args(parse(*given))
