@@ -70,5 +70,5 @@ def draw(plot: Plot) -> str:
     svg = re.sub(r"font: ([\d.]+)px [^;\"]+", rf"font: \1px {', '.join(FONT)}", svg)
     # Identifiers are the page's, not the plot's: one plot must not take another's clip path.
     prefix = re.sub(r"\W+", "-", plot.title.lower())
-    svg = re.sub(r'(id="|#)([\w.-]+)', rf"\1{prefix}-\2", svg)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", svg)
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', svg, count=1)

@@ -311,3 +311,18 @@ def test_a_solution_beyond_the_context_is_one_line(flags, tmp_path, capsys, monk
         evaluate.main([*flags, "--eval.output", str(tmp_path / "r.json")])
     last = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.code == 2 and "the PRM takes 8" in last and "--eval.truncate" in last
+
+
+def test_plots_keep_their_colours_and_identifiers_apart():
+    import re
+
+    from openrlhf_prm.evaluation.plots import Curve, Plot
+    from openrlhf_prm.report.drawing import draw
+
+    curves = [Curve(f"<{index}>", [(1, 0.5), (2, 0.6)], [(0.4, 0.6), None]) for index in range(5)]
+    drawn = [draw(Plot(title, "", "x", "y", curves, powers=True, mark=(1, "&"))) for title in ("One", "Two")]
+    identifiers = [set(re.findall(r'id="([^"]+)"', svg)) for svg in drawn]
+    assert not identifiers[0] & identifiers[1]
+    for svg, known in zip(drawn, identifiers, strict=True):
+        assert set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', svg)) <= known
+        assert "var(--blue)" in svg and "#8a5fb4" in svg and "&lt;4&gt;" in svg and "<metadata" not in svg
