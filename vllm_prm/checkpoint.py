@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm_prm.families import PRMFamily, load_family
+from vllm_prm import STEP_LOG_PROB_MODELS, STEP_REWARD_MODELS
+from vllm_prm.families import PRM_FAMILIES, PRMFamily, load_family
 
 TOKENIZER_OPTIONS = ("tokenizer", "tokenizer_revision", "revision", "trust_remote_code")
 """vLLM's arguments that decide which tokenizer and which revision of the config it uses."""
@@ -49,9 +50,19 @@ def load_served_family(
     return load_family(folder, family, tokenizer, options)
 
 
-def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily:
-    """The family that a running engine was started for, from vLLM's `ModelConfig`, with the engine's `tokenizer`."""
-    declared = model_config.hf_config.prm
+def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily | None:
+    """The family that a running engine was started for, from vLLM's `ModelConfig`, with the engine's `tokenizer`; None
+    if its model scores no steps."""
+    declared = getattr(model_config.hf_config, "prm", None)
+    if not isinstance(declared, dict):
+        return None
+    if model_config.runner_type == "pooling":
+        scores = model_config.architecture in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}
+    else:
+        family = PRM_FAMILIES.get(declared.get("family"))
+        scores = family is not None and family.runner == model_config.runner_type
+    if not scores:
+        return None
     return load_served_family(
         model_config.model,
         declared.get("family"),

@@ -22,20 +22,29 @@ from starlette.datastructures import State
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.launchers.launcher import watchdog_loop
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 from vllm.logger import init_logger
 
-from vllm_prm import STEP_REWARD_MODELS
 from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.limits import Limits
 from vllm_prm.metrics import StepRewardMetrics
-from vllm_prm.protocol import StepRewardRequest, StepRewardResponse, StepRewards, StepRewardUsage, aggregated
-from vllm_prm.scorer import Scores, StepScorer, Usage
+from vllm_prm.protocol import (
+    CritiquedStepRewards,
+    CritiqueUsage,
+    StepRewardRequest,
+    StepRewardResponse,
+    StepRewards,
+    StepRewardUsage,
+    aggregated,
+)
+from vllm_prm.scorer import StepScorer, Usage
 
 logger = init_logger("vllm.vllm_prm.endpoint")
 
@@ -112,7 +121,7 @@ class StepRewardsPlugin:
 
     name = "vllm_prm_step_rewards"
     # Any model may be served with the plugin installed; the route says so itself when the model scores no steps.
-    required_tasks = ("token_classify",)
+    required_tasks = ("token_classify", "generate")
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the route to vLLM's app, and put vLLM's pooling routes behind the API key too."""
@@ -123,15 +132,28 @@ class StepRewardsPlugin:
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         """Build the scorer over the server's engine. A model that is no step-reward model gets no scorer."""
         limits = Limits.from_environment(os.environ)
-        scorer = None
-        model_config = engine_client.model_config if engine_client is not None else None
-        if model_config is not None and model_config.architecture in STEP_REWARD_MODELS:
-            family = family_in_engine(model_config, engine_client.get_tokenizer())
+        scorer = family = None
+        if engine_client is not None:
+            family = family_in_engine(engine_client.model_config, engine_client.get_tokenizer())
+        if family is not None:
             scorer = StepScorer.from_engine(
-                engine_client, family, score_cache_size=_score_cache_size(limits, engine_client)
+                engine_client,
+                family,
+                score_cache_size=_score_cache_size(limits, engine_client),
+                engine_args=AsyncEngineArgs.from_cli_args(args),
             )
+            for client in scorer.engine.clients():
+                if client is not engine_client:
+                    state.step_rewards_watch = asyncio.ensure_future(_end_with(client, state))
         name = args.served_model_name[0] if args.served_model_name else args.model
         state.step_rewards = StepRewardState(scorer, limits, StepRewardMetrics(name))
+
+
+async def _end_with(client: EngineClient, state: State) -> None:
+    """End the server when the engine `client` died, as vLLM does for its own engine."""
+    while not hasattr(state, "server"):  # vLLM sets it when it begins to listen
+        await asyncio.sleep(1)
+    await watchdog_loop(state.server, client)
 
 
 def _score_cache_size(limits: Limits, engine_client: EngineClient) -> int:
@@ -195,12 +217,12 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
     usage = Usage()
     tasks = [
         asyncio.ensure_future(
-            scorer.score_async(item.asked(), item.solution_steps(), truncate=request.truncate, usage=usage)
+            scorer.output_fields_async(item.asked(), item.solution_steps(), truncate=request.truncate, usage=usage)
         )
         for item in request.data
     ]
     try:
-        scores: list[Scores] = await asyncio.gather(*tasks)
+        answers: list[dict[str, Any]] = await asyncio.gather(*tasks)
     except ContextLengthError as error:
         return _error(str(error), ContextLengthError.__name__, 400)
     except asyncio.CancelledError:
@@ -211,19 +233,16 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
             task.cancel()
         state.metrics.scored(usage)
 
+    critiqued = scorer.family.runner == "generate"
+    entry_class, usage_class = (CritiquedStepRewards, CritiqueUsage) if critiqued else (StepRewards, StepRewardUsage)
+    counts = {name: getattr(usage, name) for name in usage_class.model_fields}
     response = StepRewardResponse(
         model=request.model or models.base_model_paths[0].name,
         data=[
-            StepRewards(index=index, step_rewards=entry, score=aggregated(entry, request.aggregate))
-            for index, entry in enumerate(scores)
+            entry_class(index=index, score=aggregated(answer["step_rewards"], request.aggregate), **answer)
+            for index, answer in enumerate(answers)
         ],
-        usage=StepRewardUsage(
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            computed_tokens=usage.computed_tokens,
-        )
-        if request.return_usage
-        else None,
+        usage=usage_class(**counts) if request.return_usage else None,
     )
     content = response.model_dump_json()
     state.metrics.answered(time.perf_counter() - raw_request.state.received_at)

@@ -34,20 +34,17 @@ class PoolAnswer:
     cached_tokens: int
 
 
-def engine_arguments(model: str, hf_overrides: dict[str, Any], engine_args: dict[str, Any]) -> dict[str, Any]:
-    """vLLM engine arguments for scoring steps with `model`; the caller's own `engine_args` win.
+def engine_arguments(
+    model: str, hf_overrides: dict[str, Any], engine_args: dict[str, Any], engines: int = 1
+) -> dict[str, Any]:
+    """vLLM engine arguments for scoring steps with `model`; the caller's own `engine_args` win over `device_defaults`.
 
-    `hf_overrides`: those of its family.
-    On CPU `cpu_defaults` apply; elsewhere vLLM's own are right.
+    `hf_overrides`: those of its family. `engines`: how many share the device.
     """
-    from vllm.platforms import current_platform
-
     overrides = engine_args.get("hf_overrides") or {}
     if not isinstance(overrides, dict):
         raise ValueError("hf_overrides must be a dict, so that the step-reward architecture can be added to it")
-    defaults: dict[str, Any] = {"runner": "pooling", "enable_prefix_caching": True}
-    if current_platform.is_cpu():
-        defaults |= cpu_defaults(engine_args)
+    defaults = {"runner": "pooling", "enable_prefix_caching": True, **device_defaults(engine_args, engines)}
     return {"model": model, **defaults, **engine_args, "hf_overrides": {**hf_overrides, **overrides}}
 
 
@@ -58,6 +55,19 @@ def longest_prompt(max_model_len: int) -> int:
     prefill in pieces is never finished, and the request hangs.
     """
     return max_model_len - 1
+
+
+def device_defaults(given: Container[str], engines: int = 1) -> dict[str, Any]:
+    """vLLM arguments that differ from its defaults here, unless `given` says otherwise.
+
+    On CPU `cpu_defaults`. On a GPU each engine takes a share of all its memory, and 0.9 by default: `engines` of them
+    divide that.
+    """
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return cpu_defaults(given)
+    return {} if engines == 1 or "gpu_memory_utilization" in given else {"gpu_memory_utilization": 0.9 / engines}
 
 
 def cpu_defaults(given: Container[str]) -> dict[str, Any]:
@@ -138,6 +148,10 @@ class AsyncEngine:
         self.client = client
         self.owned = owned
         self.max_model_len: int = client.model_config.max_model_len
+
+    def clients(self) -> list[Any]:
+        """The vLLM engine clients behind this one."""
+        return [self.client]
 
     @classmethod
     def start(cls, engine_args: dict[str, Any]) -> "AsyncEngine":

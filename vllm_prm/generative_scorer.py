@@ -14,7 +14,7 @@ from vllm_prm.families import PRMFamily
 from vllm_prm.families.base import Question
 from vllm_prm.families.checkpoint_family import require_list
 from vllm_prm.families.critique_styles import Ask, Conversation, Critique, Verdicts
-from vllm_prm.scorer import Item, Scores, StepScorer, Usage, question_and_steps
+from vllm_prm.scorer import RESTARTS, Item, Scores, StepScorer, Usage, question_and_steps, weights_changed
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,24 @@ class GenerativeScorer(StepScorer):
         cls, model: str, family: PRMFamily, engine: str, engine_args: dict[str, Any], *, score_cache_size: int
     ) -> "GenerativeScorer":
         """Start an engine that generates. Critiques are not remembered, so `score_cache_size` has no meaning here."""
-        probe = GenerationRequest([], family.sampling(), None)
-        try:
-            _sampling_params(probe)  # wrong options show before an engine starts
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"sampling options of {model}: {error}") from error
-        arguments = engine_arguments(model, family.hf_overrides(), {"runner": "generate", **engine_args})
+        arguments = engine_arguments(model, family.hf_overrides(), {"runner": family.runner, **engine_args})
         started = (OfflineGenerator if engine == "offline" else AsyncGenerator).start(arguments)
         return cls(started, family, score_cache_size=score_cache_size)
+
+    @classmethod
+    def check_options(cls, model: str, family: PRMFamily) -> None:
+        """`ValueError` for sampling options that vLLM refuses."""
+        from vllm.exceptions import VLLMValidationError
+
+        try:
+            _sampling_params(GenerationRequest([], family.sampling(), None))
+        except (TypeError, ValueError, VLLMValidationError) as error:
+            raise ValueError(f"sampling options of {model}: {error}") from error
+
+    @classmethod
+    def around(cls, client: Any, family: PRMFamily, engine_args: Any) -> AsyncGenerator:
+        """A client that generates."""
+        return AsyncGenerator(client)
 
     def request(self, ask: Ask, sample: int, turn: int, truncate: bool) -> GenerationRequest | None:
         """What to generate for `ask`; None, with `truncate`, when the prompt leaves no room in the context.
@@ -192,19 +202,26 @@ class GenerativeScorer(StepScorer):
         does; cancelling the call aborts the requests."""
         if not isinstance(self.engine, AsyncGenerator):
             raise ValueError("score_async needs engine='async'; with engine='offline' call score")
-        samples = self._samples(question, steps, truncate)
 
         async def run(sample: _Sample) -> None:
             while sample.request is not None:
                 sample.advance(await self.engine.generate_one(sample.request))
 
-        tasks = [asyncio.ensure_future(run(sample)) for sample in samples]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return self._finish_samples(samples, len(steps), self.usage if usage is None else usage)
+        usage = self.usage if usage is None else usage
+        for _ in range(RESTARTS + 1):
+            generation = self.score_cache.generation
+            samples = self._samples(question, steps, truncate)
+            tasks = [asyncio.ensure_future(run(sample)) for sample in samples]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            # Critiques of two different weights must never meet in one answer.
+            if generation == self.score_cache.generation:
+                return self._finish_samples(samples, len(steps), usage)
+            _count_tokens(samples, usage)
+        raise weights_changed()
 
     def score(self, items: Sequence[Item], *, truncate: bool = False) -> list[Scores]:
         """Scores of many solutions, in order; None where no critique gave a verdict. As `critique` otherwise."""
@@ -215,14 +232,17 @@ class GenerativeScorer(StepScorer):
 
     def output_fields(self, items: Sequence[Item], *, truncate: bool = False) -> list[dict[str, Any]]:
         """Beside the scores, how many critiques were read and how many judgements in them were malformed."""
-        return [
-            {
-                "step_rewards": critiqued.step_scores,
-                "critiques": len(critiqued.samples),
-                "malformed": critiqued.malformed,
-            }
-            for critiqued in self.critique(items, truncate=truncate)
-        ]
+        return [_fields(critiqued) for critiqued in self.critique(items, truncate=truncate)]
+
+    async def output_fields_async(
+        self, question: Question, steps: Sequence[str], *, truncate: bool, usage: Usage
+    ) -> dict[str, Any]:
+        """The same for one solution."""
+        own = Usage()
+        critiqued = await self.critique_async(question, steps, truncate=truncate, usage=own)
+        usage.add(**own.as_dict())
+        self.usage.add(**own.as_dict())
+        return _fields(critiqued)
 
     def _samples(self, question: Question, steps: Sequence[str], truncate: bool) -> list[_Sample]:
         require_list(steps)
@@ -248,14 +268,23 @@ class GenerativeScorer(StepScorer):
         known = [[value for value in row if value is not None] for row in rows]
         scores: Scores = [None if math.isnan(score) else score for score in self.family.decode(known)]
         critiqued = Critiqued(scores + [None] * (total - len(scores)), verdicts)
-        usage.add(
-            requests=1,
-            steps=total,
-            prompt_tokens=sum(sample.prompt_tokens for sample in samples),
-            cached_tokens=sum(sample.cached_tokens for sample in samples),
-            computed_tokens=sum(sample.prompt_tokens - sample.cached_tokens for sample in samples),
-            generated_tokens=sum(sample.generated_tokens for sample in samples),
-            critiques=len(samples),
-            malformed=critiqued.malformed,
-        )
+        _count_tokens(samples, usage)
+        usage.add(requests=1, steps=total, critiques=len(samples), malformed=critiqued.malformed)
         return critiqued
+
+
+def _count_tokens(samples: Sequence[_Sample], usage: Usage) -> None:
+    usage.add(
+        prompt_tokens=sum(sample.prompt_tokens for sample in samples),
+        cached_tokens=sum(sample.cached_tokens for sample in samples),
+        computed_tokens=sum(sample.prompt_tokens - sample.cached_tokens for sample in samples),
+        generated_tokens=sum(sample.generated_tokens for sample in samples),
+    )
+
+
+def _fields(critiqued: Critiqued) -> dict[str, Any]:
+    return {
+        "step_rewards": critiqued.step_scores,
+        "critiques": len(critiqued.samples),
+        "malformed": critiqued.malformed,
+    }

@@ -16,7 +16,7 @@ import httpx
 
 from vllm_prm.errors import AuthenticationError, ContextLengthError, ServiceUnavailableError, StepScoringError
 from vllm_prm.families.base import Question
-from vllm_prm.protocol import StepRewardResponse
+from vllm_prm.protocol import CritiquedStepRewards, StepRewardResponse, StepRewards
 
 RETRIED_STATUSES = {408, 429, 502, 503, 504}
 LONGEST_WAIT_S = 30.0
@@ -60,9 +60,18 @@ class HTTPService:
 
     def score(self, pairs: Sequence[tuple[Question, Sequence[str]]], truncate: bool, usage: Any) -> list[list]:
         """Scores per solution, in order; adds the server's token counts to `usage`."""
+        return [entry.step_rewards for entry in self._ask(pairs, truncate, usage)]
+
+    def output_fields(self, pairs: Sequence[tuple[Question, Sequence[str]]], truncate: bool, usage: Any) -> list[dict]:
+        """The same, with what the server says beside the scores: a generative PRM counts its critiques."""
+        return [entry.model_dump(exclude={"index", "object", "score"}) for entry in self._ask(pairs, truncate, usage)]
+
+    def _ask(
+        self, pairs: Sequence[tuple[Question, Sequence[str]]], truncate: bool, usage: Any
+    ) -> list[StepRewards | CritiquedStepRewards]:
         if self._client is None:
             self._client = httpx.Client(**self._options)
-        scores: list[list] = []
+        answers: list[StepRewards | CritiquedStepRewards] = []
         for start in range(0, len(pairs), self.items_per_request):
             chunk = pairs[start : start + self.items_per_request]
             body = self._body(chunk, truncate)
@@ -74,8 +83,8 @@ class HTTPService:
                 if not self._must_retry(response, failure, attempt):
                     break
                 time.sleep(_wait(response, attempt))
-            scores += _parse(response, chunk, usage)
-        return scores
+            answers += _parse(response, chunk, usage)
+        return answers
 
     async def score_async(self, question: Question, steps: Sequence[str], truncate: bool, usage: Any) -> list:
         """Scores of one solution; adds the server's token counts to `usage`."""
@@ -94,7 +103,7 @@ class HTTPService:
             if not self._must_retry(response, failure, attempt):
                 break
             await asyncio.sleep(_wait(response, attempt))
-        return _parse(response, [(question, steps)], usage)[0]
+        return _parse(response, [(question, steps)], usage)[0].step_rewards
 
     def reset_prefix_cache(self) -> None:
         """Not possible from here: whoever updates a server's weights resets its caches."""
@@ -133,7 +142,9 @@ def _wait(response: httpx.Response | None, attempt: int) -> float:
     return min(0.5 * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
 
-def _parse(response: httpx.Response, pairs: Sequence[tuple[Question, Sequence[str]]], usage: Any) -> list[list]:
+def _parse(
+    response: httpx.Response, pairs: Sequence[tuple[Question, Sequence[str]]], usage: Any
+) -> list[StepRewards | CritiquedStepRewards]:
     if response.status_code != 200:
         raise _error(response)
     answer = StepRewardResponse.model_validate_json(response.content)
@@ -145,7 +156,7 @@ def _parse(response: httpx.Response, pairs: Sequence[tuple[Question, Sequence[st
         steps=sum(expected),
         **({} if answer.usage is None else answer.usage.model_dump()),
     )
-    return [entry.step_rewards for entry in answer.data]
+    return answer.data
 
 
 def _error(response: httpx.Response) -> Exception:

@@ -1,10 +1,16 @@
 """`StepScorer` for implicit PRMs: the model and its reference, an engine each, in one process.
 
-Both engines take the same `engine_args`; on a GPU they share its memory, so `gpu_memory_utilization` (vLLM's default is
-0.9) must be below a half. Token counts in `usage` are those of both models together.
+Both engines take the same `engine_args`, but for the family's option `reference_engine_args`. On a GPU they share its
+memory: `gpu_memory_utilization` is 0.45 for each unless given, and must be below a half. Token counts in `usage` are
+those of both models together.
+
+On a server vLLM runs the model, and the reference is started beside it in the server's process when the endpoint
+begins: same lifetime, same health. Its weights are frozen; vLLM's own routes and metrics know the model only.
 """
 
 import asyncio
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +57,10 @@ class AsyncPair(AsyncEngine):
         self.engines = (policy, reference)
         self.max_model_len = min(engine.max_model_len for engine in self.engines)
 
+    def clients(self) -> list[Any]:
+        """The clients of both."""
+        return [client for engine in self.engines for client in engine.clients()]
+
     async def pool_one(self, request: PairRequest) -> PairAnswer:
         """Both answers, None where a model was asked nothing. Cancelling the call aborts both requests."""
 
@@ -75,8 +85,39 @@ class AsyncPair(AsyncEngine):
             engine.shutdown()
 
 
+# They name the model's own files; the reference has others.
+OF_THE_MODEL = ("tokenizer", "tokenizer_revision", "revision", "code_revision", "hf_config_path", "served_model_name")
+
+
 class ImplicitScorer(StepScorer):
     """Scores steps with two models; see the family `implicit`."""
+
+    @classmethod
+    def check_options(cls, model: str, family: PRMFamily) -> None:
+        """`ValueError` for a `reference_engine_args` that names no engine argument of vLLM."""
+        from vllm import AsyncEngineArgs
+
+        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model", "runner"}
+        if unknown := sorted(set(family.options.reference_engine_args) - known):
+            raise ValueError(f"{model}: reference_engine_args: vLLM has no engine argument {', '.join(unknown)}")
+
+    @classmethod
+    def around(cls, client: Any, family: PRMFamily, engine_args: Any) -> AsyncPair:
+        """`client` for the model, and an engine like it for the reference."""
+        if engine_args is None:
+            raise ValueError("a family of two models needs the engine_args of the running one, to start the other")
+        overrides = engine_args.hf_overrides if isinstance(engine_args.hf_overrides, dict) else {}
+        changed = {
+            **dict.fromkeys(OF_THE_MODEL),
+            # vLLM's metrics belong to one engine of a process, and this plug-in to one of its models.
+            **{"disable_log_stats": True, "io_processor_plugin": None},
+            **family.options.reference_engine_args,
+            "model": family.options.reference,
+            "hf_overrides": {**overrides, **family.reference_overrides()},
+        }
+        reference = AsyncEngine.start(vars(dataclasses.replace(engine_args, **changed)))
+        _live_together(client, reference.client)
+        return AsyncPair(AsyncEngine(client), reference)
 
     @classmethod
     def start(
@@ -84,11 +125,12 @@ class ImplicitScorer(StepScorer):
     ) -> "ImplicitScorer":
         """Start an engine for `model` and one for the family's reference."""
         one, pair = (OfflineEngine, OfflinePair) if engine == "offline" else (AsyncEngine, AsyncPair)
-        policy = one.start(engine_arguments(model, family.hf_overrides(), engine_args))
-        # These name the model's own tokenizer and revision.
-        shared = {k: v for k, v in engine_args.items() if k not in ("tokenizer", "tokenizer_revision", "revision")}
+        policy = one.start(engine_arguments(model, family.hf_overrides(), engine_args, family.engines))
+        shared = {name: value for name, value in engine_args.items() if name not in OF_THE_MODEL}
+        shared |= family.options.reference_engine_args
+        overrides = family.reference_overrides()
         try:
-            reference = one.start(engine_arguments(family.options.reference, family.reference_overrides(), shared))
+            reference = one.start(engine_arguments(family.options.reference, overrides, shared, family.engines))
         except BaseException:
             policy.shutdown()
             raise
@@ -96,3 +138,20 @@ class ImplicitScorer(StepScorer):
 
     def _planned(self, rendered: Rendered) -> PairPlan:
         return PairPlan(rendered, self.score_cache)
+
+
+def _live_together(client: Any, other: Any) -> None:
+    """Whoever stops the engine `client`, or asks whether it is healthy, also stops, or asks after, `other`."""
+    stop, check = client.shutdown, client.check_health
+
+    @functools.wraps(stop)
+    def shutdown(*args: Any, **kwargs: Any) -> None:
+        other.shutdown(*args, **kwargs)
+        stop(*args, **kwargs)
+
+    @functools.wraps(check)
+    async def check_health() -> None:
+        await check()
+        await other.check_health()
+
+    client.shutdown, client.check_health = shutdown, check_health

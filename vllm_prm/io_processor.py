@@ -45,7 +45,10 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
     def __init__(self, vllm_config: VllmConfig, renderer: BaseRenderer) -> None:
         super().__init__(vllm_config, renderer)
         self.longest = longest_prompt(vllm_config.model_config.max_model_len)
-        self.family = family_in_engine(vllm_config.model_config, renderer.get_tokenizer())
+        family = family_in_engine(vllm_config.model_config, renderer.get_tokenizer())
+        if family is None or family.runner != "pooling" or family.engines > 1:
+            raise ValueError(f"{vllm_config.model_config.model} is no PRM that one pooling engine scores")
+        self.family = family
         self._in_flight: OrderedDict[str | None, list[Rendered]] = OrderedDict()
         self._this_thread = threading.local()
 

@@ -19,6 +19,9 @@ _PROMPT = Counter("vllm_prm:prompt_tokens", "Tokens of the rendered solutions.",
 _CACHED = Counter("vllm_prm:cached_tokens", "Of the prompt tokens: spared by the score or prefix cache.", _LABELS)
 _COMPUTED = Counter("vllm_prm:computed_tokens", "Tokens forwarded through the model.", _LABELS)
 _HITS = Counter("vllm_prm:score_cache_hits", "Steps whose score was remembered.", _LABELS)
+_GENERATED = Counter("vllm_prm:generated_tokens", "Tokens of critiques (generative PRMs).", _LABELS)
+_CRITIQUES = Counter("vllm_prm:critiques", "Critiques written (generative PRMs).", _LABELS)
+_MALFORMED = Counter("vllm_prm:malformed_judgements", "Judgements in critiques that could not be read.", _LABELS)
 _LATENCY = Histogram(
     "vllm_prm:request_latency_seconds",
     "Time from a request's arrival to its answer, for requests that were answered without an error.",
@@ -26,14 +29,27 @@ _LATENCY = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
 )
 
+_OF_USAGE = {
+    "requests": _SOLUTIONS,
+    "steps": _STEPS,
+    "prompt_tokens": _PROMPT,
+    "cached_tokens": _CACHED,
+    "computed_tokens": _COMPUTED,
+    "score_cache_hits": _HITS,
+    "generated_tokens": _GENERATED,
+    "critiques": _CRITIQUES,
+    "malformed": _MALFORMED,
+}
+"""Field of `Usage` -> counter."""
+
 
 class StepRewardMetrics:
     """The counters of one served model."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
-        for counter in (_REQUESTS, _CANCELLED, _SOLUTIONS, _STEPS, _PROMPT, _CACHED, _COMPUTED, _HITS, _LATENCY):
-            counter.labels(model_name)  # a series that has not moved yet shows as 0 instead of being absent
+        for metric in (_REQUESTS, _CANCELLED, _LATENCY, *_OF_USAGE.values()):
+            metric.labels(model_name)  # a series that has not moved yet shows as 0 instead of being absent
 
     def received(self) -> None:
         """A request came in."""
@@ -53,12 +69,5 @@ class StepRewardMetrics:
 
     def scored(self, usage: Usage) -> None:
         """Add what was scored."""
-        for counter, count in (
-            (_SOLUTIONS, usage.requests),
-            (_STEPS, usage.steps),
-            (_PROMPT, usage.prompt_tokens),
-            (_CACHED, usage.cached_tokens),
-            (_COMPUTED, usage.computed_tokens),
-            (_HITS, usage.score_cache_hits),
-        ):
-            counter.labels(self.model_name).inc(count)
+        for name, counter in _OF_USAGE.items():
+            counter.labels(self.model_name).inc(getattr(usage, name))

@@ -107,12 +107,28 @@ class StepRewards(_Strict):
     score: float | None = None
 
 
+class CritiquedStepRewards(StepRewards):
+    """Scores by a generative PRM; null also where no critique gave a verdict. `critiques`: how many were written;
+    `malformed`: judgements in them that could not be read."""
+
+    critiques: int
+    malformed: int
+
+
 class StepRewardUsage(_Strict):
     """Tokens of this request: rendered, spared by a cache, forwarded."""
 
     prompt_tokens: int
     cached_tokens: int
     computed_tokens: int
+
+
+class CritiqueUsage(StepRewardUsage):
+    """With a generative PRM: tokens of its prompts and of its critiques, and the totals of these."""
+
+    generated_tokens: int
+    critiques: int
+    malformed: int
 
 
 class StepRewardResponse(_Strict):
@@ -122,8 +138,8 @@ class StepRewardResponse(_Strict):
     object: Literal["list"] = "list"
     created: int = Field(default_factory=lambda: int(time.time()))
     model: str
-    data: list[StepRewards]
-    usage: StepRewardUsage | None = None
+    data: list[StepRewards | CritiquedStepRewards]
+    usage: StepRewardUsage | CritiqueUsage | None = None
 
 
 def aggregated(step_rewards: list[float | None], aggregate: str | None) -> float | None:

@@ -95,7 +95,13 @@ class StepScorer:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
         options = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
         loaded = load_served_family(model, family, options=family_options, **options)
-        return resolve_name(loaded.scorer).start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)
+        scorer = resolve_name(loaded.scorer)
+        scorer.check_options(model, loaded)
+        return scorer.start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)
+
+    @classmethod
+    def check_options(cls, model: str, family: PRMFamily) -> None:
+        """`ValueError` for options of `family` that vLLM would refuse once an engine runs."""
 
     @classmethod
     def start(
@@ -107,17 +113,25 @@ class StepScorer:
         return cls(started, family, score_cache_size=score_cache_size)
 
     @classmethod
-    def from_engine(cls, client: Any, family: PRMFamily, *, score_cache_size: int = 200_000) -> "StepScorer":
-        """Score through an already running vLLM `EngineClient` that serves a step-reward architecture.
+    def from_engine(
+        cls, client: Any, family: PRMFamily, *, score_cache_size: int = 200_000, engine_args: Any = None
+    ) -> "StepScorer":
+        """Score through an already running vLLM `EngineClient` that serves `family`.
 
         Others may hold `client` too: scores are forgotten when its weights may have changed, see
-        `forget_on_weight_update`. `ValueError` for a family that one pooling engine cannot score.
+        `forget_on_weight_update`. `engine_args`: the `AsyncEngineArgs` of `client`, for a family of two models, whose
+        second engine is started here; it lives as long as `client`.
         """
-        if family.not_served:
-            raise ValueError(f"this family cannot be scored through a server's engine: {family.not_served}")
-        scorer = cls(AsyncEngine(client), family, score_cache_size=score_cache_size)
+        scorer_class = resolve_name(family.scorer)
+        engine = scorer_class.around(client, family, engine_args)
+        scorer = scorer_class(engine, family, score_cache_size=score_cache_size)
         forget_on_weight_update(client, scorer.score_cache.clear)
         return scorer
+
+    @classmethod
+    def around(cls, client: Any, family: PRMFamily, engine_args: Any) -> AsyncEngine:
+        """What `from_engine` scores with."""
+        return AsyncEngine(client)
 
     @classmethod
     def from_url(cls, url: str, api_key_env: str | None = None, **options: Any) -> "StepScorer":
@@ -152,7 +166,15 @@ class StepScorer:
 
     def output_fields(self, items: Sequence[Item], *, truncate: bool = False) -> list[dict[str, Any]]:
         """What `vllm-prm score` writes for each solution: `step_rewards`, and what this scorer has to say beside."""
+        if self.family is None:
+            return self.engine.output_fields([question_and_steps(item) for item in items], truncate, self.usage)
         return [{"step_rewards": scores} for scores in self.score(items, truncate=truncate)]
+
+    async def output_fields_async(
+        self, question: Question, steps: Sequence[str], *, truncate: bool, usage: Usage
+    ) -> dict[str, Any]:
+        """The same for one solution, and what `POST /v1/step_rewards` answers; as `score_async` otherwise."""
+        return {"step_rewards": await self.score_async(question, steps, truncate=truncate, usage=usage)}
 
     async def score_async(
         self, question: Question, steps: Sequence[str], *, truncate: bool = False, usage: Usage | None = None
@@ -183,7 +205,7 @@ class StepScorer:
             if plan is None or plan.is_current():
                 return self._finish(plan, total, usage)
             usage.add(computed_tokens=plan.computed_tokens)
-        raise StepScoringError(f"the PRM's weights changed {RESTARTS + 1} times while one solution was being scored")
+        raise weights_changed()
 
     def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
         rendered = self.family.render(question, steps)
@@ -240,6 +262,11 @@ class StepScorer:
     def shutdown(self) -> None:
         """Stop the engine this scorer started, or close its connections."""
         self.engine.shutdown()
+
+
+def weights_changed() -> StepScoringError:
+    """The error after the last restart."""
+    return StepScoringError(f"the PRM's weights changed {RESTARTS + 1} times while one solution was being scored")
 
 
 def question_and_steps(item: Item) -> tuple[Question, list[str]]:

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
-from vllm_prm.engines import cpu_defaults
+from vllm_prm.engines import device_defaults
 from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
@@ -28,22 +29,20 @@ def serve_command(
 ) -> list[str]:
     """The command line of vLLM's server for the PRM `model`; the user's `vllm_flags` come last and win.
 
-    Raises `ValueError` for an unknown family or vocabulary, or a family that no server can score, before any engine
-    starts.
+    Raises `ValueError` for an unknown family, vocabulary or option before any engine starts.
     """
-    from vllm.platforms import current_platform
-
     flags, own_overrides = _split_hf_overrides(vllm_flags)
     loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
-    if loaded.not_served:
-        raise ValueError(f"{model} cannot be served: {loaded.not_served}; use vllm-prm score or StepScorer")
+    resolve_name(loaded.scorer).check_options(model, loaded)
     overrides = {**loaded.hf_overrides(), **own_overrides}
-    ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
-    ours += ["--io-processor-plugin", IO_PROCESSOR]
-    if current_platform.is_cpu():
-        given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
-        for name, value in cpu_defaults(given).items():
-            ours += [f"--{name.replace('_', '-')}", str(value)]
+    ours = ["--runner", loaded.runner, "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
+    if loaded.engines > 1:
+        _require_one_process(flags)
+    elif loaded.runner == "pooling":
+        ours += ["--io-processor-plugin", IO_PROCESSOR]
+    given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
+    for name, value in device_defaults(given, loaded.engines).items():
+        ours += [f"--{name.replace('_', '-')}", str(value)]
     return [*_server(model), *ours, *flags]
 
 
@@ -68,6 +67,22 @@ def _tokenizer_options(flags: Sequence[str]) -> dict:
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from error
     return vars(options)
+
+
+def _require_one_process(flags: Sequence[str]) -> None:
+    """`ValueError` if `flags` of vLLM ask for several API server processes: each would start a second engine."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    for names in (("--api-server-count", "-asc"), ("--data-parallel-size", "-dp")):
+        parser.add_argument(*names, names[0].replace("-", "_").replace("__", "--", 1), type=int, default=1)
+    try:
+        asked, _ = parser.parse_known_args(list(flags))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    for name, value in vars(asked).items():
+        if value != 1:
+            raise ValueError(
+                f"--{name.replace('_', '-')} must be 1 for a PRM of two models, got {value}; start several servers"
+            )
 
 
 def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:

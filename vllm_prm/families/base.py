@@ -50,8 +50,10 @@ class PRMFamily(ABC):
     """The checkpoint's own head, whose whole output `decode` expects; None for the language-model head."""
     scorer: str = "vllm_prm.scorer:StepScorer"
     """`module:Class` of the `StepScorer` that runs the engine, or the engines, this family needs."""
-    not_served: str = ""
-    """Why a server cannot score with this family; empty if it can."""
+    runner: str = "pooling"
+    """vLLM's runner for the model: "generate" where scores are read from what it writes."""
+    engines: int = 1
+    """How many engines of one device it takes to score."""
 
     @classmethod
     @abstractmethod

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vllm_prm.families.base import Question, Rendered
-from vllm_prm.families.checkpoint_family import CheckpointFamily, require_list
+from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
 from vllm_prm.families.critique_styles import CRITIQUE_STYLES, Ask, Conversation
 from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.writing import chat_turns
@@ -64,7 +64,7 @@ class GenerativeFamily(CheckpointFamily):
         **{f"GenPRM-{size}": {"style": "genprm"} for size in ("1.5B", "7B", "32B")},
     }
     scorer = "vllm_prm.generative_scorer:GenerativeScorer"
-    not_served = "its critiques are generated, and a vLLM server that pools generates nothing"
+    runner = "generate"
 
     def __init__(
         self, tokenizer: Any, *, architecture: str | None = None, path: str = "the checkpoint", **options: Any
@@ -81,8 +81,8 @@ class GenerativeFamily(CheckpointFamily):
         return None
 
     def hf_overrides(self) -> dict[str, Any]:
-        """None: the model is loaded as it is."""
-        return {}
+        """The model is loaded as it is; the family and its options are for the server's endpoint."""
+        return {"prm": {"family": self.name, "options": as_json(self.options)}}
 
     def sampling(self) -> dict[str, Any]:
         """vLLM's sampling parameters: the style's, and over them the options that are set."""

@@ -30,7 +30,7 @@ The checkpoint, or `--family-options`, names the reference model:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
@@ -57,7 +57,8 @@ class RenderedSums(Rendered):
 @dataclass(frozen=True, kw_only=True)
 class ImplicitOptions:
     """`reference`: folder or hub id of the reference model. `beta`: the coefficient. `number_steps`: write `Step i: `
-    before each step that does not begin so. The others are explained above."""
+    before each step that does not begin so. `reference_engine_args`: vLLM engine arguments of the reference model that
+    differ from the model's. The others are explained above."""
 
     reference: str
     beta: float = 0.05
@@ -65,6 +66,7 @@ class ImplicitOptions:
     sigmoid: bool = False
     boundaries: Literal["eurus", "exact"] = "eurus"
     number_steps: bool = True
+    reference_engine_args: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.beta) and self.beta > 0):
@@ -80,7 +82,7 @@ class ImplicitFamily(CheckpointFamily):
         stage: {"beta": 0.001, "cumulative": True} for stage in ("EurusPRM-Stage1", "EurusPRM-Stage2")
     }
     scorer = "vllm_prm.implicit_scorer:ImplicitScorer"
-    not_served = "it needs two engines, one for the model and one for its reference"
+    engines = 2
 
     @classmethod
     def served_as(cls, checkpoint: Checkpoint) -> str:

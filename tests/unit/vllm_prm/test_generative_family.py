@@ -214,8 +214,12 @@ def test_any_generating_checkpoint_may_be_a_critic(tmp_path):
     declared = save(tmp_path / "own", prm={"family": "generative", "style": "genprm"})
     assert load_family(declared).options.samples == 8
     assert load_family(declared, options={"style": "processbench"}).options.style == "processbench"
-    with pytest.raises(ValueError, match="cannot be served.*vllm-prm score"):
-        serve_command(declared, None, [])
+    command = serve_command(declared, None, [])
+    assert command[command.index("--runner") + 1] == "generate" and "--io-processor-plugin" not in command
+    shown = json.loads(command[command.index("--hf-overrides") + 1])["prm"]
+    assert shown["family"] == "generative" and shown["options"]["style"] == "genprm"
+    with pytest.raises(ValueError, match="sampling options"):
+        serve_command(declared, None, [], {"top_p": 7.0})
 
 
 # -- scoring -----------------------------------------------------------------------------------------------------

@@ -395,9 +395,25 @@ def test_concurrent_branches():
     assert len(scorer.score_cache) == 0
 
 
-def test_a_server_refuses_the_family(tmp_path):
+def test_a_server_runs_both_models_in_one_process(tmp_path, monkeypatch):
+    from vllm.platforms import current_platform
+
+    monkeypatch.setattr(type(current_platform), "is_cpu", lambda self: False)
+    options = {"reference_engine_args": {"max_num_seqs": 8}}
     path = save(tmp_path / "prm", family="implicit", reference=save(tmp_path / "reference"))
-    with pytest.raises(ValueError, match="two engines.*vllm-prm score"):
-        serve_command(path, "implicit", [])
-    with pytest.raises(ValueError, match="two engines"):
+    command = serve_command(path, "implicit", ["--api-server-count", "1"], options)
+    assert command[command.index("--gpu-memory-utilization") + 1] == "0.45"
+    assert command[command.index("--runner") + 1] == "pooling" and "--io-processor-plugin" not in command
+    shown = json.loads(command[command.index("--hf-overrides") + 1])
+    assert shown["architectures"] == ["LlamaForStepLogProbs"]
+    assert shown["prm"]["options"]["reference_engine_args"] == {"max_num_seqs": 8}
+    given = ["--gpu-memory-utilization", "0.3"]
+    command = serve_command(path, "implicit", given)
+    assert command[-2:] == given and command.count(given[0]) == 1
+    for flags in (["--api-server-count", "2"], ["-dp=2"], ["--data_parallel_size", "4"]):
+        with pytest.raises(ValueError, match="must be 1 for a PRM of two models, got [24]"):
+            serve_command(path, "implicit", flags)
+    with pytest.raises(ValueError, match="no engine argument max_seqs"):
+        serve_command(path, "implicit", [], {"reference_engine_args": {"max_seqs": 8}})
+    with pytest.raises(ValueError, match="needs the engine_args"):
         ImplicitScorer.from_engine(object(), family())
