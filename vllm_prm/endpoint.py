@@ -124,10 +124,10 @@ class StepRewardsPlugin:
     required_tasks = ("token_classify", "generate")
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the route to vLLM's app, and put vLLM's pooling routes behind the API key too."""
+        """Add the route to vLLM's app, and put those of vLLM's routes behind the API key that it leaves open."""
         app.include_router(router)
         if tokens := [key for key in (app.state.args.api_key or [envs.VLLM_API_KEY]) if key]:
-            app.add_middleware(PoolingAuthentication, tokens=tokens)
+            app.add_middleware(EngineAuthentication, tokens=tokens)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
         """Build the scorer over the server's engine. A model that is no step-reward model gets no scorer."""
@@ -169,10 +169,13 @@ def _score_cache_size(limits: Limits, engine_client: EngineClient) -> int:
     return limits.score_cache_size
 
 
-class PoolingAuthentication(AuthenticationMiddleware):
-    """vLLM asks for the API key below /v1 only; these routes reach the same engine."""
+class EngineAuthentication(AuthenticationMiddleware):
+    """vLLM asks for the API key below /v1 and a few other paths; these routes reach the same engine, too."""
 
-    ROUTES = ("/pooling", "/invocations", "/classify", "/score", "/rerank")
+    ROUTES = (
+        *("/pooling", "/invocations", "/classify", "/score", "/rerank"),
+        *("/generative_scoring", "/scale_elastic_ep", "/is_scaling_elastic_ep"),
+    )
 
     def __call__(self, scope, receive, send):
         """Pass the request on, or answer 401 as vLLM does."""

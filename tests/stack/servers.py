@@ -1,7 +1,8 @@
-"""A server in a process of its own, for the tests that speak HTTP to it."""
+"""A server in a process group of its own, for the tests that speak HTTP to it."""
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,14 +18,21 @@ from openrlhf_prm.accelerator import cpu_environment
 
 @contextlib.contextmanager
 def running_server(command: Sequence[str], log: Path, environment: Mapping[str, str] = {}) -> Iterator[str]:  # noqa: B006
-    """Run `python -m COMMAND --host ... --port ...` and give its URL, at once; await `until_ready` before using it."""
+    """Run `python -m COMMAND --host ... --port ...` and give its URL, at once; await `until_ready` before using it.
+
+    At the end its whole process group is gone, the engines it started included.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as sink:
         process = subprocess.Popen(
-            command, env={**os.environ, **cpu_environment(), **environment}, stdout=sink, stderr=subprocess.STDOUT
+            command,
+            env={**os.environ, **cpu_environment(), **environment},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     _running[url] = process, log
@@ -32,14 +40,20 @@ def running_server(command: Sequence[str], log: Path, environment: Mapping[str, 
         yield url
     finally:
         del _running[url]
-        process.terminate()
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()  # vLLM does not listen while it starts
+        end_group(process)
 
 
 _running: dict[str, tuple[subprocess.Popen, Path]] = {}
+
+
+def end_group(process: subprocess.Popen, patience_s: float = 30) -> None:
+    """End the session leader `process` by SIGTERM, and by SIGKILL whatever of its group is left."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience_s)  # vLLM does not always listen while it starts
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def until_ready(url: str, limit_s: float = 480) -> str:
@@ -52,3 +66,8 @@ def until_ready(url: str, limit_s: float = 480) -> str:
                 return url
         time.sleep(0.3)
     pytest.fail(f"the server did not start:\n{log.read_text()[-4000:]}")
+
+
+def process_of(url: str) -> subprocess.Popen:
+    """The process of a running server."""
+    return _running[url][0]

@@ -11,9 +11,8 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import CASES, CONTEXT
+from tiny_checkpoints import CASES, CONTEXT, PlainForward
 
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.scorer import StepScorer
@@ -42,20 +41,7 @@ class Loaded:
             str(self.path), self.case.family, family_options=self.case.options, **ENGINE_ARGS
         )
         self.family = self.scorer.family
-        self.tensors = load_file(self.path / "model.safetensors")
-        config = transformers.AutoConfig.from_pretrained(self.path)
-        self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        embedded = self.tensors.get("model.embed_tokens.weight", self.tensors.get("lm_head.weight"))
-        state = {name: self.tensors.get(name, embedded) for name in self.model.state_dict()}
-        self.model.load_state_dict(state)
-
-    @torch.no_grad()
-    def reference(self, question, steps):
-        rendered = self.family.render(question, steps)
-        out = self.model(torch.tensor([rendered.token_ids]), output_hidden_states=True)
-        at = rendered.step_positions
-        scores = self.case.score(out.logits[0, at], out.hidden_states[-1][0, at], self.tensors, self.family.tokenizer)
-        return scores.tolist()
+        self.reference = PlainForward(self.case, self.path, self.family)
 
     def worst(self, question, steps, scores):
         expected = self.reference(question, steps)
@@ -71,8 +57,9 @@ def loaded(request, tmp_path_factory):
 
 
 def test_scores_match_a_plain_forward(loaded, request):
-    items = [(QUESTION, STEPS), ("Another?", ["one step"]), (QUESTION, ["a"] * 60)]
-    scores = loaded.scorer.score(items)
+    items = [(QUESTION, STEPS), ("Another?", ["one step"]), (QUESTION, [""]), (QUESTION, ["a"] * 200)]
+    *scores, none = loaded.scorer.score([*items, (QUESTION, [])])
+    assert none == []
     whole = max(loaded.worst(*item, got) for item, got in zip(items, scores, strict=True))
     assert max(scores[0]) - min(scores[0]) > 0.01, "a checkpoint that scores everything alike would prove nothing"
 
@@ -92,7 +79,7 @@ def test_scores_match_a_plain_forward(loaded, request):
 @pytest.mark.parametrize("loaded", ["math_shepherd", "qwen_prm"], indirect=True)
 def test_beyond_the_context_is_an_error_or_none(loaded):
     """A language-model head and a head of its own."""
-    steps = ["word " * 40] * 14
+    steps = ["word " * 40] * 30
     with pytest.raises(ContextLengthError, match="max_model_len"):
         loaded.scorer.score([(QUESTION, steps)])
     [scores] = loaded.scorer.score([(QUESTION, steps)], truncate=True)

@@ -12,11 +12,11 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 import pytest
 import torch
 from tiny_chat_lm import save_tiny_chat_lm
+from tiny_critic import BAD, GOOD, GREEDY, QUESTION, lessons, save_taught_critic
 from transformers import AutoModelForCausalLM
 
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.families import load_family
-from vllm_prm.families.critique_styles import Critique
 from vllm_prm.scorer import StepScorer
 
 pytestmark = pytest.mark.stack
@@ -28,59 +28,11 @@ ENGINE_ARGS = {
     "max_num_seqs": 16,
     "max_num_batched_tokens": 1024,
 }
-GREEDY = {"samples": 1, "temperature": 0.0, "max_tokens": 96}
-QUESTION = "What is 2+3*4?"
-GOOD, BAD = ["3*4=12", "2+12=14"], ["3*4=12", "2+12=15"]
-LESSONS = {
-    # What the critic is to write, turn by turn.
-    ("thinkprm", tuple(GOOD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{correct}<|im_end|>"],
-    ("thinkprm", tuple(BAD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}<|im_end|>"],
-    ("genprm", tuple(GOOD)): ["ok</analyze>", "{Yes}$\n</output>", "ok</analyze>", "{Yes}$\n</output>"],
-    ("genprm", tuple(BAD)): ["ok</analyze>", "{Yes}$\n</output>", "no</analyze>", "{No}$\n</output>"],
-}
-
-
-def lessons(path: Path) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Prompt and answer tokens of every turn."""
-    pairs = set()
-    for (style, steps), answers in LESSONS.items():
-        family = load_family(str(path), "generative", options={"style": style, **GREEDY})
-        conversation = family.conversation(QUESTION, list(steps))
-        ask = next(conversation)
-        for number, answer in enumerate(answers, start=1):
-            tokens = family.tokenizer.encode(answer, add_special_tokens=False)
-            pairs.add((tuple(family.write(ask)), tuple(tokens)))
-            if number < len(answers):
-                ask = conversation.send(Critique(answer, tokens, True, [(0.0, 0.0)] * len(tokens)))
-    return pairs
-
-
-def teach(path: Path) -> None:
-    """Train the checkpoint until it knows its lessons by heart."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    rows = [torch.tensor(prompt + answer) for prompt, answer in sorted(lessons(path))]
-    labels = [torch.tensor((-100,) * len(prompt) + answer) for prompt, answer in sorted(lessons(path))]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(400):
-        loss = model(ids, labels=labels).loss
-        if loss.item() < 0.01:
-            model.save_pretrained(path)
-            return
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    pytest.fail(f"the critic did not learn its lessons: loss {loss.item()}")
 
 
 @pytest.fixture(scope="module")
 def critic(tmp_path_factory):
-    path = save_tiny_chat_lm(tmp_path_factory.mktemp("critic"), "qwen2", initializer_range=0.05)
-    teach(path)
-    return path
+    return save_taught_critic(tmp_path_factory.mktemp("critic"))
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +76,38 @@ def test_genprm_weighs_yes_against_no_as_transformers_does(thinkprm, critic):
     assert max(abs(a - b) for a, b in zip(found, sorted(expected), strict=True)) < 1e-4
 
 
+@pytest.mark.parametrize("style", ["thinkprm", "processbench", "genprm"])
+def test_what_is_written_is_what_transformers_writes(thinkprm, critic, style, monkeypatch):
+    """One step, an empty one, 200 of them: greedy critiques token by token, and GenPRM's probabilities, which no
+    verdict needs to confirm."""
+    scorer = sharing(thinkprm, critic, style=style, **{**GREEDY, "max_tokens": 12})
+    asked = []
+    generate = scorer.engine.generate
+
+    def recorded(requests):
+        asked.extend(zip(requests, answers := generate(requests), strict=True))
+        return answers
+
+    monkeypatch.setattr(scorer.engine, "generate", recorded)
+    chains = [["one"], [""], ["a", "", "c"], ["a"] * (12 if style == "genprm" else 200)]
+    scores = scorer.score([(QUESTION, chain) for chain in chains])
+    assert [len(entry) for entry in scores] == [len(chain) for chain in chains]
+
+    model = AutoModelForCausalLM.from_pretrained(critic, dtype=torch.float32)
+    figures = [0.0]
+    for request, answer in asked:
+        ids = torch.tensor([request.token_ids + answer.token_ids])
+        with torch.no_grad():
+            # The logits that each generated token was chosen from.
+            log_probs = model(ids).logits[0, len(request.token_ids) - 1 : -1].log_softmax(-1)
+        assert log_probs.argmax(-1).tolist() == answer.token_ids
+        if request.choices is not None:
+            difference = torch.tensor(answer.log_probs) - log_probs[:, list(request.choices)]
+            figures.append(difference.abs().max().item())
+    print(f"generative {style}: {len(asked)} critiques alike, log-probabilities within {max(figures):.1e}")
+    assert max(figures) < 1e-4 and len(asked) == (2 * 17 if style == "genprm" else 4)
+
+
 def test_samples_differ_and_can_be_repeated(thinkprm, critic):
     scorer = sharing(thinkprm, critic, style="processbench", samples=3, seed=5, temperature=1.5, max_tokens=16)
     first, again = (scorer.critique([(QUESTION, GOOD)])[0] for _ in range(2))
@@ -136,11 +120,11 @@ def test_samples_differ_and_can_be_repeated(thinkprm, critic):
 
 
 def test_context_length(thinkprm):
-    steps = ["2+12=14 " * 10] * 12
+    steps = ["2+12=14 " * 10] * 70
     with pytest.raises(ContextLengthError, match="max_model_len"):
         thinkprm.score([(QUESTION, steps)])
     [scores] = thinkprm.score([(QUESTION, steps)], truncate=True)
-    assert len(scores) == 12 and scores[-1] is None
+    assert len(scores) == 70 and scores[-1] is None
 
 
 def test_a_random_critic_asynchronously(tmp_path):

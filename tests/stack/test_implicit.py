@@ -27,14 +27,15 @@ ENGINE_ARGS = {
     "max_num_seqs": 16,
     "max_num_batched_tokens": 256,  # longer solutions are prefilled in pieces
 }
+CONTEXT = 4096
 QUESTION = "How many pens has Ann?"
 STEPS = [f"Step {i}: she buys {i} and has {i * 7}{'.' * (i % 2)}" for i in range(1, 9)]
 
 
 def save_pair(folder: Path, architecture: str, **prm) -> Path:
     """A model and its reference, whose head is tied to its embedding, and the model's declaration of it."""
-    save_tiny_chat_lm(folder / "reference", architecture, seed=1, tied=True)
-    path = save_tiny_chat_lm(folder / "prm", architecture, seed=2)
+    save_tiny_chat_lm(folder / "reference", architecture, seed=1, tied=True, max_position_embeddings=CONTEXT)
+    path = save_tiny_chat_lm(folder / "prm", architecture, seed=2, max_position_embeddings=CONTEXT)
     config = json.loads((path / "config.json").read_text())
     config["prm"] = {"family": "implicit", "reference": str(folder / "reference"), **prm}
     (path / "config.json").write_text(json.dumps(config))
@@ -99,6 +100,17 @@ def test_whole_solutions_match_transformers(scorer, published):
     assert published(QUESTION, STEPS, 0.05).abs().max() > 0.1, "scores near 0 would prove nothing"
 
 
+def test_empty_steps_and_two_hundred(scorer, published):
+    chains = [[""], ["a", "", "b"], ["a"] * 200]
+    written = [[f"Step {number}: {step}" for number, step in enumerate(chain, start=1)] for chain in chains]
+    assert scorer.score([(QUESTION, [])]) == [[]]
+    got = scorer.score([(QUESTION, chain) for chain in chains])
+    figures = [worst(scores, published(QUESTION, steps, 0.05)) for scores, steps in zip(got, written, strict=True)]
+    print("implicit empty steps, 200 steps", figures)
+    assert [len(scores) for scores in got] == [1, 3, 200]
+    assert max(figures) < 1e-4
+
+
 def test_growing_chain_matches_and_reads_the_cache(scorer, published):
     scorer.reset_cache()
     before = scorer.usage.computed_tokens
@@ -137,12 +149,12 @@ def test_the_head_in_many_pieces(scorer, published, monkeypatch):
 
 
 def test_context_length(scorer, published):
-    steps = [f"Step {i}: {'abc ' * 40}" for i in range(1, 9)]
+    steps = [f"Step {i}: {'abc ' * 40}" for i in range(1, 41)]
     with pytest.raises(ContextLengthError, match="max_model_len"):
         scorer.score([(QUESTION, steps)])
     [scores] = scorer.score([(QUESTION, steps)], truncate=True)
     fitting = sum(score is not None for score in scores)
-    assert 0 < fitting < 8 and scores[fitting:] == [None] * (8 - fitting)
+    assert 0 < fitting < 40 and scores[fitting:] == [None] * (40 - fitting)
     assert worst(scores[:fitting], published(QUESTION, steps, 0.05)[:fitting]) < 1e-4
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
 
 HIDDEN = 64
-CONTEXT = 2048
+CONTEXT = 5120
 
 
 def save_checkpoint(
@@ -165,3 +165,23 @@ CASES = {
         two_tokens("+", "-"),
     ),
 }
+
+
+class PlainForward:
+    """A case's scores by a plain transformers forward in float32, and the case's formula."""
+
+    def __init__(self, case: Case, path: Path, family: Any) -> None:
+        self.case, self.family = case, family
+        self.tensors = load_file(path / "model.safetensors")
+        config = transformers.AutoConfig.from_pretrained(path)
+        self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+        embedded = self.tensors.get("model.embed_tokens.weight", self.tensors.get("lm_head.weight"))
+        self.model.load_state_dict({name: self.tensors.get(name, embedded) for name in self.model.state_dict()})
+
+    @torch.no_grad()
+    def __call__(self, question: Any, steps: list[str]) -> list[float]:
+        rendered = self.family.render(question, steps)
+        out = self.model(torch.tensor([rendered.token_ids]), output_hidden_states=True)
+        at = rendered.step_positions
+        scores = self.case.score(out.logits[0, at], out.hidden_states[-1][0, at], self.tensors, self.family.tokenizer)
+        return scores.tolist()

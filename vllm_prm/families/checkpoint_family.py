@@ -51,7 +51,7 @@ class CheckpointFamily(PRMFamily):
             # JSON in, so lists become tuples; a number where a text belongs is refused.
             return TypeAdapter(self.Options).validate_python(dict(options))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            problems = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in error.errors())
             raise ValueError(f"{self.path}: options of family {self.name}: {problems}") from None
 
     @classmethod

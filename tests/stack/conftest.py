@@ -1,0 +1,36 @@
+"""Nothing that these tests start outlives them, however they end: engines and servers hold memory and cores.
+
+A run marks its environment, which every process it starts inherits. `reaper.py` waits beside it until the run is over,
+or was killed, and then ends what still carries the mark.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+MARK = "OPENRLHF_PRM_TEST_RUN"
+
+
+def pytest_sessionstart(session):
+    """Start the reaper; let SIGTERM, as `timeout` sends it, end the run through the fixtures."""
+    os.environ[MARK] = uuid.uuid4().hex
+    os.environ["SPT_NOENV"] = "1"  # vLLM renames its processes, which would wipe out the environment they show
+    reading, writing = os.pipe()
+    # The reaper sees the end of the pipe when this process, which alone can write to it, is gone.
+    subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("reaper.py")), MARK, os.environ[MARK]],
+        stdin=reading,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name != MARK},
+    )
+    os.close(reading)
+    session.config.reaper_pipe = writing
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(signum, frame):
+    signal.signal(signum, signal.SIG_IGN)  # a second one must not break off the cleaning up
+    raise KeyboardInterrupt("terminated")
