@@ -1,17 +1,18 @@
-"""Trains a causal LM to score steps at a placeholder token, on OpenRLHF's DeepSpeed strategy.
+"""Trains a process reward model on OpenRLHF's DeepSpeed strategy, whatever its head (`prm_heads`).
 
-With z the logits at the placeholder after step i, restricted to the reward tokens (positive first), and t_i the label:
+    loss = mean over the targets of the update of the binary cross-entropy of the head's log-odds and the label
 
-    loss = mean over the steps of the update of  -( t_i log softmax(z_i)_0 + (1 - t_i) log softmax(z_i)_1 )
+in fp32; the mean runs over all targets of an update (steps, or solutions where the head learns from outcomes), so it
+does not depend on how the update is split into micro-batches or ranks. Hard labels are 0 or 1, soft labels between.
 
-in fp32, without a shift: the logits at the placeholder, not those before it. Hard labels are t in {0, 1}, soft labels t
-in [0, 1]. Source: OpenRLHF's `train_prm` (arXiv:2405.11143) with Math-Shepherd's tokens (arXiv:2312.08935); the mean
-runs over all steps of an update, so it does not depend on how the update is split into micro-batches or ranks.
+A run that is killed and goes on from its last DeepSpeed checkpoint ends where it would have ended: the order of the
+data follows from the number of solutions seen, the random numbers of an update (dropout) from the update's number, and
+when to evaluate from both.
 
-Shapes: B solutions, T tokens, S steps of a batch.
+Shapes: B solutions, S steps of a batch, R numbers read per step, N targets.
 """
 
-import shutil
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,128 +22,197 @@ from openrlhf.utils.loss_utils import iter_grad_accum_global_norm
 from tqdm import tqdm
 
 from openrlhf_prm.trainers.prm_data import StepBatch
-from openrlhf_prm.trainers.prm_metrics import step_metrics
+from openrlhf_prm.trainers.prm_heads import PRMHead
+from openrlhf_prm.trainers.prm_metrics import LOWER_IS_BETTER, step_metrics
+from openrlhf_prm.trainers.prm_model import read_record, save_prm
 
 
-def step_losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy per step, fp32: reward-token logits (S, 2), positive first, and targets (S,) -> (S,)."""
-    log_probs = torch.log_softmax(logits.float(), dim=-1)
-    return -(targets * log_probs[:, 0] + (1 - targets) * log_probs[:, 1])
+def step_losses(log_odds: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy per target, fp32: (N,) and (N,) -> (N,)."""
+    return torch.nn.functional.binary_cross_entropy_with_logits(log_odds.float(), targets, reduction="none")
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps of a run beside model, optimizer and schedule. `data`: what the order of the data rests
+    on; a run with other data cannot go on."""
+
+    data: dict
+    consumed_samples: int = 0
+    losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One held-out solution: its step scores as the family gives them, its labels, and the probabilities that are
+    compared with the labels."""
+
+    scores: list[float]
+    labels: list[float]
+    probabilities: list[float]
+    loss: float
 
 
 class PRMTrainer:
     """Trains `actor` (OpenRLHF's `Actor`, prepared by `strategy`) on batches of a `StepLabelDataset`.
 
-    `reward_token_ids`: the positive and the negative token. `writer`: a TensorBoard `SummaryWriter` or None.
+    `reference`: the frozen model that the head asks for, or None. `writer`: a TensorBoard `SummaryWriter` or None.
+    `on_best` is called on every rank with the evaluation of each new best checkpoint.
     """
 
-    def __init__(self, actor, strategy, optimizer, scheduler, train_loader, eval_loader, reward_token_ids, writer=None):
+    def __init__(
+        self,
+        head: PRMHead,
+        actor,
+        strategy,
+        optimizer,
+        scheduler,
+        train_loader,
+        eval_loader,
+        *,
+        tokenizer,
+        reference=None,
+        writer=None,
+        on_best=lambda evaluated: None,
+    ):
+        self.head = head
         self.actor = actor
+        self.reference = reference
         self.strategy = strategy
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.train_loader = train_loader
         self.eval_loader = eval_loader
-        self.reward_token_ids = list(reward_token_ids)
+        self.tokenizer = tokenizer
+        self.on_best = on_best
         self.writer = writer if strategy.is_rank_0() else None
-        self.losses: list[float] = []
+        self.evaluated: dict[int, Evaluated] = {}
+        """The last evaluation, by number of the solution; on every rank."""
 
-    def fit(self, args, consumed_samples: int = 0) -> dict[str, float | None]:
-        """Trains for `args.train.max_epochs`, evaluates after each, and returns the last evaluation.
+    def fit(self, args, progress: Progress) -> None:
+        """Trains for `args.train.max_epochs` from where `progress` stands, and keeps it up to date.
 
-        As in OpenRLHF's SFT trainer a window of micro-batches may span two epochs, a last incomplete window is not
-        trained on, and `consumed_samples` of a checkpoint says where to go on.
+        As in OpenRLHF's SFT trainer a window of micro-batches may span two epochs and a last incomplete window is not
+        trained on. Evaluated is every `args.eval.steps` updates, or else where an epoch ends, and at the end.
         """
         windows = self.strategy.accumulated_gradient
-        samples_per_micro_batch = args.train.batch_size // windows
-        start, consumed_in_epoch = divmod(consumed_samples, len(self.train_loader) * samples_per_micro_batch)
-        metrics: dict[str, float | None] = {}
+        epoch_samples = len(self.train_loader) * (args.train.batch_size // windows)
+        total = epoch_samples * args.train.max_epochs // args.train.batch_size * args.train.batch_size
+        start, consumed_in_epoch = divmod(progress.consumed_samples, epoch_samples)
         window: list[StepBatch] = []
         for epoch in range(start, args.train.max_epochs):
             if isinstance(self.train_loader.sampler, DistributedSampler):
                 self.train_loader.sampler.set_epoch(epoch, consumed_in_epoch if epoch == start else 0)
             with tqdm(
                 self.train_loader, f"epoch {epoch + 1}/{args.train.max_epochs}", disable=not self.strategy.is_rank_0()
-            ) as progress:
-                for batch in progress:
+            ) as bar:
+                for batch in bar:
                     window.append(batch)
                     if len(window) < windows:
                         continue
-                    logs = self._update(window)
+                    logs = self._update(window, args.train.seed)
                     window.clear()
-                    consumed_samples += args.train.batch_size
-                    progress.set_postfix({name: f"{value:.4g}" for name, value in logs.items()}, refresh=False)
-                    self._after_update(args, logs, consumed_samples)
-            metrics = self.evaluate(f"epoch {epoch + 1}")
-        return metrics or self.evaluate("nothing left to train")
+                    before = progress.consumed_samples
+                    progress.consumed_samples += args.train.batch_size
+                    progress.losses.append(logs["loss"])
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in logs.items()}, refresh=False)
+                    update = self.actor.model.global_steps
+                    if update % args.logger.logging_steps == 0:
+                        self._log("train", logs, update)
+                    epoch_ended = progress.consumed_samples // epoch_samples > before // epoch_samples
+                    due = update % args.eval.steps == 0 if args.eval.steps > 0 else epoch_ended
+                    if due or progress.consumed_samples >= total:
+                        self._evaluate_and_keep_best(args, progress)
+                    # After the evaluation, so that a run which goes on from here has had it too.
+                    if args.ckpt.save_steps > 0 and update % args.ckpt.save_steps == 0:
+                        self._save_checkpoint(args, progress, update)
 
-    def _update(self, window: list[StepBatch]) -> dict[str, float]:
+    def _update(self, window: list[StepBatch], seed: int) -> dict[str, float]:
         self.actor.train()
+        torch.manual_seed(hash((seed, self.actor.model.global_steps, dist.get_rank())) % 2**63)
         total = 0.0
         for batch, norm in iter_grad_accum_global_norm(
-            window, self.strategy, len(window), lambda batch: batch.step_mask
+            window, self.strategy, len(window), lambda batch: torch.ones(len(batch.targets), 1)
         ):
-            losses = step_losses(self._reward_logits(batch), batch.targets.to(self._device()))
+            batch = batch.to(self._device())
+            losses = step_losses(self._log_odds(batch)[1], batch.targets)
             loss = losses.sum() / norm["batch_num_tokens"] * norm["dp_size"]
             self.strategy.backward(loss, self.actor, self.optimizer)
             self.strategy.optimizer_step(self.optimizer, self.actor, self.scheduler)
             total += loss.item() / len(window)
-        logs = {
+        return {
             "loss": self.strategy.all_reduce(total),
             "lr": self.scheduler.get_last_lr()[0],
             "grad_norm": self.strategy.get_grad_norm(self.actor),
         }
-        self.losses.append(logs["loss"])
-        return logs
 
-    def _after_update(self, args, logs: dict[str, float], consumed_samples: int) -> None:
-        step = self.actor.model.global_steps
-        self._log("train", logs, step)
-        if args.ckpt.save_steps > 0 and step % args.ckpt.save_steps == 0:
-            states = {"consumed_samples": consumed_samples}
-            self.strategy.save_ckpt(
-                self.actor.model, args.ckpt.path, f"global_step{step}", args.ckpt.max_num, args.ckpt.max_mem, states
-            )
+    def _save_checkpoint(self, args, progress: Progress, update: int) -> None:
+        self.strategy.save_ckpt(
+            self.actor.model,
+            args.ckpt.path,
+            f"global_step{update}",
+            args.ckpt.max_num,
+            args.ckpt.max_mem,
+            {"prm": asdict(progress)},
+        )
+
+    def _evaluate_and_keep_best(self, args, progress: Progress) -> None:
+        update = self.actor.model.global_steps
+        progress.metrics = self.evaluate(f"update {update}")
+        key = args.ckpt.best_metric_key
+        if not key or not progress.metrics:
+            return
+        value, folder = progress.metrics[key], best_folder(args)
+        # Rank 0 decides: it alone is sure to see the folder.
+        decision = [value is not None and ((best := read_record(folder)) is None or better(key, value, best[key]))]
+        dist.broadcast_object_list(decision, src=0)
+        if not decision[0]:
+            return
+        save_prm(
+            self.actor,
+            self.tokenizer,
+            self.strategy,
+            folder,
+            self.head.declared(),
+            replace=True,
+            record={"update": update, **progress.metrics},
+        )
+        self.on_best(self.evaluated)
+        self.strategy.print(f"best {key} so far: {value:.4g} after update {update}")
 
     @torch.no_grad()
     def evaluate(self, when: str) -> dict[str, float | None]:
-        """Loss, step accuracy, AUC and F1 on first errors over the evaluation set (see `prm_metrics`); {} without
-        one."""
+        """Loss and `step_metrics` over the evaluation set; {} without one. `evaluated` holds the scores."""
         if self.eval_loader is None:
             return {}
         self.actor.eval()
-        found: dict[int, tuple[list[float], list[float], float]] = {}
+        found: dict[int, Evaluated] = {}
         for batch in self.eval_loader:
-            logits, targets = self._reward_logits(batch).cpu(), batch.targets
-            counts = batch.step_mask.sum(dim=1).tolist()
-            parts = [
-                tensor.split(counts) for tensor in (logits.softmax(-1)[:, 0], targets, step_losses(logits, targets))
-            ]
-            for row, scores, labels, losses in zip(batch.rows, *parts, strict=True):
-                found[row] = (scores.tolist(), labels.tolist(), losses.sum().item())
+            raw, log_odds = self._log_odds(batch.to(self._device()))
+            probabilities, losses = log_odds.sigmoid(), step_losses(log_odds, batch.targets.to(log_odds.device))
+            targets = [1] * len(batch.rows) if self.head.outcome else batch.steps
+            parts = [tensor.cpu().split(targets) for tensor in (batch.targets, probabilities, losses)]
+            for row, read, labels, chances, loss in zip(batch.rows, raw.cpu().split(batch.steps), *parts, strict=True):
+                scores = self.head.family.decode(read.tolist())
+                found[row] = Evaluated(scores, labels.tolist(), chances.tolist(), loss.sum().item())
         if dist.get_world_size() > 1:
             # Each rank has its share; the sampler repeats a few solutions to make the shares equal.
             shares: list = [None] * dist.get_world_size()
             dist.all_gather_object(shares, found)
             found = {row: result for share in shares for row, result in share.items()}
-        scores, labels, losses = zip(*found.values(), strict=True)
-        metrics = step_metrics(scores, labels)
-        metrics["loss"] = sum(losses) / metrics["steps"]
+        self.evaluated = found
+        results = [found[row] for row in sorted(found)]
+        metrics = step_metrics([result.probabilities for result in results], [result.labels for result in results])
+        metrics["loss"] = sum(result.loss for result in results) / metrics["steps"]
         self.strategy.print(f"evaluation after {when}: " + ", ".join(f"{k} {_short(v)}" for k, v in metrics.items()))
         self._log("eval", {k: v for k, v in metrics.items() if v is not None}, self.actor.model.global_steps)
         return metrics
 
-    def _reward_logits(self, batch: StepBatch) -> torch.Tensor:
-        """The logits of the reward tokens at the steps' placeholders, fp32: (S, 2)."""
-        device = self._device()
-        output = self.actor(
-            batch.token_ids.to(device),
-            attention_mask=batch.attention_mask.to(device),
-            return_output=True,
-            allgather_logits=True,
-            ring_attn_group=self.strategy.ring_attn_group,
-        )
-        return output["logits"][batch.step_mask.to(device)][:, self.reward_token_ids].float()
+    def _log_odds(self, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the head reads, (S, R), and its log-odds, (N,), fp32."""
+        raw = self.head.raw(self.actor, self.reference, batch)
+        return raw, self.head.log_odds(raw, batch)
 
     def _device(self) -> torch.device:
         return next(self.actor.parameters()).device
@@ -153,19 +223,15 @@ class PRMTrainer:
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
 
 
-def save_prm(actor, tokenizer, strategy, output_dir: str, declared: dict) -> None:
-    """Saves a Hugging Face checkpoint whose config.json declares the PRM family under "prm", so that `vllm_prm` serves
-    it as it is. It is written beside `output_dir` and renamed when complete, so a folder of that name is always
-    whole."""
-    partial = Path(f"{output_dir.rstrip('/')}.partial")
-    if strategy.is_rank_0():
-        shutil.rmtree(partial, ignore_errors=True)
-    strategy._unwrap_model(actor).config.prm = declared
-    strategy.save_model(actor, tokenizer, str(partial))
-    if strategy.is_rank_0():
-        if Path(output_dir).is_dir():
-            Path(output_dir).rmdir()  # empty: checked before training
-        partial.rename(output_dir)
+def better(key: str, value: float, than: float) -> bool:
+    """Whether `value` of the metric `key` is better; equal is not."""
+    return value < than if key in LOWER_IS_BETTER else value > than
+
+
+def best_folder(args) -> Path:
+    """Where the best checkpoint of a run that is not finished stands."""
+    output = Path(args.ckpt.output_dir)
+    return output.with_name(f"{output.name}.best")
 
 
 def _short(value: float | None) -> str:

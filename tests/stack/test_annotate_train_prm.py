@@ -126,13 +126,12 @@ def test_a_prm_is_trained_resumed_and_saved_whole(policy, tmp_path):
     assert agree / steps == pytest.approx(whole["eval"]["step_accuracy"], abs=0.03)  # bf16 in training
 
 
-def test_the_loss_is_cross_entropy_on_the_reward_tokens():
+def test_the_loss_is_cross_entropy_on_the_log_odds():
     from openrlhf_prm.trainers.prm import step_losses
 
-    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
-    losses = step_losses(logits, torch.tensor([1.0, 1.0, 0.25]))
-    # log(1 + e^-2), log(1 + e^2), log 2
-    assert losses.tolist() == pytest.approx([0.126928, 2.126928, 0.693147], abs=1e-5)
+    losses = step_losses(torch.tensor([2.0, -2.0, 0.0, 2.0]), torch.tensor([1.0, 1.0, 0.25, 0.25]))
+    # log(1 + e^-2), log(1 + e^2), log 2, a quarter of the first and three of the second
+    assert losses.tolist() == pytest.approx([0.126928, 2.126928, 0.693147, 1.626928], abs=1e-5)
 
 
 def test_a_tag_the_tokenizer_does_not_know_ends_before_training(policy, tmp_path):

@@ -1,12 +1,16 @@
 """Step-labelled rows -> tokens, positions and targets; bad rows are named, cut steps are counted."""
 
 import json
+from functools import partial
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
 from openrlhf_prm.cli import train_prm
-from openrlhf_prm.trainers.prm_data import DataReport, LabelledSteps, StepLabelDataset, read_source, usable_rows
+from openrlhf_prm.trainers.prm_data import DataReport, StepLabelDataset, read_source, usable_rows
+from openrlhf_prm.trainers.prm_formats import LabelledSteps, RowKeys, records_row
 from vllm_prm.families.placeholder import PlaceholderFamily
 
 STEP, PLUS, MINUS, PAD = 900, ord("+"), ord("-"), 901
@@ -31,8 +35,8 @@ FAMILY = PlaceholderFamily(
 )
 
 
-def dataset(*rows: LabelledSteps, max_len: int = 100) -> StepLabelDataset:
-    return StepLabelDataset(list(rows), DataReport(), FAMILY, PAD, max_len)
+def dataset(*rows: LabelledSteps, max_len: int = 100, **options) -> StepLabelDataset:
+    return StepLabelDataset(list(rows), DataReport(), FAMILY, PAD, max_len, **options)
 
 
 def test_a_batch_scores_each_step_at_its_placeholder():
@@ -44,10 +48,10 @@ def test_a_batch_scores_each_step_at_its_placeholder():
         [ord("Q"), ord("?"), PLUS, ord("\n"), STEP, PAD, PAD, PAD],
     ]
     assert batch.attention_mask.tolist() == [[1] * 8, [1] * 5 + [0] * 3]
-    assert [mask.nonzero().flatten().tolist() for mask in batch.step_mask] == [[3, 7], [4]]
+    assert (batch.step_rows.tolist(), batch.step_tokens.tolist()) == ([0, 0, 1], [3, 7, 4])
     assert batch.targets.tolist() == [1.0, 0.25, 0.0]
     assert batch.targets.dtype == torch.float32
-    assert batch.rows == [0, 1]
+    assert (batch.rows, batch.steps, batch.first.tolist()) == ([0, 1], [2, 1], [0, 0])
 
 
 def test_a_placeholder_inside_a_step_is_not_scored():
@@ -59,27 +63,60 @@ def test_a_placeholder_inside_a_step_is_not_scored():
     data = StepLabelDataset([LabelledSteps("Q", ["a#", "b"], [1.0, 0.0])], DataReport(), family, PAD, 100)
     batch = data.collate([data[0]])
     assert batch.token_ids[0].tolist().count(STEP) == 3
-    assert batch.step_mask[0].nonzero().flatten().tolist() == [4, 7]
+    assert batch.step_tokens.tolist() == [4, 7]
 
 
 @pytest.mark.parametrize(("max_len", "steps"), [(100, 2), (8, 2), (7, 1), (4, 1)])
-def test_steps_beyond_the_limit_are_cut_and_counted(max_len, steps):
-    data = dataset(LabelledSteps("Q", ["a", "bc"], [1.0, 0.0]), max_len=max_len)
+def test_steps_beyond_the_limit_are_cut_and_placed(max_len, steps):
+    row = LabelledSteps("Q", ["a", "bc"], [1.0, 0.0], "f line 3")
+    data = dataset(row, max_len=max_len)
     batch = data.collate([data[0]])
-    assert batch.step_mask.sum() == len(batch.targets) == steps
+    assert len(batch.step_tokens) == len(batch.targets) == steps
     assert batch.token_ids.shape[1] == (8 if steps == 2 else 4) <= max_len
-    assert (data.report.dropped_steps, data.report.cut_rows) == (2 - steps, int(steps < 2))
+    fault = f"f line 3: 1 of 2 steps beyond --data.max_len {max_len}"
+    assert (data.report.dropped_steps, data.report.cut_rows) == (2 - steps, [fault] * (2 - steps))
+    if steps == 1:
+        with pytest.raises(ValueError, match=f"^{fault}$"):
+            dataset(row, max_len=max_len, strict=True)
 
 
 def test_a_solution_without_a_step_left_is_dropped():
-    data = dataset(LabelledSteps("Q" * 10, ["a"], [1.0]), LabelledSteps("Q", ["a"], [1.0]), max_len=4)
-    assert len(data) == 1
-    assert "1 steps of 1 solutions beyond --data.max_len left out" in str(data.report)
-    with pytest.raises(ValueError, match="--data.max_len 3 cuts every step off"):
+    long = LabelledSteps("Q" * 10, ["a"], [1.0], "f line 1")
+    data = dataset(long, LabelledSteps("Q", ["a"], [1.0]), max_len=4)
+    assert len(data) == len(data.solutions) == 1
+    expected = "1 solutions, 1 steps of 1 solutions beyond --data.max_len left out (f line 1: 1 of 1 steps beyond"
+    assert str(data.report).startswith(expected)
+    with pytest.raises(ValueError, match="no solution is left: 0 solutions.*raise --data.max_len 3"):
         dataset(LabelledSteps("Q", ["a"], [1.0]), max_len=3)
 
 
-KEYS = {"question_key": "question", "steps_key": "steps", "label_key": "labels"}
+def test_an_outcome_is_lost_with_any_part_of_its_solution():
+    rows = [LabelledSteps("Q", ["a", "bc"], [1.0], "f line 1"), LabelledSteps("Q", ["a"], [0.0], "f line 2")]
+    batch = dataset(*rows, outcome=True).collate(dataset(*rows, outcome=True).items)
+    assert (batch.targets.tolist(), batch.steps) == ([1.0, 0.0], [2, 1])
+    data = dataset(*rows, outcome=True, max_len=7)
+    assert [item.targets for item in data.items] == [[0.0]]
+    assert data.report.cut_rows == ["f line 1: 1 of 2 steps beyond --data.max_len 7"] and data.report.dropped_steps == 2
+
+
+def test_a_row_that_cannot_be_rendered_is_bad():
+    rows = [
+        LabelledSteps([{"role": "user", "content": "Q"}], ["a"], [1.0], "f line 1"),
+        LabelledSteps("Q", ["a"], [1.0]),
+    ]
+    data = dataset(*rows)
+    assert len(data) == 1 and data.report.bad_rows[0].startswith("f line 1: the tokenizer of the test has no chat")
+    with pytest.raises(ValueError, match="^f line 1: "):
+        dataset(*rows, strict=True)
+
+
+def test_the_report_names_five_places_and_holds_all():
+    report = DataReport(3, [f"f line {line}: no steps" for line in range(1, 8)])
+    assert str(report).endswith("f line 5: no steps and 2 more)") and "7 bad rows" in str(report)
+    assert len(report.as_dict()["bad_rows"]) == 7
+
+
+READ = partial(records_row, keys=RowKeys(label="labels"))
 GOOD = {"question": "Q", "steps": ["a", "b"], "labels": [1, 0]}
 BAD = [
     ({"question": "Q", "steps": ["a"]}, "no key 'labels'; the row has question, steps"),
@@ -96,19 +133,13 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "message"), BAD)
 def test_bad_rows_are_left_out_and_named(bad, message):
-    rows, report = usable_rows([("f line 1", GOOD), ("f line 2", bad), ("f line 3", GOOD)], **KEYS)
-    assert rows == [LabelledSteps("Q", ["a", "b"], [1.0, 0.0])] * 2
+    rows, report = usable_rows([("f line 1", GOOD), ("f line 2", bad), ("f line 3", GOOD)], READ)
+    assert rows == [LabelledSteps("Q", ["a", "b"], [1.0, 0.0], f"f line {line}") for line in (1, 3)]
     assert report.rows == 2 and len(report.bad_rows) == 1
     with pytest.raises(ValueError, match=f"^f line 2: .*{message}"):
-        usable_rows([("f line 1", GOOD), ("f line 2", bad)], **KEYS, strict=True)
+        usable_rows([("f line 1", GOOD), ("f line 2", bad)], READ, strict=True)
     with pytest.raises(ValueError, match="no usable row"):
-        usable_rows([("f line 2", bad)], **KEYS)
-
-
-def test_hard_soft_and_boolean_labels_become_probabilities():
-    row = {**GOOD, "soft": [0.25, 1.0], "flags": [True, False]}
-    assert usable_rows([("x", row)], **{**KEYS, "label_key": "soft"})[0][0].targets == [0.25, 1.0]
-    assert usable_rows([("x", row)], **{**KEYS, "label_key": "flags"})[0][0].targets == [1.0, 0.0]
+        usable_rows([("f line 2", bad)], READ)
 
 
 def test_sources_are_read_with_their_places(tmp_path):
@@ -117,6 +148,9 @@ def test_sources_are_read_with_their_places(tmp_path):
     second.write_text(json.dumps(GOOD) + "\nnot json\n")
     rows = read_source(f"{first}, {second}")
     assert [next(rows)[0] for _ in range(3)] == [f"{first} line 1", f"{first} line 3", f"{second} line 1"]
+    table = tmp_path / "c.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), table)
+    assert list(read_source(str(table))) == [(f"{table} row 1", GOOD)]
     with pytest.raises(ValueError, match="b.jsonl line 2: not JSON"):
         next(rows)
     with pytest.raises(ValueError, match="no such file: nowhere.jsonl"):
@@ -132,6 +166,15 @@ def test_sources_are_read_with_their_places(tmp_path):
         (["--model.model_name_or_path", "./nowhere"], "no checkpoint (config.json) in ./nowhere"),
         (["--ckpt.output_dir", "."], "--ckpt.output_dir . already exists"),
         (["--prm.head", "value"], "invalid choice: 'value'"),
+        (["--prm.head", "value_head", "--prm.beta", "1"], "--prm.beta is not read by --prm.head value_head, which"),
+        (["--prm.head", "implicit", "--prm.beta", "0"], "--prm.beta must be above 0"),
+        (["--prm.head", "implicit", "--prm.add_placeholder_token"], "--prm.head implicit has no placeholder"),
+        (["--prm.head", "implicit", "--prm.reference", "./nowhere"], "--prm.reference: no checkpoint"),
+        (["--prm.options", "[]"], "--prm.options must be a JSON object"),
+        (["--ckpt.best_metric_key", "auc"], "--ckpt.best_metric_key needs --eval.dataset"),
+        (["--eval.output", "x.jsonl"], "--eval.output needs --eval.dataset"),
+        (["--ckpt.best_metric_key", "pass1"], "invalid choice: 'pass1'"),
+        (["--ds.lora.dropout", "1"], "--ds.lora.dropout must be in [0, 1)"),
         (["--data.label_kind", "vague"], "invalid choice: 'vague'"),
     ],
 )
@@ -143,10 +186,33 @@ def test_bad_flags_end_with_one_line(capsys, flags, message):
     assert message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("kind", "key", "expected"), [("hard", None, "hard_labels"), ("soft", None, "soft_labels")])
-def test_the_kind_of_label_names_its_key(tmp_path, kind, key, expected):
-    flags = ["--model.model_name_or_path", "org/policy", "--data.dataset", "x.jsonl", "--data.label_kind", kind]
-    args = train_prm.nested(train_prm.build_parser().parse_args(flags))
-    args.ckpt.output_dir = str(tmp_path / "new")
+def parsed(folder, *flags: str):
+    """The nested flags after their check."""
+    args = train_prm.nested(train_prm.build_parser().parse_args([*flags, "--ckpt.output_dir", str(folder / "new")]))
     train_prm.check(args)
-    assert args.data.label_key == expected
+    return args
+
+
+def test_flags_of_older_openrlhf_are_understood(tmp_path):
+    """Those of its last example script for `train_prm`, and the data flags."""
+    old = "--pretrain org/policy --dataset x.jsonl --bf16 --flash_attn --max_epochs 1 --logging_steps 1 --eval_steps -1"
+    old += " --zero_stage 3 --learning_rate 1e-6 --train_batch_size 256 --micro_train_batch_size 8 --max_len 8192"
+    old += " --save_steps 500 --save_path ckpt --load_checkpoint --gradient_checkpointing --packing_samples"
+    old += " --input_key input --label_key value --placeholder_token ки --reward_tokens + - --lora_rank 8"
+    args = parsed(tmp_path, *old.split())
+    new = "--model.model_name_or_path org/policy --data.dataset x.jsonl --ds.attn_implementation flash_attention_2"
+    new += " --ds.zero_stage 3 --train.batch_size 256 --data.max_len 8192 --ckpt.save_steps 500 --ckpt.load_enable"
+    new += " --model.gradient_checkpointing_enable --ds.packing_samples --data.label_key value"
+    new += " --prm.placeholder_token ки --ds.lora.rank 8"
+    again = parsed(tmp_path, *new.split())
+    again.prm.reward_tokens = ["+", "-"]  # the default is a tuple
+    assert args == again
+
+
+def test_a_head_fills_in_its_own_flags(tmp_path):
+    model = ("--model.model_name_or_path", "org/policy", "--data.dataset", "x.jsonl")
+    prm = parsed(tmp_path, *model).prm
+    assert (prm.placeholder_token, prm.reward_tokens, prm.step_separator) == ("<step>", ("+", "-"), "\n")
+    prm = parsed(tmp_path, *model, "--model.head", "qwen_prm").prm
+    assert (prm.placeholder_token, prm.reward_tokens, prm.step_separator) == ("<extra_0>", None, None)
+    assert parsed(tmp_path, *model, "--prm.head", "implicit").prm.beta == 0.05

@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from openrlhf_prm.trainers.prm_metrics import auc, first_error, first_error_f1, step_metrics
+from openrlhf_prm.trainers.prm_metrics import (
+    METRICS,
+    auc,
+    brier_score,
+    expected_calibration_error,
+    f1,
+    first_error,
+    first_error_f1,
+    step_metrics,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +64,44 @@ def test_first_error_f1_degenerates(scores, labels, expected):
 
 def test_step_metrics():
     metrics = step_metrics([[0.9, 0.4], [0.7]], [[1, 0.2], [0.4]])
-    assert metrics == {"steps": 3, "step_accuracy": 2 / 3, "auc": 1.0, "first_error_f1": None}
+    assert set(metrics) == {"steps", *METRICS} - {"loss"}
+    assert (metrics["steps"], metrics["step_accuracy"], metrics["auc"]) == (3, 2 / 3, 1.0)
+    assert metrics["first_error_f1"] is None
+    assert metrics["f1"] == 2 / 3  # 1 found of 1, 2 said to be right
+    assert metrics["error_f1"] == 2 / 3  # 1 found of 2, 1 said to be wrong
+    assert metrics["brier"] == pytest.approx((0.01 + 0.04 + 0.09) / 3)
+    assert metrics["ece"] == pytest.approx((0.1 + 0.2 + 0.3) / 3)  # each in a bin of its own
     with pytest.raises(ValueError, match="same numbers of steps"):
         step_metrics([[0.9]], [[1, 0]])
     with pytest.raises(ValueError, match="no step"):
         step_metrics([[]], [[]])
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "expected"),
+    [
+        ([True, False], [True, False], 1.0),
+        ([True, True], [True, False], 2 / 3),
+        ([False, False], [True, False], 0.0),
+        ([False, False], [False, False], None),
+        ([], [], None),
+    ],
+)
+def test_f1(found, true, expected):
+    assert f1(found, true) == expected
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "ece", "brier"),
+    [
+        ([1.0, 0.0], [1, 0], 0.0, 0.0),
+        ([0.5, 0.5], [1, 0], 0.0, 0.25),  # calibrated and useless
+        ([1.0, 1.0], [1, 0], 0.5, 0.5),
+        ([0.82, 0.88], [1, 1], 0.15, (0.18**2 + 0.12**2) / 2),  # one bin
+        ([0.3, 0.9], [0.3, 0.9], 0.0, 0.0),  # soft labels
+        ([], [], None, None),
+    ],
+)
+def test_calibration(probabilities, labels, ece, brier):
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(ece)
+    assert brier_score(probabilities, labels) == pytest.approx(brier)

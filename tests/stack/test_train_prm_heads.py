@@ -1,0 +1,234 @@
+"""`train_prm` as a user runs it, with every head: real DeepSpeed trains a tiny model in a subprocess, real vLLM scores
+the result as it is, and the scores are those of the trainer's own last forward."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from tiny_chat_lm import save_tiny_chat_lm
+
+from openrlhf_prm.trainers.prm_heads import PRM_HEADS
+from vllm_prm.families import detect_family
+from vllm_prm.scorer import StepScorer
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+ENGINE_ARGS = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    "kv_cache_memory_bytes": 32 << 20,
+    "max_num_seqs": 16,
+    "max_num_batched_tokens": 512,
+}
+SIZES = ["--train.batch_size", "8", "--train.micro_batch_size", "4", "--data.max_len", "512"]
+FP32 = ["--ds.param_dtype", "fp32", "--adam.lr", "3e-3", "--lr_scheduler", "constant"]
+
+
+def rows(count: int, seed: int) -> list[dict]:
+    """Sums of two digits; a step is right where the sum is. Every key that some head reads is there."""
+    rng = random.Random(seed)
+    found = []
+    for _ in range(count):
+        steps, labels = [], []
+        for _ in range(rng.randint(1, 4)):
+            a, b, right = rng.randint(0, 9), rng.randint(0, 9), rng.random() < 0.6
+            steps.append(f"{a} + {b} = {a + b + (not right) * 3}.")
+            labels.append(int(right))
+        found.append({"question": f"Sums, {len(steps)} of them.", "steps": steps, "hard_labels": labels})
+        found[-1]["correct"] = all(labels)
+    return found
+
+
+def write(path: Path, lines: list[dict]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Models of two kinds, training rows and evaluation rows."""
+    path = tmp_path_factory.mktemp("heads")
+    save_tiny_chat_lm(path / "qwen2", "qwen2", seed=1)
+    save_tiny_chat_lm(path / "llama", "llama", tied=True, seed=2)
+    write(path / "train.jsonl", rows(32, seed=0))
+    write(path / "eval.jsonl", rows(12, seed=1))
+    return path
+
+
+def train(
+    folder: Path,
+    model: str,
+    output: Path,
+    *flags: str,
+    launcher: tuple[str, ...] = ("-m",),
+    stop: Path | None = None,
+) -> dict | None:
+    """Runs the command and returns its summary; the evaluated rows are in `<output>.scores.jsonl`. With `stop` it is
+    killed once that path is there, and None comes back."""
+    argv = ["--model.model_name_or_path", str(folder / model), "--data.dataset", str(folder / "train.jsonl")]
+    argv += ["--eval.dataset", str(folder / "eval.jsonl"), "--eval.output", f"{output}.scores.jsonl"]
+    argv += ["--ckpt.output_dir", str(output), "--ckpt.path", f"{output}.checkpoints", *SIZES, *flags]
+    log = Path(f"{output}.log")
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, *launcher, "openrlhf_prm.cli.train_prm", *argv],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        while stop is not None and process.poll() is None:
+            if stop.exists():
+                process.kill()
+                process.communicate()
+                return None
+            time.sleep(0.005)
+        out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log.read_text()[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def evaluated(output: Path) -> list[dict]:
+    return [json.loads(line) for line in Path(f"{output}.scores.jsonl").read_text().splitlines()]
+
+
+def served_difference(output: Path) -> float:
+    """Largest difference of vLLM's scores and the trainer's."""
+    expected = evaluated(output)
+    scorer = StepScorer.from_pretrained(str(output), **ENGINE_ARGS)
+    try:
+        scores = scorer.score([(row["question"], row["steps"]) for row in expected])
+    finally:
+        scorer.shutdown()
+    flat = [score for row in expected for score in row["scores"]]
+    assert max(flat) - min(flat) > 0.01, "a head that scores everything alike would prove nothing"
+    assert [len(got) for got in scores] == [len(row["steps"]) for row in expected]
+    return max(abs(a - b) for a, b in zip((score for row in scores for score in row), flat, strict=True))
+
+
+CASES = {
+    "placeholder": ("llama", ["--prm.add_placeholder_token"]),
+    "token_classification": ("llama", ["--prm.step_separator", "\n\n"]),
+    "qwen_prm": ("qwen2", []),
+    "value_head": ("qwen2", ["--data.apply_chat_template"]),
+    "implicit": ("qwen2", ["--prm.beta", "0.2"]),
+}
+
+
+@pytest.mark.parametrize("head", CASES)
+def test_what_was_trained_is_served_as_it_is(folder, tmp_path, head):
+    assert set(CASES) == set(PRM_HEADS)
+    model, flags = CASES[head]
+    output = tmp_path / "prm"
+    summary = train(folder, model, output, "--prm.head", head, "--train.max_epochs", "3", *FP32, *flags)
+    assert summary["head"] == head and summary["updates"] == 12 and summary["bad_rows"] == 0
+    assert abs(summary["last_loss"] - summary["first_loss"]) > 0.01, "the weights are to move away from their start"
+    if head == "implicit":
+        assert summary["first_loss"] == pytest.approx(0.693147, abs=1e-4)  # log 2: the model is its own reference
+    assert detect_family(str(output)).family == head
+    difference = served_difference(output)
+    print(f"parity {head}: {difference:.1e}, loss {summary['first_loss']:.3f} -> {summary['last_loss']:.3f}")
+    assert difference < 1e-4
+
+    loaders = {"token_classification": "TokenClassification", "value_head": "SequenceClassification"}
+    if head in loaders:
+        auto = getattr(transformers, f"AutoModelFor{loaders[head]}")
+        _, info = auto.from_pretrained(output, output_loading_info=True)
+        assert not info["missing_keys"] and not info["unexpected_keys"]
+
+
+def weights(output: Path) -> dict:
+    return load_file(output / "model.safetensors")
+
+
+def test_a_killed_run_ends_where_it_would_have_ended(folder, tmp_path):
+    """With dropout, an evaluation and a best checkpoint before and after the kill."""
+    flags = ["--prm.head", "token_classification", "--train.max_epochs", "12", "--eval.steps", "5", "--ckpt.save_steps"]
+    flags += ["4", "--ckpt.best_metric_key", "auc", "--ckpt.load_enable", "--ds.lora.rank", "4", *FP32]
+    flags += ["--ds.lora.dropout", "0.2", "--lr_scheduler", "cosine_with_min_lr"]
+    whole = train(folder, "qwen2", tmp_path / "whole", *flags)
+    assert whole["updates"] == whole["updates_in_all"] == 48
+
+    killed = tmp_path / "killed"
+    assert train(folder, "qwen2", killed, *flags, stop=Path(f"{killed}.checkpoints") / "global_step12") is None
+    assert not killed.exists()
+    again = train(folder, "qwen2", killed, *flags)
+    assert 0 < again["updates"] < 48 and again["updates_in_all"] == 48, "it was to be killed in the middle"
+    for key in ("first_loss", "last_loss", "eval", "best"):
+        assert again[key] == whole[key], key
+    assert json.loads((killed / "prm_training.json").read_text()) == whole["best"]
+    one, other = weights(tmp_path / "whole"), weights(killed)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert evaluated(killed) == evaluated(tmp_path / "whole")
+    assert not list(tmp_path.glob("*.best")) and not list(tmp_path.glob("*.partial"))
+
+
+def test_the_best_checkpoint_is_served_merged(folder, tmp_path):
+    """LoRA, packing and gradient checkpointing at once; the weights kept are not the last ones."""
+    flags = ["--prm.head", "value_head", "--ds.lora.rank", "8", "--ds.packing_samples", "--eval.steps", "1", *FP32]
+    flags += ["--model.gradient_checkpointing_enable", "--adam.lr", "0.05", "--train.max_epochs", "3"]
+    output = tmp_path / "prm"
+    summary = train(folder, "llama", output, *flags, "--ckpt.best_metric_key", "loss")
+    assert summary["best"]["loss"] < summary["eval"]["loss"], "the learning rate was to be too high for the last update"
+    assert summary["best"]["update"] < 12
+    difference = served_difference(output)
+    print(f"parity LoRA: {difference:.1e}, best {summary['best']['loss']:.3f}, last {summary['eval']['loss']:.3f}")
+    assert difference < 1e-4
+
+
+def test_two_processes_train_what_one_does(folder, tmp_path):
+    flags = ["--prm.head", "qwen_prm", "--train.max_epochs", "2", "--ckpt.best_metric_key", "loss", *FP32]
+    alone = train(folder, "qwen2", tmp_path / "alone", *flags)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    both = train(folder, "qwen2", tmp_path / "both", *flags, launcher=torchrun)
+    assert both["updates"] == alone["updates"] == 8
+    assert both["last_loss"] == pytest.approx(alone["last_loss"], abs=1e-4)
+    assert both["eval"] == pytest.approx(alone["eval"], abs=1e-3)
+    assert [row["steps"] for row in evaluated(tmp_path / "both")] == [
+        row["steps"] for row in evaluated(tmp_path / "alone")
+    ]
+
+
+def test_other_trainers_rows_and_a_strict_run(folder, tmp_path):
+    """OpenRLHF <= 0.9.5's flags and data with soft labels; a bad row and a cut one are named, or end the run."""
+    lines = []
+    for row in rows(16, seed=3):
+        text = "\n".join([row["question"], *(f"{step} <tag>" for step in row["steps"])])
+        lines.append({"input": text, "label": [0.9 if label else 0.2 for label in row["hard_labels"]]})
+    lines[4]["label"].append(1.0)
+    lines[6]["input"] = "x" * 600 + lines[6]["input"]
+    data = write(tmp_path / "old.jsonl", lines)
+    old = ["--pretrain", str(folder / "llama"), "--dataset", data, "--placeholder_token", "<tag>", "--bf16"]
+    old += ["--reward_tokens", "+", "-", "--input_key", "input", "--label_key", "label", "--train_batch_size", "4"]
+    old += ["--micro_train_batch_size", "2", "--max_len", "512", "--learning_rate", "1e-3", "--max_epochs", "1"]
+    old += ["--save_path", str(tmp_path / "prm"), "--prm.add_placeholder_token", "--data.report"]
+    argv = [sys.executable, "-m", "openrlhf_prm.cli.train_prm", *old, str(tmp_path / "report.json")]
+
+    def run(*more: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*argv, *more], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    strict = run("--data.strict")
+    assert strict.returncode == 2 and not (tmp_path / "prm").exists()
+    assert f"{data} line 5: " in strict.stderr.splitlines()[-1]
+    done = run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["solutions"], summary["bad_rows"], summary["cut_rows"]) == (14, 1, 1)
+    report = json.loads((tmp_path / "report.json").read_text())["--data.dataset"]
+    assert report["bad_rows"][0].startswith(f"{data} line 5: ") and report["cut_rows"][0].startswith(f"{data} line 7: ")
+    assert "line 5" in done.stdout and "line 7" in done.stdout
+    assert detect_family(str(tmp_path / "prm")).family == "placeholder"
