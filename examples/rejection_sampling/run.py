@@ -132,7 +132,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
-    write_questions(folder, args.seed)
+    if args.rank:
+        write_questions(folder, args.seed)
     write_data(folder, args.seed, args.split)
     try:
         seconds = run_stages(stages(folder, args), folder)

@@ -1,0 +1,131 @@
+"""Benchmarks on real vLLM engines, as a user runs them: a random PRM in the process and behind a server, killed and
+resumed; best-of-N on the samples of a policy evaluation.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from servers import running_server, until_ready
+from tiny_prm import Reference, save_tiny_prm, worst
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+EVALUATE = [sys.executable, "-m", "openrlhf_prm.cli.evaluate"]
+
+
+def evaluate(*flags: object) -> dict:
+    done = subprocess.run([*EVALUATE, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def process_rows(count: int, steps: int) -> list[dict]:
+    return [
+        {
+            "id": f"p-{index}",
+            "problem": f"Problem {index // 2}: what is {index}+{index}?",
+            "steps": [f"{index}+{index} is {index + at}, I think.\nOr not." for at in range(steps)],
+            "label": index % (steps + 1) - 1,
+        }
+        for index in range(count)
+    ]
+
+
+def scores_in(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()[1:]]
+
+
+def test_processbench_killed_and_resumed_and_by_a_server(tmp_path):
+    prm = save_tiny_prm(tmp_path / "prm")
+    (tmp_path / "data").mkdir()
+    rows = process_rows(240, 3)
+    (tmp_path / "data" / "small.json").write_text(json.dumps(rows))
+    common = ["--benchmark", "processbench", "--data.input", tmp_path / "data", "--prm.dtype", "float32"]
+    output = tmp_path / "offline.json"
+    flags = [*common, "--prm.model_name_or_path", prm, "--eval.output", output, "--eval.batch_size", 2]
+
+    kept = tmp_path / "offline.json.scores.jsonl"
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen([*EVALUATE, *map(str, flags)], cwd=ROOT, stdout=log, stderr=log)
+    while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 3):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = kept.read_text()
+    before = before[: before.rindex("\n") + 1]
+    assert 1 < len(before.splitlines()) < 240, (tmp_path / "log").read_text()[-3000:]
+    assert not output.exists()
+
+    result = evaluate(*flags, "--eval.report", tmp_path / "report.html")
+    assert kept.read_text().startswith(before) and len(scores_in(kept)) == 240
+    assert result == json.loads(output.read_text())
+    assert result["solutions"] == 240 == result["tuning_solutions"] + result["all"]["solutions"]
+    assert 0 <= result["all"]["f1"] <= 1 and 0 < result["first_error_auc"] < 1
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+    # What was scored is what a plain forward pass gives.
+    reference = Reference(prm)
+    found = {tuple(row["step_scores"]) for row in scores_in(kept)}
+    for row in rows[::80]:
+        expected = reference(row["problem"], row["steps"])
+        assert min(worst(list(scores), expected) for scores in found) < 1e-4
+
+    serve = ["vllm_prm.serve", "serve", str(prm), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    with running_server(serve, tmp_path / "server.log") as url:
+        until_ready(url)
+        by_server = evaluate(*common, "--prm.url", url, "--eval.output", tmp_path / "server.json")
+    assert by_server["threshold"] == pytest.approx(result["threshold"], abs=1e-4)
+    assert by_server["all"]["f1"] == pytest.approx(result["all"]["f1"], abs=0.02)
+
+
+def test_prmbench_and_best_of_n(tmp_path):
+    prm = save_tiny_prm(tmp_path / "prm")
+    data = tmp_path / "circular.jsonl"
+    rows = [
+        {
+            "idx": str(index),
+            "modified_question": f"What is {index}?",
+            "modified_process": ["It is a number.", f"Namely {index}.", "Done."],
+            "error_steps": [index % 3 + 1],
+            "classification": "circular",
+        }
+        for index in range(12)
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = ["--prm.model_name_or_path", prm]
+    result = evaluate("--benchmark", "prmbench", "--data.input", data, *model, "--eval.output", tmp_path / "p.json")
+    assert result["categories"]["circular"]["steps"] == 36 and result["threshold"] == 0.5
+    assert 0 <= result["overall"]["prm_score"] <= 1
+
+    samples = tmp_path / "samples.jsonl"
+    rows = [
+        {"question": f"What is {q}?", "label": str(q), "response": f"Let me see.\nAnswer: {q + n % 2}"}
+        for q in range(4)
+        for n in range(4)
+    ]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = evaluate("--benchmark", "best_of_n", "--data.input", samples, *model, "--eval.output", tmp_path / "b.json")
+    curves = result["curves"]
+    assert result["questions"] == 4 and list(curves["mean"]) == ["1", "2", "4"]
+    assert curves["mean"]["4"]["accuracy"] == 0.5 and curves["pass"]["4"]["accuracy"] == 1.0
+    # Equal texts get equal scores, so a question's best answer is right or wrong as a whole.
+    assert curves["best_of_n/min"]["4"]["accuracy"] in (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def test_a_solution_beyond_the_context_ends_with_one_line(tmp_path):
+    prm = save_tiny_prm(tmp_path / "prm", max_position_embeddings=128)
+    data = tmp_path / "long.json"
+    data.write_text(json.dumps([*process_rows(2, 2), {"id": "x", "problem": "?", "steps": ["a" * 300], "label": -1}]))
+    flags = ["--benchmark", "processbench", "--data.input", data, "--prm.model_name_or_path", prm]
+    flags += ["--eval.output", tmp_path / "r.json", "--eval.threshold", "0.5"]
+    done = subprocess.run([*EVALUATE, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "--eval.truncate" in done.stderr.splitlines()[-1]
+    result = evaluate(*flags, "--eval.truncate", "--eval.scores", tmp_path / "cut.jsonl")
+    assert result["unscored_solutions"] == 1

@@ -1,0 +1,84 @@
+"""Rejection sampling as a user runs it: the quickstart's policy on real Ray and vLLM, ranked by a random PRM, killed
+and resumed; the host's SFT trains on the result.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_prm import save_tiny_prm
+
+from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.tasks.arithmetic import questions
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parents[2]
+POLICY = ROOT / "examples" / "quickstart" / "policy"
+COUNT, SAMPLES = 24, 4
+
+
+def test_samples_are_ranked_kept_and_trained_on(tmp_path):
+    data, output = tmp_path / "in.jsonl", tmp_path / "sft.jsonl"
+    rows = [{"question": text, "label": label} for text, label in questions("train", COUNT, seed=0)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prm = save_tiny_prm(tmp_path / "prm")
+    command = [sys.executable, "-m", "openrlhf_prm.cli.rejection_sample", "--actor.model_name_or_path", POLICY]
+    command += ["--data.input", data, "--data.output", output, "--prm.model_name_or_path", prm]
+    command += ["--rollout.n_samples_per_prompt", SAMPLES, "--rollout.max_new_tokens", 160]
+    command = [str(each) for each in command]
+
+    kept = tmp_path / "sft.jsonl.samples.jsonl"
+    log = (tmp_path / "log").open("w")
+    first = [*command, "--rollout.concurrency", "1"]
+    process = subprocess.Popen(first, cwd=ROOT, stdout=log, stderr=log)
+    while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 1):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = kept.read_text()
+    before = before[: before.rindex("\n") + 1]
+    assert 1 < len(before.splitlines()) < COUNT, (tmp_path / "log").read_text()[-3000:]
+    assert not output.exists()
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert kept.read_text().startswith(before)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["questions"] == COUNT and summary["sampled"] == COUNT * SAMPLES
+    assert summary["resumed_questions"] == len(before.splitlines()) - 1
+    left_out = sum(summary[name] for name in ("below_score", "duplicates", "beyond_cap"))
+    assert summary["correct"] == summary["kept"] + left_out and summary["kept"] > COUNT // 2
+
+    sft = [json.loads(line) for line in output.read_text().splitlines()]
+    labels = {row["question"]: row["label"] for row in rows}
+    assert len(sft) == summary["kept"] == len({(row["input"], row["output"]) for row in sft})
+    for row in sft:
+        assert row["output"].endswith(f"Answer: {labels[row['input']]}\n<eos>") and 0 <= row["score"] <= 1
+    scores: dict[str, list[float]] = {}
+    for row in sft:
+        scores.setdefault(row["id"], []).append(row["score"])
+    assert all(found == sorted(found, reverse=True) for found in scores.values())
+
+    tuned = tmp_path / "tuned"
+    train = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
+    train += ["openrlhf.cli.train_sft", "--model.model_name_or_path", str(POLICY), "--data.dataset", str(output)]
+    train += ["--data.input_key", "input", "--data.output_key", "output", "--data.input_template", "{}"]
+    train += ["--data.max_len", "256", "--train.batch_size", "8", "--train.micro_batch_size", "8"]
+    train += [
+        "--ds.attn_implementation",
+        "eager",
+        "--ckpt.output_dir",
+        str(tuned),
+        "--ckpt.path",
+        str(tmp_path / "ckpt"),
+    ]
+    environment = {**os.environ, **cpu_environment()}
+    done = subprocess.run(train, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tuned / "config.json").exists() and (tuned / "model.safetensors").exists()
