@@ -1,11 +1,13 @@
-"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output
-examples/quickstart/policy`.
+"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --recipe uneven --output
+examples/quickstart/policy_uneven`.
 
 A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three
-habits (see `openrlhf_prm.tasks.arithmetic`). `--recipe long --output examples/quickstart/policy_long` trains the one
-for chains of up to nine additions. It is a toy: it can add a few two-digit numbers and nothing else. What
-matters is that its weakness is a habit (it often takes the quick step that forgets the carry), so that reinforcement
-learning has something to choose. The same seed rebuilds the same data; the weights are stored in bf16 to stay small.
+habits (see `openrlhf_prm.tasks.arithmetic`). `uneven` is the quickstart's: its quick habit is the stronger the larger
+the digit that is added. `short` (in `policy`) has the same habits everywhere and `long` (in `policy_long`) writes
+chains of up to nine additions; tests and benchmarks use them. It is a toy: it can add a few two-digit numbers and
+nothing else. What matters is that its weakness is a habit (it often takes the quick step that forgets the carry), so
+that reinforcement learning has something to choose. The same seed rebuilds the same data; the weights are stored in
+bf16 to stay small.
 """
 
 import argparse
@@ -21,7 +23,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from openrlhf_prm.tasks.arithmetic import NAMES, HabitMix, demonstration, operands_of, questions
 
 SPECIAL = ["<pad>", "<eos>", "<step>"]
-MIXES = {"short": HabitMix(), "long": HabitMix(quick=0.7, filler=0.1, additions=tuple(range(3, 10)), named=True)}
+MIXES = {
+    "short": HabitMix(),
+    "uneven": HabitMix(quick=0.7, quick_per_unit=0.027),
+    "long": HabitMix(quick=0.7, filler=0.1, additions=tuple(range(3, 10)), named=True),
+}
+LONGEST_JUMP = 20
+"""About how many tokens a careful line is longer than a quick one, see `stretched_positions`."""
 WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-"]
 
 
@@ -79,6 +87,21 @@ def batch(tokenizer, pairs, rng, mix) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, torch.tensor([row + [-100] * (width - len(row)) for row in labels])
 
 
+def stretched_positions(ids: torch.Tensor, newline: int, rng: random.Random) -> torch.Tensor:
+    """Position ids (B, T) of which half the rows jump by 0 to ``LONGEST_JUMP`` after each line.
+
+    Most demonstrations are quick and short, so a policy that turns careful would look back over distances it never saw
+    in training, and lose its place at the end of a chain. A jump makes a quick line as long as a careful one for the
+    attention (compare randomised positional encodings, 2305.16843).
+    """
+    jumps = torch.zeros_like(ids)
+    for row in range(len(ids)):
+        if rng.random() < 0.5:
+            ends = (ids[row, :-1] == newline).nonzero().flatten() + 1
+            jumps[row, ends] = torch.tensor([rng.randint(0, LONGEST_JUMP) for _ in ends])
+    return torch.arange(ids.shape[1]) + jumps.cumsum(dim=1)
+
+
 def train(args: argparse.Namespace) -> None:
     """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule.
 
@@ -88,7 +111,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     rng, mix = random.Random(args.seed), MIXES[args.recipe]
     tokenizer = build_tokenizer(mix.named)
-    model = build_model(tokenizer)
+    model, newline = build_model(tokenizer), tokenizer.convert_tokens_to_ids("\n")
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     warmup = 50
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -102,7 +125,10 @@ def train(args: argparse.Namespace) -> None:
         if mix.named:
             pool = rng.choice(pools[:2] if update < args.updates * 0.4 else pools)
         ids, labels = batch(tokenizer, rng.sample(pool, args.batch_size), rng, mix)
-        loss = model(input_ids=ids, labels=labels).loss
+        positions = stretched_positions(ids, newline, rng) if mix.named else None
+        # The mask is given because without one jumps in the positions would read as borders of packed sequences.
+        seen = torch.ones_like(ids)
+        loss = model(input_ids=ids, labels=labels, attention_mask=seen, position_ids=positions).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -117,8 +143,8 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Parses the flags and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="examples/quickstart/policy", help="folder of the checkpoint")
-    parser.add_argument("--recipe", choices=sorted(MIXES), default="short", help="short or long chains of additions")
+    parser.add_argument("--output", required=True, help="folder of the checkpoint")
+    parser.add_argument("--recipe", choices=sorted(MIXES), default="uneven", help="habits of its demonstrations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=2500, help="optimizer steps")
     parser.add_argument("--batch_size", type=int, default=64)

@@ -37,13 +37,15 @@ _ANSWER = re.compile(r"Answer: (\d+)")
 class HabitMix:
     """How often demonstrations use each habit, and how often an addition carries.
 
-    ``quick``: chance that a step is quick (else careful); ``filler``: chance that a filler follows a step; ``carry``:
-    chance that an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers of
-    additions, drawn uniformly; ``named``: whether operands after the first carry the letters ``NAMES``, which limits a
-    chain to as many additions.
+    ``quick``: chance that a step is quick (else careful), and ``quick_per_unit`` how much it grows with the units digit
+    of the number that is added, so that the habit is stronger in some situations than in others; ``filler``: chance
+    that a filler follows a step; ``carry``: chance that an addition has a carry, which is what makes a quick step
+    wrong; ``additions``: the numbers of additions, drawn uniformly; ``named``: whether operands after the first carry
+    the letters ``NAMES``, which limits a chain to as many additions.
     """
 
     quick: float = 0.6
+    quick_per_unit: float = 0.0
     filler: float = 0.12
     carry: float = 0.22
     additions: tuple[int, ...] = (3, 4, 5)
@@ -121,7 +123,8 @@ def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None
     total, terms = _parse(question)
     lines = []
     for name, operand in terms:
-        step = quick_step if rng.random() < mix.quick else careful_step
+        quick = mix.quick + mix.quick_per_unit * (operand % 10)
+        step = quick_step if rng.random() < quick else careful_step
         line, total = step(total, operand, name)
         lines.append(line)
         if rng.random() < mix.filler:

@@ -90,6 +90,13 @@ def test_careful_demonstrations_are_always_right():
         assert steps[-1] == f"Answer: {answer}"
 
 
+def test_the_quick_habit_grows_with_the_digit_that_is_added():
+    mix, rng = HabitMix(quick=0.0, quick_per_unit=0.125, filler=0.0), random.Random(0)
+    for digit, share in ((0, 0.0), (4, 0.5), (8, 1.0)):
+        lines = [demonstration(f"Q: 10+2{digit}=?\n", rng, mix).splitlines()[0] for _ in range(400)]
+        assert sum(habit_of(line) == "quick" for line in lines) / 400 == pytest.approx(share, abs=0.08)
+
+
 def test_habit_of():
     assert [habit_of(s) for s in ("1+2=3", "1+2: 1+2=3, 0+0=0 > 3", "so 3", "Answer: 3", "?")] == [
         "quick",
