@@ -8,13 +8,14 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from vllm_prm.errors import ContextLengthError
+from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families import load_family
 from vllm_prm.families.critique_styles import Critique, GenPRM, ProcessBenchCritic, ThinkPRM
 from vllm_prm.families.generative import GenerativeFamily
 from vllm_prm.generative_scorer import AsyncGenerator, GenerativeScorer, OfflineGenerator
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_file import add_arguments, score_file
+from vllm_prm.scorer import Usage
 from vllm_prm.serve import serve_command
 
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n"]
@@ -338,6 +339,29 @@ def test_asynchronous_calls():
         scorer.score([("q", ["a"])])
     with pytest.raises(ValueError, match="call score"):
         asyncio.run(make_scorer(answer).score_async("q", ["a"]))
+
+
+def test_no_answer_mixes_critiques_of_two_weights():
+    """A weight update between two turns: the solution is judged again, and what was written before is counted."""
+    made = family("genprm", samples=2)
+    scorer = GenerativeScorer(FakeAsyncGenerator(FakeGenerator(made, genprm_answer)), made)
+    inner, usage = scorer.engine.inner, Usage()
+
+    async def run(updates):
+        task = asyncio.create_task(scorer.output_fields_async("q", ["a", "b"], truncate=False, usage=usage))
+        for number in range(1, updates + 1):
+            while len(inner.requests) < 8 * number - 4 and not task.done():
+                await asyncio.sleep(0)
+            scorer.score_cache.clear()
+        return await task
+
+    assert asyncio.run(run(1)) == {"step_rewards": [0.5, 0.5], "critiques": 2, "malformed": 0}
+    assert len(inner.requests) == 16
+    assert usage.prompt_tokens == sum(len(request.token_ids) for request in inner.requests)
+    assert (usage.requests, usage.critiques, usage.steps) == (1, 2, 2) and usage == scorer.usage
+    inner.requests.clear()
+    with pytest.raises(StepScoringError, match="weights changed"):
+        asyncio.run(run(100))
 
 
 def test_score_file_reports_what_was_malformed(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from vllm_prm.engines import AsyncEngine, OfflineEngine, PoolAnswer
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families.implicit import ImplicitFamily
-from vllm_prm.implicit_scorer import AsyncPair, ImplicitScorer, OfflinePair
+from vllm_prm.implicit_scorer import AsyncPair, ImplicitScorer, OfflinePair, _live_together
 from vllm_prm.serve import serve_command
 
 SPECIAL = ["<|begin|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>"]
@@ -417,3 +417,25 @@ def test_a_server_runs_both_models_in_one_process(tmp_path, monkeypatch):
         serve_command(path, "implicit", [], {"reference_engine_args": {"max_seqs": 8}})
     with pytest.raises(ValueError, match="needs the engine_args"):
         ImplicitScorer.from_engine(object(), family())
+
+
+def test_two_engines_live_and_die_together():
+    class Client:
+        def __init__(self, healthy=True):
+            self.healthy, self.stopped = healthy, []
+
+        def shutdown(self, timeout=None):
+            self.stopped.append(timeout)
+
+        async def check_health(self):
+            if not self.healthy:
+                raise RuntimeError("dead")
+
+    client, other = Client(), Client()
+    _live_together(client, other)
+    asyncio.run(client.check_health())
+    other.healthy = False
+    with pytest.raises(RuntimeError, match="dead"):
+        asyncio.run(client.check_health())
+    client.shutdown(timeout=3)
+    assert client.stopped == other.stopped == [3]

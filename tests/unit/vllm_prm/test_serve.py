@@ -5,9 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from vllm_prm import checkpoint
 from vllm_prm.checkpoint import load_served_family
 from vllm_prm.engines import cpu_defaults
 from vllm_prm.families import PRM_FAMILIES
@@ -142,6 +144,31 @@ def test_tokenizer_flags_reach_the_family(monkeypatch):
     assert seen[1:] == [("the/prm", {"revision": "main", "trust_remote_code": True})]
     with pytest.raises(ValueError, match="--tokenizer"):
         _tokenizer_options(["--tokenizer"])
+
+
+def test_the_family_of_a_running_engine(monkeypatch):
+    """What vLLM loaded decides, whatever the checkpoint declares beside it."""
+    monkeypatch.setattr(checkpoint, "load_served_family", lambda model, family, **_: family)
+
+    def family(prm, runner="pooling", architecture="LlamaForStepReward"):
+        hf_config = SimpleNamespace(prm=prm) if prm is not None else SimpleNamespace()
+        config = SimpleNamespace(
+            hf_config=hf_config, runner_type=runner, architecture=architecture, model="m", revision=None
+        )
+        return checkpoint.family_in_engine(config, "tokenizer")
+
+    assert family({"family": "placeholder"}) == "placeholder"
+    assert family({"family": "implicit"}, architecture="Qwen2ForStepLogProbs") == "implicit"
+    assert family({"family": "generative"}, "generate", "Qwen2ForCausalLM") == "generative"
+    for given in (
+        (None,),
+        ("placeholder",),
+        ({"family": "placeholder"}, "pooling", "LlamaForSequenceClassification"),
+        ({"family": "placeholder"}, "generate", "LlamaForCausalLM"),
+        ({"family": "generative"}, "pooling", "LlamaForCausalLM"),
+        ({"family": "unheard of"}, "generate", "LlamaForCausalLM"),
+    ):
+        assert family(*given) is None, given
 
 
 def run_score(*arguments, stdin="", code=2):
