@@ -120,11 +120,11 @@ def test_samples_differ_and_can_be_repeated(thinkprm, critic):
 
 
 def test_context_length(thinkprm):
-    steps = ["2+12=14 " * 10] * 70
+    steps = ["2+12=14 " * 10] * 100
     with pytest.raises(ContextLengthError, match="max_model_len"):
         thinkprm.score([(QUESTION, steps)])
     [scores] = thinkprm.score([(QUESTION, steps)], truncate=True)
-    assert len(scores) == 70 and scores[-1] is None
+    assert len(scores) == 100 and scores[-1] is None
 
 
 def test_a_random_critic_asynchronously(tmp_path):

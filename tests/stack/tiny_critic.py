@@ -10,7 +10,7 @@ from vllm_prm.families import load_family
 from vllm_prm.families.critique_styles import Critique
 
 GREEDY = {"samples": 1, "temperature": 0.0, "max_tokens": 96}
-CONTEXT = 5120
+CONTEXT = 8192
 QUESTION = "What is 2+3*4?"
 GOOD, BAD = ["3*4=12", "2+12=14"], ["3*4=12", "2+12=15"]
 LESSONS = {
