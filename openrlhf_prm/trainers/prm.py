@@ -130,6 +130,7 @@ class PRMTrainer:
 
     def _update(self, window: list[StepBatch], seed: int) -> dict[str, float]:
         self.actor.train()
+        # A tuple of whole numbers has the same hash in every process.
         torch.manual_seed(hash((seed, self.actor.model.global_steps, dist.get_rank())) % 2**63)
         total = 0.0
         for batch, norm in iter_grad_accum_global_norm(

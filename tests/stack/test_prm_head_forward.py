@@ -152,3 +152,20 @@ def test_merged_lora_is_the_model_that_was_trained(model, tmp_path, head):
     torch.testing.assert_close(again.forward(0, 1, 2)[0], with_updates, rtol=1e-3, atol=1e-3)
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["architectures"] == [type(peft.get_base_model()).__name__]
+
+
+@torch.no_grad()
+def test_a_value_head_starts_the_hosts_critic(model, tmp_path):
+    from openrlhf.models import get_llm_for_sequence_regression
+
+    trained = Trained(model, "value_head", str(tmp_path / "prm"))
+    trained.actor.model.save_pretrained(tmp_path / "prm")
+    critic = get_llm_for_sequence_regression(str(tmp_path / "prm"), "critic", attn_implementation="sdpa").float().eval()
+    batch = trained.data.collate([trained.data[1]])
+    tokens = batch.token_ids.shape[1]
+    # The critic gives the values before each action; one more token makes every step's end such a place.
+    ids = torch.cat([batch.token_ids, batch.token_ids[:, -1:]], dim=1)
+    values = critic(ids, torch.ones(1, tokens), torch.ones_like(ids))[0, batch.step_tokens]
+    expected = trained.forward(1)[0][:, 0]
+    torch.testing.assert_close(values, expected, rtol=0.05, atol=0.1)  # the host loads bf16
+    assert expected.std() > 0.3

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vllm_prm.families import PRM_FAMILIES, PRMFamily
+from vllm_prm.families.base import single_token_id
 from vllm_prm.families.checkpoint_family import as_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class PRMHead(ABC):
         model, token = args.model.model_name_or_path, args.prm.placeholder_token
         if args.prm.add_placeholder_token and len(tokenizer.encode(token, add_special_tokens=False)) != 1:
             tokenizer.add_tokens(token, special_tokens=True)
+        if token is not None:
+            try:
+                single_token_id(tokenizer, token, model)
+            except ValueError as error:
+                raise ValueError(f"{error}; --prm.add_placeholder_token adds it") from None
         options = {**self.options(args), **args.prm.options}
         self.family: PRMFamily = PRM_FAMILIES[self.name].from_checkpoint(model, tokenizer, options)
 
