@@ -11,7 +11,8 @@ A run has diverged where accuracy, as a mean over 3 updates, lies at least 10 po
 process reward, as the same mean, is above what it was at that best. The first such update is marked in the figure.
 
 The last line of output is one JSON object: for each method `diverged_at` (null: it did not), the accuracy at the start,
-at its best and at the end, and the process reward at its best and at the end.
+at its best and at the end, the process reward at its best and at the end, and when the detector (`--watch.*`) warned;
+`prm` says how weak the PRM is on unspoilt labels.
 """
 
 import sys
@@ -92,13 +93,13 @@ def run(args) -> dict | None:
         scalars, seconds = train_ppo(OURS, [*flags, *more], folder)
         return {**{key: values(scalars, tag) for key, tag in TAGS.items()}, "run_s": round(seconds, 1)}
 
-    def make_prm() -> dict:
-        train(args.work_dir, labels, args.seed, args.epochs)
-        return quality(prm, args.work_dir, MIX)
-
-    wanted = {"prm": make_prm} | {name: lambda n=name: method(n) for name in args.methods}
+    train(args.work_dir, labels, args.seed, args.epochs)
+    wanted = {name: lambda n=name: method(n) for name in args.methods}
+    wanted["prm"] = lambda: quality(prm, args.work_dir, MIX)
     complete = cells.fill(wanted, args.seconds)
     summary = {name: summarise(cells.found[name]) for name in METHODS if name in cells.found}
+    if "prm" in cells.found:
+        summary["prm"] = cells.found["prm"]
     cells.write(summary)
     if not complete:
         return None

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.demonstration_prms import Labels, train
 from benchmarks.runs import POLICY, Cells, main, parser, positive
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.evaluation.files import write_atomically
@@ -52,15 +53,12 @@ class Setting:
         return f"k {self.k}{adaptive}" + (f", PRM, {self.probes} probes" if self.control_variate else "")
 
 
-# half_width 0.28 stops after three equal outcomes, 0.2 after six, 0.17 after eight.
-PLAIN = [Setting(k) for k in (4, 6, 9)] + [
-    Setting(k, k_min, width)
-    for k, k_min, width in ((12, 3, 0.285), (18, 3, 0.285), (24, 3, 0.285), (12, 4, 0.25), (18, 4, 0.25), (18, 6, 0.2))
+# half_width 0.285 stops after three equal outcomes, 0.25 after four, 0.2 after six.
+PLAIN = [
+    *(Setting(k) for k in (4, 6, 9)),
+    *(Setting(k, k_min, width) for k, k_min, width in ((12, 3, 0.285), (12, 4, 0.25), (18, 6, 0.2))),
 ]
-WITH_PRM = [Setting(k, control_variate=True) for k in (2, 3, 4)] + [
-    Setting(9, 3, 0.285, control_variate=True),
-    Setting(12, 3, 0.285, control_variate=True, probes=4),
-]
+WITH_PRM = [Setting(3, control_variate=True), Setting(9, 3, 0.285, control_variate=True)]
 SETTINGS = PLAIN + WITH_PRM
 
 
@@ -186,18 +184,19 @@ class Bench:
                         len(prompt),
                         [len(prompt) + step.end for step in steps],
                         [step.text.rstrip() for step in steps],
-                        await self._judge(label)(self.tokenizer.decode(response))
+                        await self._judge(question, label)(self.tokenizer.decode(response))
                         if completion.finish_reason != "length"
                         else 0.0,
                     )
                 )
         return solutions
 
-    def _judge(self, label: str):
+    def _judge(self, question: str, label: str):
+        """As `openrlhf_prm.rewards.outcome`, of a text with or without the question."""
         from openrlhf_prm.answers import math_answer
 
         async def judge(text: str) -> float:
-            return float(math_answer(text.replace("<eos>", ""), label))
+            return float(math_answer(text.removeprefix(question), label))
 
         return judge
 
@@ -216,14 +215,15 @@ class Bench:
 
         async def mean(state) -> float:
             output = await engine.generate(state, engine.sampling(count, LIMIT - len(state) + solution.start))
-            return statistics.fmean([await self._outcome(state, one, solution.label) for one in output.outputs])
+            return statistics.fmean([await self._outcome(state, one, solution) for one in output.outputs])
 
         return list(await asyncio.gather(*map(mean, states)))
 
-    async def _outcome(self, state, completion, label: str) -> float:
+    async def _outcome(self, state, completion, solution: Solution) -> float:
         if completion.finish_reason == "length":
             return 0.0
-        return await self._judge(label)(self.tokenizer.decode([*state, *completion.token_ids]))
+        text = self.tokenizer.decode([*state, *completion.token_ids])
+        return await self._judge(solution.question, solution.label)(text)
 
     # The two methods: values of all states of all solutions.
 
@@ -238,9 +238,7 @@ class Bench:
         async def value(solution: Solution, state) -> float:
             limit = LIMIT - len(state) + solution.start
             outputs = await asyncio.gather(*(engine.generate(state, engine.sampling(1, limit)) for _ in range(NAIVE_K)))
-            return statistics.fmean(
-                [await self._outcome(state, output.outputs[0], solution.label) for output in outputs]
-            )
+            return statistics.fmean([await self._outcome(state, output.outputs[0], solution) for output in outputs])
 
         values = await asyncio.gather(
             *(value(solution, state) for solution in solutions for state in solution.states())
@@ -280,7 +278,7 @@ class Bench:
                 solution.tokens,
                 engine.sampling(1, LIMIT),
                 solution.start + LIMIT,
-                self._judge(solution.label),
+                self._judge(solution.question, solution.label),
             )
             return await sampler.sample(origin, solution.ends, solution.texts, engine, self.tokenizer)
 
@@ -334,6 +332,8 @@ def run(args) -> dict | None:
     """Tune, choose, measure."""
     if args.prm is not None and not (args.prm / "config.json").is_file():
         raise ValueError(f"--prm: there is no checkpoint in {args.prm}")
+    if args.prm is None and not args.no_prm:
+        args.prm = train(args.work_dir, Labels(300, MIX), args.seed, epochs=3)
     prepare_environment()
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win over the size given here
     settings = {
@@ -342,7 +342,7 @@ def run(args) -> dict | None:
         "tune_truth": args.tune_truth,
         "repeats": args.repeats,
         "seed": args.seed,
-        "prm": args.prm is not None,
+        "prm": not args.no_prm,
     }
     cells, bench = Cells(args.output, settings, args.fresh), Bench(args)
     try:
@@ -364,7 +364,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
 
         return {f"{split} truth {index}": lambda i=index: cell(i) for index in range(args.questions)}
 
-    choices = PLAIN + (WITH_PRM if args.prm else [])
+    choices = PLAIN + ([] if args.no_prm else WITH_PRM)
     tune = truth("tune", args.tune_truth)
     tune |= {f"tune naive {n}": lambda: bench.naive("tune") for n in range(args.repeats)}
     for setting in choices:
@@ -425,7 +425,8 @@ def command() -> int:
     flags.add_argument("--truth", type=int, default=256, help="continuations per state for the truth (default 256)")
     flags.add_argument("--tune-truth", type=int, default=96, help="the same on the tune split (default 96)")
     flags.add_argument("--repeats", type=int, default=3, help="measurements of each method (default 3)")
-    flags.add_argument("--prm", type=Path, help="a PRM for the control variate; without it that is not tried")
+    flags.add_argument("--prm", type=Path, help="PRM of the control variate; default: one trained on demonstrations")
+    flags.add_argument("--no-prm", action="store_true", help="do not try the control variate")
     flags.add_argument("--seed", type=int, default=0)
     args = flags.parse_args()
     positive(flags, args, "questions", "truth", "tune_truth", "repeats")
