@@ -1,6 +1,6 @@
 """Rejection-sampling SFT on one CPU machine: `make rejection-sampling`, or `python -m examples.rejection_sampling.run`.
 
-The quickstart's policy answers 800 questions of its training split 16 times each; its own right answers, different ones
+The quickstart's policy answers 400 questions of its training split 16 times each; its own right answers, different ones
 and at most 4 a question, are what `openrlhf.cli.train_sft` trains it on; both policies are measured on held-out
 questions. With `--rank` a PRM is trained first, as in the quickstart, and ranks the right answers by their step scores.
 Every stage is a command a user of the project would type. Interrupted, it goes on where it stopped.
@@ -23,7 +23,7 @@ from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.tasks.arithmetic import questions
 
 RECIPE = RECIPES["short"]
-SAMPLED, TESTED, SAMPLES = 800, 300, 16
+SAMPLED, TESTED, SAMPLES = 400, 300, 16
 
 
 def write_data(folder: Path, seed: int, split: str) -> None:
