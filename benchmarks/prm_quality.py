@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.step_scoring import hardware
-from examples.quickstart.run import KEYS, RECIPES, command, plan, write_questions
+from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.evaluation import detection, metrics
@@ -34,7 +34,6 @@ from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 QUESTIONS, N = 300, 16
-RECIPE = RECIPES["short"]
 
 
 def stages(folder: Path, seed: int) -> list[Stage]:
@@ -45,8 +44,8 @@ def stages(folder: Path, seed: int) -> list[Stage]:
             f"evaluate_{split}",
             f"sample {N} responses to {QUESTIONS} questions of the {split} split and score their steps",
             command(
-                *("evaluate", "--actor.model_name_or_path", RECIPE.policy, "--prm.model_name_or_path", folder / "prm"),
-                *("--data.input", folder / f"{split}.jsonl", *KEYS, "--rollout.max_new_tokens", RECIPE.max_new_tokens),
+                *("evaluate", "--actor.model_name_or_path", POLICY, "--prm.model_name_or_path", folder / "prm"),
+                *("--data.input", folder / f"{split}.jsonl", *KEYS, "--rollout.max_new_tokens", MAX_NEW_TOKENS),
                 *("--eval.n_samples_per_prompt", N, "--eval.step_checker", "arithmetic", "--train.seed", seed),
                 *("--eval.output", folder / f"{split}.json", "--eval.samples", folder / f"{split}.samples.jsonl"),
             ),
@@ -61,7 +60,7 @@ def write_splits(folder: Path, seed: int) -> None:
     """The quickstart's questions, and those of the tune and the test split."""
     write_questions(folder, seed)
     for split in ("tune", "test"):
-        rows = [{"question": text, "label": label} for text, label in questions(split, QUESTIONS, seed, RECIPE.asked)]
+        rows = [{"question": text, "label": label} for text, label in questions(split, QUESTIONS, seed, MIX)]
         write_atomically(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,59 +27,21 @@ LABELLED, TESTED = 400, 300
 ROLLOUT_QUESTIONS, SAMPLES = 32, 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What differs between short and long chains of additions.
-
-    Questions of both carry less often than in the policy's own training data, so that it starts at about 40%.
-    `labelled` and `asked` are the mixes of the questions for step labels, and of those for PPO and the test.
-    """
-
-    policy: Path
-    labelled: HabitMix
-    asked: HabitMix
-    updates: int
-    max_new_tokens: int
-    rollouts: int
-    lambd: float
-    kimi: float
-
-
-HERE, SHORT = Path(__file__).parent, HabitMix(carry=0.18)
-RECIPES = {
-    "short": Recipe(
-        policy=HERE / "policy",
-        labelled=SHORT,
-        asked=SHORT,
-        updates=15,
-        max_new_tokens=200,
-        rollouts=6,
-        lambd=1.0,
-        kimi=0.3,
-    ),
-    "long": Recipe(
-        policy=HERE / "policy_long",
-        labelled=HabitMix(carry=0.1, additions=tuple(range(3, 10)), named=True),
-        asked=HabitMix(carry=0.1, additions=(7, 8, 9), named=True),
-        updates=16,
-        max_new_tokens=320,
-        rollouts=8,
-        lambd=0.8,
-        kimi=0.1,
-    ),
-}
+POLICY = Path(__file__).parent / "policy_uneven"
+MIX = HabitMix(carry=0.18)
+"""Questions carry less often than in the policy's own training data, so that it starts at 45 to 50%."""
+UPDATES, MAX_NEW_TOKENS = 15, 200
 KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
 
 
-def write_questions(folder: Path, seed: int, recipe: Recipe = RECIPES["short"]) -> None:
+def write_questions(folder: Path, seed: int) -> None:
     """Questions for labels and for PPO from the train split, held-out ones from the test split; all disjoint."""
-    labelled = dict(questions("train", LABELLED, seed, recipe.labelled))
-    wanted = recipe.updates * ROLLOUT_QUESTIONS
-    trained = (pair for pair in questions("train", LABELLED + wanted, seed, recipe.asked) if pair[0] not in labelled)
+    wanted = UPDATES * ROLLOUT_QUESTIONS
+    trained = questions("train", LABELLED + wanted, seed, MIX)
     parts = {
-        "label_questions": labelled.items(),
+        "label_questions": itertools.islice(trained, LABELLED),
         "ppo_questions": itertools.islice(trained, wanted),
-        "test_questions": questions("test", TESTED, seed, recipe.asked),
+        "test_questions": questions("test", TESTED, seed, MIX),
     }
     for name, rows in parts.items():
         path = folder / f"{name}.jsonl"
@@ -94,39 +55,39 @@ def command(module: str, *flags: object) -> list[str]:
     return [sys.executable, "-m", f"openrlhf_prm.cli.{module}", *map(str, flags)]
 
 
-def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int, recipe: Recipe) -> list[object]:
+def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int) -> list[object]:
     """What the PRM-guided run and the outcome-only run have in common: everything but the reward and the estimator."""
     return [
-        *("--actor.model_name_or_path", recipe.policy, "--reward.remote_url", REWARD),
+        *("--actor.model_name_or_path", POLICY, "--reward.remote_url", REWARD),
         *("--data.prompt_dataset", folder / "ppo_questions.jsonl", *KEYS),
-        *("--data.max_len", recipe.max_new_tokens + 64, "--rollout.max_new_tokens", recipe.max_new_tokens),
+        *("--data.max_len", MAX_NEW_TOKENS + 64, "--rollout.max_new_tokens", MAX_NEW_TOKENS),
         *("--rollout.batch_size", ROLLOUT_QUESTIONS, "--rollout.n_samples_per_prompt", SAMPLES),
         *("--rollout.micro_batch_size", 128, "--train.batch_size", 64, "--train.micro_batch_size", 64),
         *("--actor.adam.lr", 3e-4, "--algo.kl.init_coef", 0),
         *("--algo.advantage.is_correction_level", "token"),
         *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
         *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", recipe.kimi),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.2),
         *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
         *("--logger.tensorboard_dir", tensorboard, "--train.seed", seed),
         *(cpu_host_flags() if on_cpu() else []),
     ]
 
 
-def plan(folder: Path, seed: int, compare: bool, recipe: Recipe = RECIPES["short"]) -> list[Stage]:
+def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
     """The stages in order."""
     labels, prm = folder / "labels.jsonl", folder / "prm"
     guided, outcome = folder / "policy_prm", folder / "policy_outcome_only"
     curves, outcome_curves = folder / "tensorboard", folder / "tensorboard_outcome_only"
-    global_step, models = r"Global step (\d+):", [("before", recipe.policy), ("after", guided)]
+    global_step, models = r"Global step (\d+):", [("before", POLICY), ("after", guided)]
     stages = [
         Stage(
             "annotate",
             "label steps by rollouts (Math-Shepherd)",
             command(
-                *("annotate", "--annotator", "math_shepherd", "--actor.model_name_or_path", recipe.policy, *KEYS),
+                *("annotate", "--annotator", "math_shepherd", "--actor.model_name_or_path", POLICY, *KEYS),
                 *("--data.input", folder / "label_questions.jsonl", "--data.output", labels),
-                *("--annotation.solutions_per_question", 2, "--annotation.rollouts", recipe.rollouts),
+                *("--annotation.solutions_per_question", 2, "--annotation.rollouts", 6),
                 *("--train.seed", seed),
             ),
             [labels],
@@ -136,7 +97,7 @@ def plan(folder: Path, seed: int, compare: bool, recipe: Recipe = RECIPES["short
             "train_prm",
             "train the process reward model",
             command(
-                *("train_prm", "--model.model_name_or_path", recipe.policy, "--data.dataset", labels),
+                *("train_prm", "--model.model_name_or_path", POLICY, "--data.dataset", labels),
                 *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 5),
                 *("--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3),
             ),
@@ -148,16 +109,16 @@ def plan(folder: Path, seed: int, compare: bool, recipe: Recipe = RECIPES["short
             "ppo",
             "PPO guided by step rewards",
             command(
-                *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed, recipe)),
+                *("train_ppo_ray", *ppo_flags(folder, "policy_prm", curves, seed)),
                 *("--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 128),
                 *("--process_reward.shaping", "potential"),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
-                *("--algo.advantage.lambd", recipe.lambd),
+                *("--algo.advantage.lambd", 0.7),
             ),
             [guided / "config.json"],
             expected_s=130,
             progress=global_step,
-            units=recipe.updates,
+            units=UPDATES,
             fresh=(guided, curves),
         ),
     ]
@@ -168,14 +129,14 @@ def plan(folder: Path, seed: int, compare: bool, recipe: Recipe = RECIPES["short
                 "ppo_outcome_only",
                 "the same PPO with the outcome reward only",
                 command(
-                    *("train_ppo_ray", *ppo_flags(folder, "policy_outcome_only", outcome_curves, seed, recipe)),
+                    *("train_ppo_ray", *ppo_flags(folder, "policy_outcome_only", outcome_curves, seed)),
                     # The host's group baseline without the standard deviation, which is what ours uses too.
                     *("--algo.advantage.estimator", "dr_grpo"),
                 ),
                 [outcome / "config.json"],
                 expected_s=120,
                 progress=global_step,
-                units=recipe.updates,
+                units=UPDATES,
                 fresh=(outcome, outcome_curves),
             )
         )
@@ -186,7 +147,7 @@ def plan(folder: Path, seed: int, compare: bool, recipe: Recipe = RECIPES["short
             command(
                 *("evaluate", "--actor.model_name_or_path", *(path for _, path in models)),
                 *("--prm.model_name_or_path", prm, "--data.input", folder / "test_questions.jsonl", *KEYS),
-                *("--rollout.max_new_tokens", recipe.max_new_tokens, "--eval.n_samples_per_prompt", 8),
+                *("--rollout.max_new_tokens", MAX_NEW_TOKENS, "--eval.n_samples_per_prompt", 8),
                 *("--eval.step_checker", "arithmetic", "--train.seed", seed),
                 *("--eval.output", *(folder / f"{name}.json" for name, _ in models)),
                 *("--eval.samples", *(folder / f"{name}.samples.jsonl" for name, _ in models)),
@@ -247,19 +208,16 @@ def main() -> None:
     """Runs the stages, writes result.json and report.html, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--recipe", choices=sorted(RECIPES), default="short", help="short or long chains of additions")
     parser.add_argument("--compare", action="store_true", help="also run PPO with the outcome reward only")
     parser.add_argument("--output", default=None, help="folder; default runs/quickstart, or runs/quickstart-seedN")
     args = parser.parse_args()
-    recipe = RECIPES[args.recipe]
-    name = "runs/quickstart" + ("" if args.recipe == "short" else f"-{args.recipe}")
-    folder = Path(args.output or (name if args.seed == 0 else f"{name}-seed{args.seed}"))
+    folder = Path(args.output or ("runs/quickstart" if args.seed == 0 else f"runs/quickstart-seed{args.seed}"))
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
-    write_questions(folder, args.seed, recipe)
+    write_questions(folder, args.seed)
     names = ["before", "after", *(["outcome_only"] if args.compare else [])]
     try:
-        seconds = run_stages(plan(folder, args.seed, args.compare, recipe), folder)
+        seconds = run_stages(plan(folder, args.seed, args.compare), folder)
         result = write_result(folder, args.seed, seconds, names)
         report = Stage(
             "report",

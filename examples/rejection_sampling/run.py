@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from examples.quickstart.run import KEYS, RECIPES, command, plan, write_questions
+from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu, prepare_environment
 from openrlhf_prm.evaluation.files import write_atomically
@@ -22,14 +22,13 @@ from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.tasks.arithmetic import questions
 
-RECIPE = RECIPES["short"]
 SAMPLED, TESTED, SAMPLES = 400, 300, 16
 
 
 def write_data(folder: Path, seed: int, split: str) -> None:
     """The questions to sample from the train split, and those of the split to measure on."""
     for name, source, count in (("questions", "train", SAMPLED), (f"{split}_questions", split, TESTED)):
-        rows = [{"question": text, "label": label} for text, label in questions(source, count, seed, RECIPE.asked)]
+        rows = [{"question": text, "label": label} for text, label in questions(source, count, seed, MIX)]
         write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -38,10 +37,10 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
     seed, data, tuned = args.seed, folder / "sft.jsonl", folder / "policy_sft"
     first = [stage for stage in plan(folder, seed, compare=False) if stage.name in ("annotate", "train_prm")]
     ranking = ["--prm.model_name_or_path", folder / "prm"] if args.rank else []
-    models = [("before", RECIPE.policy), ("after", tuned)]
+    models = [("before", POLICY), ("after", tuned)]
     sft = [
-        *("--model.model_name_or_path", RECIPE.policy, "--data.dataset", data, "--data.input_template", "{}"),
-        *("--data.input_key", "input", "--data.output_key", "output", "--data.max_len", RECIPE.max_new_tokens + 64),
+        *("--model.model_name_or_path", POLICY, "--data.dataset", data, "--data.input_template", "{}"),
+        *("--data.input_key", "input", "--data.output_key", "output", "--data.max_len", MAX_NEW_TOKENS + 64),
         *("--train.batch_size", 64, "--train.micro_batch_size", 64, "--train.max_epochs", args.epochs),
         *("--adam.lr", args.lr, "--train.seed", seed, "--ckpt.output_dir", tuned),
         *("--ckpt.path", folder / "policy_sft_ckpt", *(["--ds.attn_implementation", "eager"] if on_cpu() else [])),
@@ -52,9 +51,9 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
             "rejection_sample",
             f"sample {SAMPLES} answers to {SAMPLED} questions and keep the best right ones",
             command(
-                *("rejection_sample", "--actor.model_name_or_path", RECIPE.policy, *KEYS, *ranking),
+                *("rejection_sample", "--actor.model_name_or_path", POLICY, *KEYS, *ranking),
                 *("--data.input", folder / "questions.jsonl", "--data.output", data, "--train.seed", seed),
-                *("--rollout.n_samples_per_prompt", SAMPLES, "--rollout.max_new_tokens", RECIPE.max_new_tokens),
+                *("--rollout.n_samples_per_prompt", SAMPLES, "--rollout.max_new_tokens", MAX_NEW_TOKENS),
                 *("--select.max_per_question", 4),
             ),
             [data],
@@ -77,7 +76,7 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
             command(
                 *("evaluate", "--actor.model_name_or_path", *(path for _, path in models), *KEYS),
                 *("--data.input", folder / f"{args.split}_questions.jsonl", "--train.seed", seed),
-                *("--rollout.max_new_tokens", RECIPE.max_new_tokens, "--eval.n_samples_per_prompt", 8),
+                *("--rollout.max_new_tokens", MAX_NEW_TOKENS, "--eval.n_samples_per_prompt", 8),
                 *("--eval.step_checker", "arithmetic"),
                 *("--eval.output", *(folder / f"{name}.json" for name, _ in models)),
                 *("--eval.samples", *(folder / f"{name}.samples.jsonl" for name, _ in models)),
