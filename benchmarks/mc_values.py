@@ -120,10 +120,9 @@ class Engine:
         from vllm.v1.metrics.reader import get_metrics_snapshot
 
         found = {metric.name: metric.value for metric in get_metrics_snapshot() if hasattr(metric, "value")}
-        hits = found.get("vllm:prefix_cache_hits", 0)
         return {
             "generated": found["vllm:generation_tokens"],
-            "prefilled": found["vllm:prompt_tokens"] - hits,
+            "prefilled": found["vllm:prompt_tokens"] - found["vllm:prompt_tokens_cached"],
         }
 
     def stop(self) -> None:
@@ -243,7 +242,9 @@ class Bench:
         values = await asyncio.gather(
             *(value(solution, state) for solution in solutions for state in solution.states())
         )
-        return self._figures(split, values, engine, before, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        await asyncio.sleep(0.1)  # the engine counts an iteration just after answering it
+        return self._figures(split, values, engine, before, seconds)
 
     def ours(self, split: str, setting: Setting, coefficient: tuple[float, float]) -> dict:
         return self.loop.run_until_complete(self._ours(split, setting, coefficient))
@@ -284,6 +285,7 @@ class Bench:
 
         found = await asyncio.gather(*(branches(index, solution) for index, solution in enumerate(solutions)))
         seconds = time.perf_counter() - started
+        await asyncio.sleep(0.1)
         control, learned = ControlVariate(), ControlVariate()
         control.covariance, control.variance = coefficient
         values = []
@@ -308,8 +310,13 @@ class Bench:
         if self.scorer is None:
             from vllm_prm.scorer import StepScorer
 
+            # Without statistics of its own, which would take the place of the policy's counters.
             self.scorer = StepScorer.from_pretrained(
-                str(self.args.prm), engine="async", enforce_eager=True, kv_cache_memory_bytes=128 << 20
+                str(self.args.prm),
+                engine="async",
+                enforce_eager=True,
+                kv_cache_memory_bytes=128 << 20,
+                disable_log_stats=True,
             )
         return self.scorer
 

@@ -108,6 +108,96 @@ def test_spoilt_labels():
     assert any(row["hard_labels"] != [int(r) for r in check_steps(row["question"], row["steps"])] for row in spoilt)
 
 
+def training(module, flags, folder):
+    """Stands for `train_ppo`: four updates, the same for every method."""
+    flags = [str(flag) for flag in flags]
+    assert all(flag.startswith("--") for flag in flags if "." in flag and "/" not in flag and not flag[0].isdigit())
+    (folder / "policy").mkdir(parents=True, exist_ok=True)
+    curves = {
+        "rollout/reward_mean": [0.4, 0.5, 0.6, 0.6],
+        "rollout/response_length_mean": [90.0, 80.0, 70.0, 60.0],
+        "rollout/num_samples": [256.0] * 4,
+        **{f"timing/{part}": [1.0] * 4 for part in (*overhead.PARTS, "step_total")},
+    }
+    if module == runs.OURS:
+        curves["process/accuracy"] = [0.5, 0.6, 0.7, 0.7]
+    if "--prm.model_name_or_path" in flags:
+        curves |= {"process/reward": [0.1, 0.2, 0.3, 0.4], "process/hacking": [0.0] * 4, "process/scoring_s": [0.1] * 4}
+        curves |= {"process/steps": [5.0] * 4, "process/repetition": [0.1] * 4, "process/scoring_hidden": [0.9] * 4}
+    return {tag: list(enumerate(series, start=1)) for tag, series in curves.items()}, 9.0
+
+
+def evaluation(policies, data, folder, samples, limit, seed=0):
+    """Stands for `evaluate`; the policy before training is the longest."""
+    assert data.exists()
+    return {
+        name: {
+            "greedy": 0.9,
+            f"mean_at_{samples}": 0.8,
+            "mean_tokens": 100.0 if name == "before" else 60.0,
+            "step_accuracy": 0.9,
+            "intervals": {f"mean_at_{samples}": [0.7, 0.9]},
+        }
+        for name in policies
+    }
+
+
+def command(monkeypatch, capsys, folder, module, *flags) -> dict:
+    name = module.__name__.split(".")[-1]
+    monkeypatch.setattr(module, "train_ppo", training)
+    work = ["--work-dir", str(folder / "work"), "--output", str(folder / f"{name}.json")]
+    figure = [] if module is overhead else ["--figure", str(folder / f"{name}.svg")]
+    monkeypatch.setattr(sys, "argv", [name, *work, *figure, *flags])
+    assert module.command() == 0
+    assert module is overhead or (folder / f"{name}.svg").read_text().startswith("<?xml")
+    assert json.loads((folder / f"{name}.json").read_text())["summary"]
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_overhead_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(overhead, "as_prm", lambda policy, folder: folder)
+    summary = command(monkeypatch, capsys, tmp_path, overhead, "--updates", "4", "--warmup", "1", "--rounds", "2")
+    assert summary["ratio"] == 1.0 and summary["hidden_share"] == 0.9
+
+
+def test_hacking_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(hacking, "train", lambda folder, *rest: folder / "prm")
+    monkeypatch.setattr(hacking, "quality", lambda *rest: {"auc": 0.6})
+    summary = command(monkeypatch, capsys, tmp_path, hacking, "--updates", "4")
+    assert set(summary) == {*hacking.METHODS, "prm"}
+    assert summary["sum"]["diverged_at"] is None and summary["sum"]["reward_end"] == 0.3
+    assert "reward_end" not in summary["outcome"]
+
+
+def test_length_control_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(length_control, "fine_tune", lambda output, *rest: output)
+    monkeypatch.setattr(length_control, "evaluate", evaluation)
+    summary = command(monkeypatch, capsys, tmp_path, length_control, "--updates", "4", "--questions", "5")
+    assert set(summary) == {"before", *length_control.METHODS}
+    assert summary["kimi"]["reached"] and summary["kimi"]["tokens_change"] == -0.4
+    assert summary["lagrangian"]["target"] == 62
+
+
+def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
+    def annotated(module, flags, log):
+        flags = [str(flag) for flag in flags]
+        if module.endswith("annotate"):
+            place = flags[flags.index("--data.output") + 1]
+            with open(place, "w") as labels:
+                labels.write(json.dumps({"rollouts": [6, 6, 0]}) + "\n")
+        return 1.0
+
+    monkeypatch.setattr(sample_efficiency, "fine_tune", lambda output, *rest, **more: output)
+    monkeypatch.setattr(sample_efficiency, "evaluate", evaluation)
+    monkeypatch.setattr(sample_efficiency, "run_command", annotated)
+    flags = ("--chains", "short", "--seeds", "2", "--updates", "4", "--questions", "5", "--labelled", "5")
+    summary = command(monkeypatch, capsys, tmp_path, sample_efficiency, *flags)["short"]
+    assert set(summary["methods"]) == set(sample_efficiency.METHODS) and summary["prm_cost"]["label_rollouts"] == 12
+    # What stock logs as reward is its accuracy: 0.525 at the end of the moving mean, which ours has with two updates.
+    assert summary["peak"] == 0.525 and summary["methods"]["tree"]["updates"] == 2
+    assert summary["methods"]["tree"]["tokens"] == 170 * 256
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
