@@ -99,7 +99,7 @@ def train(
             time.sleep(0.005)
         out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, log.read_text()[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
 
 
 def evaluated(output: Path) -> list[dict]:
