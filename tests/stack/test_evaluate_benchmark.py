@@ -56,6 +56,7 @@ def test_processbench_killed_and_resumed_and_by_a_server(tmp_path):
     process = subprocess.Popen([*EVALUATE, *map(str, flags)], cwd=ROOT, stdout=log, stderr=log)
     while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 3):
         time.sleep(0.02)
+    assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = kept.read_text()

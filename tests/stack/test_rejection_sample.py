@@ -39,6 +39,7 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     process = subprocess.Popen(first, cwd=ROOT, stdout=log, stderr=log)
     while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 1):
         time.sleep(0.02)
+    assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = kept.read_text()
