@@ -120,8 +120,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     output = Path(args.output)
-    head = {"command": "python -m benchmarks.prm_quality", "targets": {"recovered": 0.5, "auc": 0.9}}
+    head = {
+        "command": "python -m benchmarks.prm_quality",
+        "policy": f"examples/quickstart/{POLICY.name}",
+        "targets": {"recovered": 0.5, "auc": 0.9},
+    }
     state = json.loads(output.read_text()) if output.exists() else {**head, "seeds": {}}
+    if state["policy"] != head["policy"]:
+        parser.error(f"--output: {output} was made with {state['policy']}, not {head['policy']}; choose another")
     for seed in args.seeds:
         if str(seed) in state["seeds"]:
             continue
