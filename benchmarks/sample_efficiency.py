@@ -11,8 +11,9 @@ where carries are, so no single habit to flip solves the task.
 
 Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
 with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
-split; every rollout has new questions, so its accuracy is that of unseen ones. The trained policies are evaluated on
---questions of the test split.
+split; every rollout has new questions, so its accuracy is that of unseen ones. After the last update the host
+evaluates the policy on --questions of the test split, 4 samples each: `accuracy`, its mean over seeds with the 95%
+interval by Student's t.
 
 Reaching: the first update at which the mean accuracy of 5 updates is at least the best stock method's peak (of its mean
 curve over seeds); seeds that never get there count as all their updates and are named in `not_reached`. Tokens are
@@ -49,7 +50,7 @@ from benchmarks.runs import (
 )
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
-WINDOW = 5
+WINDOW, SAMPLES = 5, 4
 HABITS = {"quick": 0.35, "quick_per_unit": 0.06, "filler": 0.1}
 CHAINS = {
     "short": (POLICY, HabitMix(carry=0.3, additions=(2, 3), **HABITS), 120),
@@ -101,15 +102,12 @@ class Runs:
         flags += ["--train.max_epochs", 5, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
         training = run_command("openrlhf_prm.cli.train_prm", flags, folder / "train_prm.log")
         rollouts = sum(sum(json.loads(line)["rollouts"]) for line in labels.read_text().splitlines())
-        before = self.test(chain, "before", policy)
+        before = evaluate({"before": policy}, self.asked(chain), folder, SAMPLES, limit)["before"][f"mean_at_{SAMPLES}"]
         return {"label_s": seconds, "train_s": training, "label_rollouts": rollouts, "test": before}
 
-    def test(self, chain: str, name: str, policy: Path) -> dict:
-        _, mix, limit = CHAINS[chain]
-        folder = self.args.work_dir / chain
-        asked = draw_questions(folder, "test", self.args.questions, 0, mix)
-        result = evaluate({name: policy}, asked, folder / f"eval-{name}", 4, limit)[name]
-        return {key: result[key] for key in ("greedy", "mean_at_4", "mean_tokens", "step_accuracy")}
+    def asked(self, chain: str) -> Path:
+        """The questions of the test split."""
+        return draw_questions(self.args.work_dir / chain, "test", self.args.questions, 0, CHAINS[chain][1])
 
     def train(self, chain: str, method: str, seed: int, lr: float, split: str) -> dict:
         """One PPO run: its curves, and for the train split its policy's accuracy on the test split."""
@@ -120,6 +118,15 @@ class Runs:
         module, more = METHODS[method]
         more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in more]
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
+        if split == "train":
+            # The host's own evaluation, once, after the last update.
+            limits |= {
+                "eval.dataset": self.asked(chain),
+                "eval.steps": self.args.updates,
+                "eval.n_samples_per_prompt": SAMPLES,
+                "eval.temperature": 1.0,
+                "ckpt.best_metric_key": "none",
+            }
         flags = ppo_flags(self.policy(chain), data, folder, seed, **limits)
         scalars, seconds = train_ppo(module, [*flags, *more], folder)
         samples = values(scalars, "rollout/num_samples")
@@ -133,7 +140,8 @@ class Runs:
             "run_s": round(seconds, 1),
         }
         if split == "train":
-            figures["test"] = self.test(chain, name, folder / "policy")
+            (tag,) = (tag for tag in scalars if tag.startswith("eval/") and tag.endswith("_pass1"))
+            figures["test"] = values(scalars, tag)[-1]
         return figures
 
     def best_lr(self, chain: str, method: str) -> float:
@@ -215,11 +223,10 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
     summary: dict = {"best_stock": best, "peak": round(stocks[best], 4), "methods": {}}
     for name, runs in found.items():
         needs = [reached(run, stocks[best]) for run in runs]
-        finals = {key: [run["test"][key] for run in runs] for key in ("greedy", "mean_at_4")}
         summary["methods"][name] = {
             "seeds": len(runs),
             "lr": runs[0]["lr"],
-            **{key: [round(value, 4) for value in mean_interval(numbers)] for key, numbers in finals.items()},
+            "accuracy": [round(value, 4) for value in mean_interval([run["test"] for run in runs])],
             "updates": statistics.fmean(own[0] for own in needs),
             "tokens": round(statistics.fmean(own[1] for own in needs)),
             "seconds": round(statistics.fmean(own[2] for own in needs), 1),

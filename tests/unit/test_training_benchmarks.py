@@ -83,7 +83,7 @@ def test_length_control_is_reached_with_fewer_tokens_at_the_same_accuracy():
 
 def test_what_a_method_needs_to_reach_the_best_stock_peak():
     def cell(accuracy, seed):
-        test = {"greedy": accuracy[-1], "mean_at_4": accuracy[-1] + 0.01 * seed}
+        test = accuracy[-1] + 0.01 * seed
         return {"lr": 1e-4, "accuracy": accuracy, "tokens": [10.0] * 4, "seconds": [1.0] * 4, "test": test}
 
     slow, fast = [0.5, 0.5, 0.6, 0.7], [0.5, 0.8, 0.9, 0.9]
@@ -94,7 +94,7 @@ def test_what_a_method_needs_to_reach_the_best_stock_peak():
     assert summary["methods"]["vine"]["updates"] == 2 and summary["methods"]["vine"]["tokens"] == 20
     assert summary["methods"]["rloo"]["updates"] == 4 and summary["methods"]["rloo"]["not_reached"] == []
     assert sample_efficiency.reached(cell(slow, 0), 0.9) == (4, 40.0, 4.0, False)
-    assert summary["methods"]["vine"]["mean_at_4"][0] == pytest.approx(0.905)
+    assert summary["methods"]["vine"]["accuracy"][0] == pytest.approx(0.905)
 
 
 def test_spoilt_labels():
@@ -119,6 +119,8 @@ def training(module, flags, folder):
         "rollout/num_samples": [256.0] * 4,
         **{f"timing/{part}": [1.0] * 4 for part in (*overhead.PARTS, "step_total")},
     }
+    if "--eval.dataset" in flags:
+        curves["eval/eval_default_pass1"] = [0.9]
     if module == runs.OURS:
         curves["process/accuracy"] = [0.5, 0.6, 0.7, 0.7]
     if "--prm.model_name_or_path" in flags:
@@ -195,7 +197,8 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
     assert set(summary["methods"]) == set(sample_efficiency.METHODS) and summary["prm_cost"]["label_rollouts"] == 12
     # What stock logs as reward is its accuracy: 0.525 at the end of the moving mean, which ours has with two updates.
     assert summary["peak"] == 0.525 and summary["methods"]["tree"]["updates"] == 2
-    assert summary["methods"]["tree"]["tokens"] == 170 * 256
+    assert summary["methods"]["tree"]["tokens"] == 170 * 256 and summary["methods"]["ppo"]["accuracy"] == [0.9] * 3
+    assert summary["before"] == 0.8
 
 
 @pytest.mark.parametrize(
