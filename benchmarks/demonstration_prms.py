@@ -5,10 +5,10 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.runs import POLICY, run_command
+from benchmarks.runs import POLICY, made_with, run_command
 from openrlhf_prm.accelerator import cpu_environment, on_cpu
 from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.metrics import roc_auc
@@ -41,9 +41,10 @@ def labelled(split: str, labels: Labels, seed: int) -> list[dict]:
 
 
 def train(folder: Path, labels: Labels, seed: int, epochs: int, policy: Path = POLICY, lr: float = 2e-3) -> Path:
-    """A PRM trained by `train_prm` on labelled demonstrations of the train split; made once."""
+    """A PRM trained by `train_prm` on labelled demonstrations of the train split; made once for the same settings."""
     prm, data = folder / "prm", folder / "labels.jsonl"
-    if not (prm / "config.json").exists():
+    settings = {"labels": asdict(labels), "seed": seed, "epochs": epochs, "policy": policy, "lr": lr}
+    if not made_with(prm, settings):
         write_atomically(data, "".join(json.dumps(row) + "\n" for row in labelled("train", labels, seed)))
         flags = [
             *("--model.model_name_or_path", policy, "--data.dataset", data, "--ckpt.output_dir", prm),

@@ -5,15 +5,19 @@ demonstrations.
 import json
 import math
 import random
+from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.runs import KEYS, POLICY, run_command
+from benchmarks.runs import KEYS, POLICY, made_with, run_command
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 
 def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path = POLICY, lr: float = 1.5e-3) -> Path:
-    """A copy of `policy` trained on fresh demonstrations of the mix by cross-entropy, AdamW, cosine. Made once."""
-    if (output / "config.json").exists():
+    """A copy of `policy` trained on fresh demonstrations of the mix by cross-entropy, AdamW, cosine.
+
+    Made once for the same settings.
+    """
+    if made_with(output, {"mix": asdict(mix), "updates": updates, "seed": seed, "policy": policy, "lr": lr}):
         return output
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -60,6 +60,17 @@ def run_command(module: str, flags: Sequence[object], log: Path) -> float:
     raise AssertionError
 
 
+def made_with(folder: Path, settings: dict) -> bool:
+    """Whether the model in `folder` was made with these settings; if not, its folder is emptied for a new one."""
+    note = folder.with_name(f"{folder.name}.made_with.json")
+    settings = json.loads(json.dumps(settings, default=str))
+    if (folder / "config.json").exists() and note.exists() and json.loads(note.read_text()) == settings:
+        return True
+    shutil.rmtree(folder, ignore_errors=True)
+    write_atomically(note, json.dumps(settings))
+    return False
+
+
 def write_questions(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
     """Questions and answers as JSONL."""
     text = "".join(json.dumps({"question": question, "label": label}) + "\n" for question, label in rows)

@@ -36,6 +36,21 @@ def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
     assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).found == {}
 
 
+def test_a_model_is_made_once_for_the_same_settings(tmp_path):
+    model = tmp_path / "prm"
+
+    def make(**settings):
+        if runs.made_with(model, settings):
+            return False
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        return True
+
+    assert make(noise=0.2) and not make(noise=0.2) and make(noise=0.3) and make(noise=0.2)
+    (model / "config.json").unlink()
+    assert not runs.made_with(model, {"noise": 0.2}), "an interrupted training left no model"
+
+
 def test_means_and_intervals():
     assert runs.moving_mean([1.0, 2.0, 3.0, 5.0], 2) == [1.0, 1.5, 2.5, 4.0]
     mean, low, high = runs.mean_interval([1.0, 2.0, 3.0])
