@@ -156,10 +156,14 @@ class Cells:
         self.output, self.settings = output, json.loads(json.dumps(settings))
         self.found: dict[str, dict] = {}
         if output.exists() and not fresh:
-            before = json.loads(output.read_text())
-            if before["settings"] != self.settings:
+            try:
+                before = json.loads(output.read_text())
+                known, cells = before["settings"], before["cells"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                raise ValueError(f"--output {output} holds something else; name another, or add --fresh") from None
+            if known != self.settings:
                 raise ValueError(f"--output {output} holds results of other settings; name another, or add --fresh")
-            self.found = before["cells"]
+            self.found = cells
 
     def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf) -> bool:
         """Makes the cells that are not there; no further one is begun after `seconds`. Whether all are there."""

@@ -34,6 +34,10 @@ def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
     with pytest.raises(ValueError, match="--output .* holds results of other settings"):
         cells({"a": 2})
     assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).found == {}
+    for other in ("[]", "{}", "no json"):
+        (tmp_path / "out.json").write_text(other)
+        with pytest.raises(ValueError, match="--output .* holds something else"):
+            cells({"a": 1})
 
 
 def test_a_model_is_made_once_for_the_same_settings(tmp_path):
