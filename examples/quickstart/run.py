@@ -67,7 +67,7 @@ def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int) -> list[obj
         *("--algo.advantage.is_correction_level", "token"),
         *("--ref.num_gpus_per_node", 1, "--reward.num_gpus_per_node", 1, "--critic.num_gpus_per_node", 1),
         *("--actor.num_gpus_per_node", 1, "--vllm.num_engines", 1, "--vllm.enable_prefix_caching"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.3),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.2),
         *("--ckpt.output_dir", folder / name, "--ckpt.path", folder / f"{name}_ckpt"),
         *("--logger.tensorboard_dir", tensorboard, "--train.seed", seed),
         *(cpu_host_flags() if on_cpu() else []),
