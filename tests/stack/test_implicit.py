@@ -155,7 +155,9 @@ def test_context_length(scorer, published):
     [scores] = scorer.score([(QUESTION, steps)], truncate=True)
     fitting = sum(score is not None for score in scores)
     assert 0 < fitting < 40 and scores[fitting:] == [None] * (40 - fitting)
-    assert worst(scores[:fitting], published(QUESTION, steps, 0.05)[:fitting]) < 1e-4
+    # Sums over 4,000 tokens of random models reach 250, where float32 itself is no more exact than that.
+    expected = published(QUESTION, steps, 0.05)[:fitting]
+    torch.testing.assert_close(torch.tensor(scores[:fitting]), expected, rtol=1e-6, atol=1e-4)
 
 
 def test_asynchronous_llama_with_exact_boundaries(tmp_path, monkeypatch):
