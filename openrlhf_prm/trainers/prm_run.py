@@ -93,6 +93,7 @@ def _dataset(args: SimpleNamespace, flag: str, source: str, split: str, head: PR
 
 def train(args: SimpleNamespace, loaded: Loaded) -> dict:
     """Trains and saves; returns the summary. Raises UserError where a checkpoint of other data stands in its way."""
+    import torch.distributed as dist
     from openrlhf.utils import get_strategy
 
     from openrlhf_prm.trainers.prm import PRMTrainer, Progress, best_folder
@@ -159,13 +160,17 @@ def train(args: SimpleNamespace, loaded: Loaded) -> dict:
         progress.metrics = trainer.evaluate("nothing left to train")
     if writer is not None:
         writer.close()
-    best = read_record(best_folder(args)) if args.ckpt.best_metric_key else None
+    # From rank 0, which moves the folder and may do so before another rank looks.
+    found = [read_record(best_folder(args)) if args.ckpt.best_metric_key else None]
+    dist.broadcast_object_list(found, src=0)
+    [best] = found
     record = best or {"update": len(progress.losses), **progress.metrics}
     if best is None:
         save_prm(actor, tokenizer, strategy, args.ckpt.output_dir, head.declared(), record=record)
         write_evaluated(trainer.evaluated)
     elif strategy.is_rank_0():
         _move(best_folder(args), Path(args.ckpt.output_dir))
+    dist.barrier()  # no rank ends before the checkpoint is there
     losses = progress.losses
     return {
         "head": head.name,

@@ -106,8 +106,8 @@ def evaluated(output: Path) -> list[dict]:
     return [json.loads(line) for line in Path(f"{output}.scores.jsonl").read_text().splitlines()]
 
 
-def served_difference(output: Path) -> float:
-    """Largest difference of vLLM's scores and the trainer's."""
+def served_difference(output: Path, spread: float = 0.01) -> float:
+    """Largest difference of vLLM's scores and the trainer's, which are to differ by `spread` at least."""
     expected = evaluated(output)
     scorer = StepScorer.from_pretrained(str(output), **ENGINE_ARGS)
     try:
@@ -115,7 +115,7 @@ def served_difference(output: Path) -> float:
     finally:
         scorer.shutdown()
     flat = [score for row in expected for score in row["scores"]]
-    assert max(flat) - min(flat) > 0.01, "a head that scores everything alike would prove nothing"
+    assert max(flat) - min(flat) > spread, "a head that scores everything alike would prove nothing"
     assert [len(got) for got in scores] == [len(row["steps"]) for row in expected]
     return max(abs(a - b) for a, b in zip((score for row in scores for score in row), flat, strict=True))
 
@@ -185,9 +185,9 @@ def test_the_best_checkpoint_is_served_merged(folder, tmp_path):
     summary = train(folder, "llama", output, *flags, "--ckpt.best_metric_key", "loss")
     assert summary["best"]["loss"] < summary["eval"]["loss"], "the learning rate was to be too high for the last update"
     assert summary["best"]["update"] < 12
-    difference = served_difference(output)
+    difference = served_difference(output, spread=0.003)
     print(f"parity LoRA: {difference:.1e}, best {summary['best']['loss']:.3f}, last {summary['eval']['loss']:.3f}")
-    assert difference < 1e-4
+    assert difference < 1e-5
 
 
 def test_two_processes_train_what_one_does(folder, tmp_path):
