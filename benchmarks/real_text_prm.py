@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
             *("--eval.output", scores, "--data.report", args.work / "data.json", "--data.max_len", args.max_len),
             *("--train.batch_size", args.batch_size, "--train.micro_batch_size", args.micro_batch_size),
             *("--train.max_epochs", args.epochs, "--train.seed", args.seed, "--adam.lr", args.lr),
-            *("--ds.param_dtype", args.dtype, "--ckpt.save_steps", 8, "--ckpt.max_num", 2, "--ckpt.load_enable"),
+            *("--ds.param_dtype", args.dtype, "--ckpt.save_steps", 2, "--ckpt.max_num", 2, "--ckpt.load_enable"),
             *("--ckpt.path", args.work / "checkpoints", "--ckpt.output_dir", prm),
         )
         print(f"real_text_prm: training took {time.time() - start:.0f} s in this run", file=sys.stderr)
