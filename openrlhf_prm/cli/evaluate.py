@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
 from openrlhf_prm.context_length import require_room
 from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
@@ -69,13 +69,7 @@ def build_parser() -> FlagParser:
     add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
-    for prefix, whose in (("vllm", "the policy"), ("prm", "the PRM")):
-        add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
-        add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
-        add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")
-        add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
-        add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
-        add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
+    add_engine_flags(parser)
     add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")
     return parser
 

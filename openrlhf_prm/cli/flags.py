@@ -28,3 +28,15 @@ def nested(args: argparse.Namespace) -> SimpleNamespace:
             node = vars(node).setdefault(part, SimpleNamespace())
         setattr(node, last, value)
     return root
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """`--vllm.*` for the policy's engines and `--prm.*` for the PRM's."""
+    add = parser.add_argument
+    for prefix, whose in (("vllm", "the policy"), ("prm", "the PRM")):
+        add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
+        add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
+        add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")
+        add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
+        add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
+        add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")

@@ -25,7 +25,7 @@ from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
 from openrlhf_prm.cli.evaluate import engine_options, require_checkpoint
-from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
 from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.rejection_sampling.sampler import SampledQuestion, Sampler, SamplerOptions
@@ -66,13 +66,7 @@ def build_parser() -> FlagParser:
     near = "similarity to a better response from which one is a duplicate; below 1 for near-duplicates by step_set"
     add("--select.duplicate_from", type=float, default=defaults.duplicate_from, help=near)
     add("--select.max_per_question", type=int, default=defaults.max_per_question, help="best responses that are kept")
-    for prefix, whose in (("vllm", "the policy"), ("prm", "the PRM")):
-        add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
-        add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
-        add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")
-        add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
-        add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
-        add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
+    add_engine_flags(parser)
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
 

@@ -97,7 +97,7 @@ def test_every_family_is_documented_guarded_and_refuses_alike(servers, name):
     for wrong, said in (
         ({"question": QUESTION}, "exactly one of steps and response"),
         ({"question": QUESTION, "steps": ["a"] * 5000}, "--max-steps"),
-        ({"question": QUESTION, "steps": ["word " * 600] * 8}, "max_model_len"),
+        ({"question": QUESTION, "steps": ["word " * 1300] * 8}, "max_model_len"),
     ):
         response = post(server, wrong)
         assert response.status_code == 400 and said in response.json()["error"]["message"], response.text
