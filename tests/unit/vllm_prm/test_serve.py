@@ -212,7 +212,11 @@ def test_interruption_keeps_what_was_written(tmp_path):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "vllm_prm.serve", "score", "--url", url]
         process = subprocess.Popen(
-            [*command, "--input", str(source), "--output", str(output)], stderr=subprocess.PIPE, text=True
+            [*command, "--input", str(source), "--output", str(output)],
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts background jobs deaf to Ctrl-C, and these tests may run in one.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         silent.settimeout(60)
         connection, _ = silent.accept()
