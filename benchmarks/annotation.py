@@ -42,7 +42,7 @@ from openrlhf_prm.annotation.omega_prm import OmegaPRM
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Question, Root
 from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.annotation.writer import LabelWriter
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.placement import Completion
 
 ROLLOUTS = 8

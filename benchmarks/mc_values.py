@@ -30,7 +30,7 @@ from pathlib import Path
 from benchmarks.demonstration_prms import Labels, train
 from benchmarks.runs import POLICY, Cells, main, parser, positive
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 MIX = HabitMix(carry=0.18)

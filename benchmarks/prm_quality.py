@@ -26,10 +26,10 @@ from openrlhf_prm.evaluation import detection, metrics
 from openrlhf_prm.evaluation.benchmarks.base import detection_measures
 from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN, ReadOptions
 from openrlhf_prm.evaluation.curves import best_of_k
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 

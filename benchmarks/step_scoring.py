@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openrlhf_prm.cli.evaluate import versions
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 
 SYSTEMS = ("hf", "vllm_step", "ours", "http")
 

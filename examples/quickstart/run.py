@@ -19,7 +19,7 @@ from rich.table import Table
 
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 
 _BARS = re.compile(rb"(\d+)/(\d+)")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu, prepare_environment
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.metrics import paired_gain
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import questions
 
 SAMPLED, TESTED, SAMPLES = 400, 300, 16

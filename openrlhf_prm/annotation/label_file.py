@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from openrlhf_prm.annotation.records import AnnotatedQuestion, Question
+from openrlhf_prm.files import refuse_other_settings
 
 
 class LabelFile:
@@ -72,14 +73,7 @@ class LabelFile:
             if self.path.exists() and self.path.stat().st_size:
                 raise ValueError(f"{self.path} exists and has no {self.settings_path.name}; choose another file")
             return
-        before = json.loads(self.settings_path.read_text())
-        changed = [
-            f"{key} was {before.get(key)!r}, is {settings.get(key)!r}"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if changed:
-            raise ValueError(f"{self.path} was made with other settings ({'; '.join(changed)}); choose another file")
+        refuse_other_settings(self.path, json.loads(self.settings_path.read_text()), settings)
 
     def __enter__(self) -> "LabelFile":
         return self

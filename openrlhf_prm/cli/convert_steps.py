@@ -33,7 +33,7 @@ from pathlib import Path
 from openrlhf_prm.annotation.formats import LABEL_FORMATS, LabelStyle, label_rows
 from openrlhf_prm.annotation.records import read_rows
 from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 
 
 def prmbench_rows(row: dict) -> list[tuple[str, dict]]:

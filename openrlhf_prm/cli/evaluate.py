@@ -24,13 +24,13 @@ from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
 from openrlhf_prm.context_length import require_room
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
 from openrlhf_prm.evaluation.summary import summarize
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.steps import STEP_SPLITTERS
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 

@@ -21,11 +21,11 @@ from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Item, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.base import check_split
-from openrlhf_prm.evaluation.files import write_atomically
 from openrlhf_prm.evaluation.progress_file import ProgressFile
 from openrlhf_prm.evaluation.scoring import collected, fingerprint, missing, score_missing
 from openrlhf_prm.evaluation.table import print_tables
 from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.files import write_atomically
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.json_flags import json_object

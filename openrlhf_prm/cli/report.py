@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.report.page import render_report
 from openrlhf_prm.report.run_folder import read_run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from openrlhf_prm.annotation.records import read_rows
 from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.report.trees import render_trees, sample_questions
 
 PER_STEP = ("mc_values", "hard_labels", "right", "rollouts", "visits")

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from openrlhf_prm.files import refuse_other_settings
+
 _HEAD = b'{"settings":'
 
 
@@ -72,20 +74,11 @@ class ProgressFile:
                         f"{self.path} line {number}: not a line of this command; choose another file"
                     ) from None
                 if number == 1:
-                    self._compare(found, settings)
+                    refuse_other_settings(self.path, found, settings)
                 else:
                     self.finished.add(found)
                 end += len(line)
         return end
-
-    def _compare(self, before: dict, settings: dict) -> None:
-        changed = [
-            f"{key} was {before.get(key)!r}, is {settings.get(key)!r}"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if changed:
-            raise ValueError(f"{self.path} was made with other settings ({'; '.join(changed)}); choose another file")
 
     def __enter__(self) -> "ProgressFile":
         return self

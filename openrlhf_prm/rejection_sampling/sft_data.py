@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from openrlhf_prm.annotation.records import Question
-from openrlhf_prm.evaluation.files import write_atomically
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.rejection_sampling.samples_file import SamplesFile
 from openrlhf_prm.rejection_sampling.selection import SelectionOptions, select
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from openrlhf_prm.files import write_atomically
 from openrlhf_prm.trainers.prm_data import DataReport, StepLabelDataset, read_source, usable_rows
 from openrlhf_prm.trainers.prm_formats import ROW_FORMATS, RowKeys, with_format
 from openrlhf_prm.trainers.prm_heads import PRM_HEADS, PRMHead
@@ -48,7 +49,9 @@ def load(args: SimpleNamespace) -> Loaded:
         reports = {"--data.dataset": train_data.report}
         if eval_data is not None:
             reports["--eval.dataset"] = eval_data.report
-        _write(args.data.report, json.dumps({flag: r.as_dict() for flag, r in reports.items()}, indent=2) + "\n")
+        write_atomically(
+            Path(args.data.report), json.dumps({flag: r.as_dict() for flag, r in reports.items()}, indent=2) + "\n"
+        )
     return Loaded(head, tokenizer, train_data, eval_data)
 
 
@@ -138,7 +141,7 @@ def train(args: SimpleNamespace, loaded: Loaded) -> dict:
 
     def write_evaluated(evaluated: dict) -> None:
         if args.eval.output and strategy.is_rank_0():
-            _write(args.eval.output, _evaluated_lines(loaded.eval_data, evaluated))
+            write_atomically(Path(args.eval.output), _evaluated_lines(loaded.eval_data, evaluated))
 
     trainer = PRMTrainer(
         head,
@@ -249,12 +252,3 @@ def _move(folder: Path, output: Path) -> None:
     if output.is_dir():
         output.rmdir()  # empty: checked before training
     folder.rename(output)
-
-
-def _write(path: str, content: str) -> None:
-    """The file appears whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = target.with_name(f"{target.name}.partial")
-    partial_file.write_text(content)
-    partial_file.replace(target)
