@@ -7,6 +7,7 @@ hand.
 
 import asyncio
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -110,8 +111,10 @@ class PRMWorker:
     async def ready(self) -> bool:
         return True
 
-    async def score(self, question: str, steps: list[str]) -> list[float]:
-        return await self.scorer.score_async(question, steps)
+    async def score_all(self, solutions: list[tuple[str, list[str]]]) -> list[list[float] | Exception]:
+        """For each question with its steps, their scores, or the error that this solution made."""
+        calls = (self.scorer.score_async(question, steps) for question, steps in solutions)
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     async def usage(self) -> dict:
         return self.scorer.usage.as_dict()
@@ -145,14 +148,53 @@ class GenerationPool(WorkerPool):
 
 
 class ScoringPool(WorkerPool):
-    """Engines that score steps. Built from the actors' handles, so that it can travel to the processes that use it."""
+    """Engines that score steps. Built from the actors' handles, so that it can travel to the processes that use it.
+
+    A solution goes out at once where a worker has room (`MOST_CALLS`); those that come while none has go out together
+    when one has. With a small PRM a call through Ray and a pass of the engine cost more than the solution in it, and
+    take their time from the policy's engine where both share a device.
+    """
+
+    MOST_CALLS = 2  # for each worker: one being scored, one ready when that is done
+    MOST_SOLUTIONS = 64
+
+    def __init__(self, workers: Sequence):
+        super().__init__(workers)
+        self._waiting: list[tuple[tuple[str, list[str]], asyncio.Future]] = []
+        self._senders: set[asyncio.Task] = set()
 
     @classmethod
     def start(cls, options: EngineOptions, family: str | None = None) -> "ScoringPool":
         return cls(_spawn(PRMWorker, "prm", options, family))
 
     async def score(self, question: str, steps: list[str]) -> list[float]:
-        return await self.call("score", question, steps) if steps else []
+        """Scores of one solution; the error that it made, or that of the worker, is raised here."""
+        if not steps:
+            return []
+        scores = asyncio.get_running_loop().create_future()
+        self._waiting.append(((question, steps), scores))
+        if len(self._senders) < self.MOST_CALLS * len(self.workers):
+            sender = asyncio.ensure_future(self._send_waiting())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await scores
+
+    async def _send_waiting(self) -> None:
+        """One call after the other, until nothing waits."""
+        while self._waiting:
+            size = min(math.ceil(len(self._waiting) / len(self.workers)), self.MOST_SOLUTIONS)
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            try:
+                found = await self.call("score_all", [solution for solution, _ in batch])
+            except Exception as error:  # to those who wait for it
+                found = [error] * size
+            for (_, scores), item in zip(batch, found, strict=True):
+                if scores.done():  # its caller was cancelled
+                    continue
+                if isinstance(item, BaseException):
+                    scores.set_exception(item)
+                else:
+                    scores.set_result(item)
 
     def usage(self) -> dict[str, int]:
         """The workers' counters, summed."""

@@ -8,6 +8,7 @@ nothing is ever re-tokenised.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _MARKER = re.compile(r"^(?:Step|step|STEP)\s*\d+\s*[:.)]", re.MULTILINE)
@@ -97,11 +98,15 @@ def decode_with_offsets(token_ids: Sequence[int], tokenizer) -> tuple[str, list[
     including it.
 
     A token that ends inside a multi-byte character adds nothing; the token that completes the character adds it.
-    Decoding runs over a sliding window (linear in the length) and is checked against decoding everything at once;
-    where a tokenizer's decoding depends on more context than the window holds, every prefix is decoded instead
-    (quadratic, exact).
+    Where the decoded tokens joined are the decoded text, they are its pieces. Else decoding runs over a sliding window
+    (linear in the length) and is checked against decoding everything at once; where a tokenizer's decoding depends on
+    more context than the window holds, every prefix is decoded instead (quadratic, exact).
     """
     text = _decode(tokenizer, token_ids)
+    alone = {token: _decode(tokenizer, [token]) for token in set(token_ids)}
+    pieces = [alone[token] for token in token_ids]
+    if _REPLACEMENT not in text and "".join(pieces) == text:
+        return text, list(accumulate(map(len, pieces)))
     pieces, window, read = [], 0, 0
     for end in range(1, len(token_ids) + 1):
         known, new = _decode(tokenizer, token_ids[window:read]), _decode(tokenizer, token_ids[window:end])
