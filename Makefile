@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 SEED ?= 0
+JOBS ?= 2
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
 .PHONY: help setup lint unit stack test quickstart rejection-sampling clean
@@ -8,7 +9,8 @@ help:
 	@echo "make setup        build .venv for CPU, once (about 2 minutes)"
 	@echo "make quickstart   train a small model with step rewards on CPU; SEED=0, COMPARE=1 to run the baselines too"
 	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANK=1: best by a PRM; SEED=0"
-	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (at most 20 minutes)"
+	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (at most 20 minutes);"
+	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make clean        remove .venv and what runs and tests left"
 
@@ -23,7 +25,7 @@ unit: setup
 	$(RUN) -m pytest tests/unit
 
 stack: setup
-	$(RUN) -m pytest tests/stack
+	$(RUN) -m pytest tests/stack -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test: setup
 	$(MAKE) --no-print-directory lint

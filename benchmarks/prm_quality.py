@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.step_scoring import hardware
 from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
-from examples.quickstart.stages import Stage, StageFailed, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.evaluation import detection, metrics
 from openrlhf_prm.evaluation.benchmarks.base import detection_measures
@@ -134,12 +134,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(args.folder) / f"seed{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         write_splits(folder, seed)
-        try:
+        with exit_in_one_line():
             seconds = run_stages(stages(folder, seed), folder)
-        except StageFailed as failure:
-            sys.exit(str(failure))
-        except KeyboardInterrupt:
-            sys.exit("\ninterrupted; the same command goes on where this one stopped")
         state["seeds"][str(seed)] = {**measure(folder, seed), "seconds": seconds}
         state |= {"hardware": hardware(), "versions": versions()}
         write_atomically(output, json.dumps(state, indent=1) + "\n")

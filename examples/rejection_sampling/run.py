@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
-from examples.quickstart.stages import Stage, StageFailed, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu, prepare_environment
 from openrlhf_prm.evaluation.metrics import paired_gain
 from openrlhf_prm.evaluation.responses import by_question, read_samples
@@ -140,12 +140,8 @@ def main() -> None:
     if args.rank:
         write_questions(folder, args.seed)
     write_data(folder, args.seed, args.split)
-    try:
+    with exit_in_one_line():
         seconds = run_stages(stages(folder, args), folder)
-    except StageFailed as failure:
-        sys.exit(str(failure))
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on where this one stopped")
     result = result_of(folder, args, seconds)
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     print_results([result["before"], result["after"]])
