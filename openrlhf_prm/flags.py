@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.branch_values import VALUE_SOURCES, VineOptions
+from openrlhf_prm.checks import require_at_least_one, require_family
 from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.diversity import DiversityOptions
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
@@ -184,15 +185,8 @@ def check_args(args: SimpleNamespace) -> None:
     if args.prm.model_name_or_path and args.prm.url:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
     _check_model("--prm.model_name_or_path", args.prm.model_name_or_path)
-    if args.prm.kv_cache_mb is not None and args.prm.kv_cache_mb < 1:
-        raise ValueError(f"--prm.kv_cache_mb must be at least 1, got {args.prm.kv_cache_mb}")
-    if args.prm.num_engines < 1:
-        raise ValueError(f"--prm.num_engines must be at least 1, got {args.prm.num_engines}")
-    if args.prm.family is not None:
-        from vllm_prm.families import PRM_FAMILIES
-
-        if args.prm.family not in PRM_FAMILIES:
-            raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    require_at_least_one(args, "prm.kv_cache_mb", "prm.num_engines")
+    require_family(args.prm.family)
     if args.prm.question_pattern is not None:
         if _compiled("--prm.question_pattern", args.prm.question_pattern).groups < 1:
             raise ValueError("--prm.question_pattern needs a group (...) around the question")

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question, read_questions
 from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.checks import require_at_least_one, require_urls
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.steps import STEP_SPLITTERS
 
@@ -115,18 +116,14 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
 
     Raises ValueError naming the flag, or the file and line.
     """
-    at_least_one = {
-        "--annotation.concurrency": args.annotation.concurrency,
-        "--vllm.num_engines": args.vllm.num_engines,
-        "--vllm.tensor_parallel_size": args.vllm.tensor_parallel_size,
-        "--data.max_samples": args.data.max_samples,
-    }
-    for flag, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
-    for url in args.annotation.urls:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--annotation.urls must begin with http:// or https://, got {url!r}")
+    require_at_least_one(
+        args,
+        "annotation.concurrency",
+        "vllm.num_engines",
+        "vllm.tensor_parallel_size",
+        "data.max_samples",
+    )
+    require_urls("--annotation.urls", args.annotation.urls)
     if not Path(args.data.input).is_file():
         raise ValueError(f"--data.input: no such file: {args.data.input}")
     policy = args.actor.model_name_or_path

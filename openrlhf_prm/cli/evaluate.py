@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
 from openrlhf_prm.context_length import require_room
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
@@ -105,16 +106,14 @@ def check(args: SimpleNamespace) -> list[Question]:
 
     Raises ValueError naming the flag, or the file and line.
     """
-    at_least_one = {
-        "--eval.n_samples_per_prompt": args.eval.n_samples_per_prompt,
-        "--rollout.max_new_tokens": args.rollout.max_new_tokens,
-        "--vllm.num_engines": args.vllm.num_engines,
-        "--prm.num_engines": args.prm.num_engines,
-        "--data.max_samples": args.data.max_samples,
-    }
-    for flag, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
+    require_at_least_one(
+        args,
+        "eval.n_samples_per_prompt",
+        "rollout.max_new_tokens",
+        "vllm.num_engines",
+        "prm.num_engines",
+        "data.max_samples",
+    )
     if args.eval.temperature < 0:
         raise ValueError(f"--eval.temperature must not be negative, got {args.eval.temperature}")
     if not 0 < args.eval.top_p <= 1:
@@ -124,11 +123,7 @@ def check(args: SimpleNamespace) -> list[Question]:
         require_checkpoint("--actor.model_name_or_path", policy)
     if args.prm.model_name_or_path is not None:
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    if args.prm.family is not None:
-        from vllm_prm.families import PRM_FAMILIES
-
-        if args.prm.family not in PRM_FAMILIES:
-            raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    require_family(args.prm.family)
     written: set[str] = set()
     for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
         if paths is not None and len(paths) != len(policies):
@@ -152,25 +147,6 @@ def check(args: SimpleNamespace) -> list[Question]:
             except ValueError as error:
                 raise ValueError(f"--eval.step_checker {args.eval.step_checker}: {error}") from None
     return questions
-
-
-def require_checkpoint(flag: str, name: str) -> None:
-    """A folder must hold a checkpoint; a hub id must be at hand or be found."""
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"{flag}: no checkpoint (config.json) in {name}")
-        return
-    # A hub id is owner/name; anything else can only be a path.
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(f"{flag}: there is no folder {name}")
-    from huggingface_hub import hf_hub_download
-
-    try:
-        hf_hub_download(name, "config.json")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{flag}: {name} is neither a folder nor a model of the hub ({type(error).__name__})"
-        ) from None
 
 
 def start(args: SimpleNamespace) -> None:

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Item, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.base import check_split
@@ -105,25 +106,12 @@ def check(args: SimpleNamespace) -> list[Item]:
     """
     if (args.prm.model_name_or_path is None) == (args.prm.url is None):
         raise ValueError("give one of --prm.model_name_or_path and --prm.url")
-    for flag, value in (
-        ("--data.max_samples", args.data.max_samples),
-        ("--eval.batch_size", args.eval.batch_size),
-        ("--prm.tensor_parallel_size", args.prm.tensor_parallel_size),
-        ("--prm.max_model_len", args.prm.max_model_len),
-    ):
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
-    if args.prm.url is not None and not args.prm.url.startswith(("http://", "https://")):
-        raise ValueError(f"--prm.url must begin with http:// or https://, got {args.prm.url!r}")
+    require_at_least_one(args, "data.max_samples", "eval.batch_size", "prm.tensor_parallel_size", "prm.max_model_len")
+    if args.prm.url is not None:
+        require_urls("--prm.url", [args.prm.url])
     if args.prm.model_name_or_path is not None:
-        from openrlhf_prm.cli.evaluate import require_checkpoint
-
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    if args.prm.family is not None:
-        from vllm_prm.families import PRM_FAMILIES
-
-        if args.prm.family not in PRM_FAMILIES:
-            raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    require_family(args.prm.family)
     if args.prm.family_options is not None:
         args.prm.family_options = json_object("--prm.family_options", args.prm.family_options)
     for flag, path in (("--eval.output", args.eval.output), ("--eval.report", args.eval.report)):

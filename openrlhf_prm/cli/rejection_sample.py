@@ -23,8 +23,9 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
-from openrlhf_prm.cli.evaluate import engine_options, require_checkpoint
+from openrlhf_prm.cli.evaluate import engine_options
 from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
 from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.evaluation.scoring import fingerprint
@@ -103,28 +104,15 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
 
     Raises ValueError naming the flag, or the file and line.
     """
-    at_least_one = {
-        "--rollout.concurrency": args.rollout.concurrency,
-        "--vllm.num_engines": args.vllm.num_engines,
-        "--prm.num_engines": args.prm.num_engines,
-        "--data.max_samples": args.data.max_samples,
-    }
-    for flag, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
+    require_at_least_one(args, "rollout.concurrency", "vllm.num_engines", "prm.num_engines", "data.max_samples")
     if args.prm.model_name_or_path is not None and args.prm.url is not None:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
-    for url in [*args.rollout.urls, *([args.prm.url] if args.prm.url else [])]:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--rollout.urls and --prm.url must begin with http:// or https://, got {url!r}")
+    require_urls("--rollout.urls", args.rollout.urls)
+    require_urls("--prm.url", [args.prm.url] if args.prm.url else [])
     require_checkpoint("--actor.model_name_or_path", args.actor.model_name_or_path)
     if args.prm.model_name_or_path is not None:
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    if args.prm.family is not None:
-        from vllm_prm.families import PRM_FAMILIES
-
-        if args.prm.family not in PRM_FAMILIES:
-            raise ValueError(f"--prm.family: unknown {args.prm.family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    require_family(args.prm.family)
     if args.select.min_score is not None and args.prm.model_name_or_path is None and args.prm.url is None:
         raise ValueError("--select.min_score needs step scores: --prm.model_name_or_path or --prm.url")
     if "{}" not in args.data.input_template:

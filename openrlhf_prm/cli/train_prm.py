@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
+from openrlhf_prm.checks import require_at_least_one
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.trainers.prm_formats import ROW_FORMATS
 from openrlhf_prm.trainers.prm_heads import PRM_HEADS, resolve_flags
@@ -175,18 +176,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(args: SimpleNamespace) -> None:
     """Raises ValueError naming the flag that is wrong, and fills in the head's flags; touches no model."""
-    at_least_one = {
-        "--train.batch_size": args.train.batch_size,
-        "--train.micro_batch_size": args.train.micro_batch_size,
-        "--train.max_epochs": args.train.max_epochs,
-        "--data.max_len": args.data.max_len,
-        "--data.max_samples": args.data.max_samples,
-        "--logger.logging_steps": args.logger.logging_steps,
-        "--ds.tensor_parallel_size": args.ds.tensor_parallel_size,
-    }
-    for flag, value in at_least_one.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{flag} must be at least 1, got {value}")
+    require_at_least_one(
+        args,
+        "train.batch_size",
+        "train.micro_batch_size",
+        "train.max_epochs",
+        "data.max_len",
+        "data.max_samples",
+        "logger.logging_steps",
+        "ds.tensor_parallel_size",
+    )
     per_pass = args.train.micro_batch_size * int(os.environ.get("WORLD_SIZE", "1")) // args.ds.tensor_parallel_size
     if args.train.batch_size % per_pass:
         raise ValueError(

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     "vllm_prm",
     "openrlhf_prm.accelerator",
+    "openrlhf_prm.checks",
     "openrlhf_prm.files",
     "openrlhf_prm.patching",
     "openrlhf_prm.steps",

@@ -1,0 +1,48 @@
+"""What commands check of their flags before an engine starts. Each raises ValueError that names the flag."""
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from types import SimpleNamespace
+
+
+def require_at_least_one(args: SimpleNamespace, *flags: str) -> None:
+    """Numbers of `args`, as `nested` makes it, that count something; None where a flag was not given."""
+    for flag in flags:
+        value = reduce(getattr, flag.split("."), args)
+        if value is not None and value < 1:
+            raise ValueError(f"--{flag} must be at least 1, got {value}")
+
+
+def require_urls(flag: str, urls: Sequence[str]) -> None:
+    """Addresses of servers."""
+    for url in urls:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{flag} must begin with http:// or https://, got {url!r}")
+
+
+def require_family(family: str | None) -> None:
+    """A PRM family, or None to find it from the checkpoint."""
+    from vllm_prm.families import PRM_FAMILIES
+
+    if family is not None and family not in PRM_FAMILIES:
+        raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+
+
+def require_checkpoint(flag: str, name: str) -> None:
+    """A folder must hold a checkpoint; a hub id must be at hand or be found."""
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"{flag}: no checkpoint (config.json) in {name}")
+        return
+    # A hub id is owner/name; anything else can only be a path.
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(f"{flag}: there is no folder {name}")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, "config.json")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{flag}: {name} is neither a folder nor a model of the hub ({type(error).__name__})"
+        ) from None
