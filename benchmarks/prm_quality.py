@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.step_scoring import hardware
-from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
+from examples.quickstart.run import MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.evaluation import detection, metrics
@@ -31,6 +31,7 @@ from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import questions
+from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 QUESTIONS, N = 300, 16
@@ -60,8 +61,7 @@ def write_splits(folder: Path, seed: int) -> None:
     """The quickstart's questions, and those of the tune and the test split."""
     write_questions(folder, seed)
     for split in ("tune", "test"):
-        rows = [{"question": text, "label": label} for text, label in questions(split, QUESTIONS, seed, MIX)]
-        write_atomically(folder / f"{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_question_file(folder / f"{split}.jsonl", questions(split, QUESTIONS, seed, MIX))
 
 
 def accuracies(samples: Path) -> dict[str, list[float]]:

@@ -20,12 +20,12 @@ from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.report.run_folder import Series, read_scalars
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "examples" / "quickstart" / "policy"
 REWARD = ROOT / "openrlhf_prm" / "rewards" / "outcome.py"
 STOCK, OURS = "openrlhf.cli.train_ppo_ray", "openrlhf_prm.cli.train_ppo_ray"
-KEYS = ("--data.input_key", "question", "--data.label_key", "label")
 
 
 class CommandFailed(RuntimeError):
@@ -71,17 +71,9 @@ def made_with(folder: Path, settings: dict) -> bool:
     return False
 
 
-def write_questions(path: Path, rows: Sequence[tuple[str, str]]) -> Path:
-    """Questions and answers as JSONL."""
-    text = "".join(json.dumps({"question": question, "label": label}) + "\n" for question, label in rows)
-    if not path.exists() or path.read_text() != text:
-        write_atomically(path, text)
-    return path
-
-
 def draw_questions(folder: Path, split: str, count: int, seed: int, mix: HabitMix) -> Path:
     """A file of questions of one split of the arithmetic task."""
-    return write_questions(folder / f"{split}.jsonl", list(questions(split, count, seed, mix)))
+    return write_question_file(folder / f"{split}.jsonl", questions(split, count, seed, mix))
 
 
 def ppo_flags(policy: Path, data: Path, folder: Path, seed: int, **more: object) -> list[object]:

@@ -20,6 +20,7 @@ from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
 LABELLED, TESTED = 400, 300
@@ -30,7 +31,6 @@ POLICY = Path(__file__).parent / "policy_uneven"
 MIX = HabitMix(carry=0.18)
 """Questions carry less often than in the policy's own training data, so that it starts at 45 to 50%."""
 UPDATES, MAX_NEW_TOKENS = 15, 200
-KEYS = ["--data.input_key", "question", "--data.label_key", "label"]
 
 
 def write_questions(folder: Path, seed: int) -> None:
@@ -43,10 +43,7 @@ def write_questions(folder: Path, seed: int) -> None:
         "test_questions": questions("test", TESTED, seed, MIX),
     }
     for name, rows in parts.items():
-        path = folder / f"{name}.jsonl"
-        text = "".join(json.dumps({"question": question, "label": label}) + "\n" for question, label in rows)
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
+        write_question_file(folder / f"{name}.jsonl", rows)
 
 
 def command(module: str, *flags: object) -> list[str]:

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from examples.quickstart.run import KEYS, MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
+from examples.quickstart.run import MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu, prepare_environment
 from openrlhf_prm.evaluation.metrics import paired_gain
@@ -21,6 +21,7 @@ from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import questions
+from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 SAMPLED, TESTED, SAMPLES = 400, 300, 16
 
@@ -28,8 +29,7 @@ SAMPLED, TESTED, SAMPLES = 400, 300, 16
 def write_data(folder: Path, seed: int, split: str) -> None:
     """The questions to sample from the train split, and those of the split to measure on."""
     for name, source, count in (("questions", "train", SAMPLED), (f"{split}_questions", split, TESTED)):
-        rows = [{"question": text, "label": label} for text, label in questions(source, count, seed, MIX)]
-        write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_question_file(folder / f"{name}.jsonl", questions(source, count, seed, MIX))
 
 
 def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
