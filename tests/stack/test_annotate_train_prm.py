@@ -1,16 +1,14 @@
 """Annotation and PRM training as a user runs them: real Ray, vLLM and DeepSpeed on CPU, in subprocesses."""
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from killed_command import kill_midway
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
 from openrlhf_prm.tasks.arithmetic import check_steps, demonstration, questions
@@ -52,15 +50,7 @@ def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
     flags += ["--annotation.no_stop_at_zero", "--vllm.enforce_eager"]
 
     argv = [sys.executable, "-m", "openrlhf_prm.cli.annotate", *flags, "--annotation.concurrency", "1"]
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=log, stderr=log)
-    while process.poll() is None and not (output.exists() and output.stat().st_size):
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert output.exists(), (tmp_path / "log").read_text()[-3000:]
-    before = output.read_bytes()
-    kept = before[: before.rindex(b"\n") + 1]
+    kept = kill_midway(argv, output, 0, tmp_path / "log").encode()
     output.write_bytes(kept + b'{"id": "torn')
 
     summary = run("annotate", *flags)

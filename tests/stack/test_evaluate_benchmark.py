@@ -3,14 +3,12 @@ resumed; best-of-N on the samples of a policy evaluation.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from killed_command import kill_midway
 from servers import running_server, until_ready
 from tiny_prm import Reference, save_tiny_prm, worst
 
@@ -52,15 +50,7 @@ def test_processbench_killed_and_resumed_and_by_a_server(tmp_path):
     flags = [*common, "--prm.model_name_or_path", prm, "--eval.output", output, "--eval.batch_size", 2]
 
     kept = tmp_path / "offline.json.scores.jsonl"
-    log = (tmp_path / "log").open("w")
-    process = subprocess.Popen([*EVALUATE, *map(str, flags)], cwd=ROOT, stdout=log, stderr=log)
-    while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 3):
-        time.sleep(0.02)
-    assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = kept.read_text()
-    before = before[: before.rindex("\n") + 1]
+    before = kill_midway([*EVALUATE, *map(str, flags)], kept, 3, tmp_path / "log")
     assert 1 < len(before.splitlines()) < 240, (tmp_path / "log").read_text()[-3000:]
     assert not output.exists()
 

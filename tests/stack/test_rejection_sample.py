@@ -4,13 +4,12 @@ and resumed; the host's SFT trains on the result.
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from killed_command import kill_midway
 from tiny_prm import save_tiny_prm
 
 from openrlhf_prm.accelerator import cpu_environment
@@ -34,16 +33,7 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     command = [str(each) for each in command]
 
     kept = tmp_path / "sft.jsonl.samples.jsonl"
-    log = (tmp_path / "log").open("w")
-    first = [*command, "--rollout.concurrency", "1"]
-    process = subprocess.Popen(first, cwd=ROOT, stdout=log, stderr=log)
-    while process.poll() is None and not (kept.exists() and len(kept.read_text().splitlines()) > 1):
-        time.sleep(0.02)
-    assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = kept.read_text()
-    before = before[: before.rindex("\n") + 1]
+    before = kill_midway([*command, "--rollout.concurrency", "1"], kept, 1, tmp_path / "log")
     assert 1 < len(before.splitlines()) < COUNT, (tmp_path / "log").read_text()[-3000:]
     assert not output.exists()
 
