@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks import mc_values
+from benchmarks import mc_values, state_values
 from benchmarks.runs import POLICY
 from openrlhf_prm.tasks.arithmetic import careful_step, operands_of, quick_step
 
@@ -70,7 +70,7 @@ class ScriptedEngine:
 
 
 def run(monkeypatch, capsys, folder, *flags) -> dict:
-    monkeypatch.setattr(mc_values, "Engine", ScriptedEngine)
+    monkeypatch.setattr(state_values, "Engine", ScriptedEngine)
     arguments = ["--no-prm", "--work-dir", str(folder / "work"), "--output", str(folder / "out.json"), *flags]
     monkeypatch.setattr(sys, "argv", ["mc_values", *arguments])
     assert mc_values.command() == 0
