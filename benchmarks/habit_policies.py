@@ -3,7 +3,6 @@ demonstrations.
 """
 
 import json
-import math
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from openrlhf_prm.tasks.question_file import KEYS
 
 
 def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path = POLICY, lr: float = 1.5e-3) -> Path:
-    """A copy of `policy` trained on fresh demonstrations of the mix by cross-entropy, AdamW, cosine.
+    """A copy of `policy` trained on fresh demonstrations of the mix (`make_policy.fit`).
 
     Made once for the same settings.
     """
@@ -23,24 +22,20 @@ def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from examples.quickstart.make_policy import batch
+    from examples.quickstart.make_policy import batch, fit
 
     torch.manual_seed(seed)
     rng = random.Random(f"habits-{seed}")
     tokenizer = AutoTokenizer.from_pretrained(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda i: min((i + 1) / 20, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / updates)))
-    )
     pool = list(questions("train", 20_000, seed + 1_000, mix))
-    for _ in range(updates):
+
+    def inputs(update: int) -> dict:
         ids, labels = batch(tokenizer, rng.sample(pool, 64), rng, mix)
-        model(input_ids=ids, labels=labels, attention_mask=torch.ones_like(ids)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+
+    for _ in fit(model, updates, lr, 20, inputs):
+        pass
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     return output

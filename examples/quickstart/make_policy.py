@@ -13,6 +13,7 @@ bf16 to stay small.
 import argparse
 import math
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -102,8 +103,26 @@ def stretched_positions(ids: torch.Tensor, newline: int, rng: random.Random) -> 
     return torch.arange(ids.shape[1]) + jumps.cumsum(dim=1)
 
 
+def fit(model, updates: int, lr: float, warmup: int, inputs: Callable[[int], dict]) -> Iterator[float]:
+    """Cross-entropy with AdamW and a cosine schedule; `inputs` of an update are the model's, labels among them. Yields
+    each update's loss.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / updates)))
+    )
+    for update in range(updates):
+        loss = model(**inputs(update)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        yield loss.item()
+
+
 def train(args: argparse.Namespace) -> None:
-    """Cross-entropy on fresh demonstrations of the train split, AdamW, cosine schedule.
+    """Fits fresh demonstrations of the train split.
 
     Chains of up to nine additions are drawn in batches of equal length, which waste no padding, and the short ones
     come first: they teach the same skills faster.
@@ -112,29 +131,19 @@ def train(args: argparse.Namespace) -> None:
     rng, mix = random.Random(args.seed), MIXES[args.recipe]
     tokenizer = build_tokenizer(mix.named)
     model, newline = build_model(tokenizer), tokenizer.convert_tokens_to_ids("\n")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    warmup = 50
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda i: min((i + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * i / args.updates))),
-    )
     pool = list(questions("train", args.questions, args.seed, mix))
     pools = [[pair for pair in pool if len(operands_of(pair[0])) - 1 == length] for length in mix.additions]
-    progress = tqdm(range(args.updates), desc="training the policy", mininterval=5)
-    for update in progress:
-        if mix.named:
-            pool = rng.choice(pools[:2] if update < args.updates * 0.4 else pools)
-        ids, labels = batch(tokenizer, rng.sample(pool, args.batch_size), rng, mix)
+
+    def inputs(update: int) -> dict:
+        drawn = rng.choice(pools[:2] if update < args.updates * 0.4 else pools) if mix.named else pool
+        ids, labels = batch(tokenizer, rng.sample(drawn, args.batch_size), rng, mix)
         positions = stretched_positions(ids, newline, rng) if mix.named else None
         # The mask is given because without one jumps in the positions would read as borders of packed sequences.
-        seen = torch.ones_like(ids)
-        loss = model(input_ids=ids, labels=labels, attention_mask=seen, position_ids=positions).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        progress.set_postfix(loss=f"{loss.item():.4f}")
+        return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids), "position_ids": positions}
+
+    progress = tqdm(fit(model, args.updates, args.lr, 50, inputs), "training the policy", args.updates, mininterval=5)
+    for loss in progress:
+        progress.set_postfix(loss=f"{loss:.4f}")
     output = Path(args.output)
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
