@@ -23,7 +23,7 @@ from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_urls
-from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.cli.flags import FlagParser, engine_options, nested
 from openrlhf_prm.steps import STEP_SPLITTERS
 
 
@@ -174,7 +174,6 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
 
     from openrlhf_prm.annotation.engines import Work, start_engines
     from openrlhf_prm.evaluation.engines import start_ray
-    from openrlhf_prm.placement import EngineOptions
 
     policy = args.actor.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(policy)
@@ -183,22 +182,12 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
     context = args.vllm.max_model_len or getattr(config, "max_position_embeddings", None)  # some models have no limit
     if context is not None:
         check_lengths(todo, prompt_of, tokenizer, context)
-    engine_options = EngineOptions(
-        model=policy,
-        num_engines=args.vllm.num_engines,
-        gpus=args.vllm.gpus_per_engine,
-        dtype=args.vllm.dtype,
-        seed=args.train.seed,
-        max_model_len=args.vllm.max_model_len,
-        enforce_eager=args.vllm.enforce_eager,
-        gpu_memory_utilization=args.vllm.gpu_memory_utilization,
-        tensor_parallel_size=args.vllm.tensor_parallel_size,
-    )
     work = Work(policy, ANNOTATORS[args.annotator], options, args.answers.checker)
     start_ray(0 if args.annotation.urls else args.vllm.num_engines * args.vllm.gpus_per_engine)
     engines = []
     try:
-        engines = start_engines(engine_options, args.annotation.urls, work, args.annotation.concurrency, prompt_of)
+        vllm = engine_options(policy, args.vllm, args.train.seed, args.vllm.tensor_parallel_size)
+        engines = start_engines(vllm, args.annotation.urls, work, args.annotation.concurrency, prompt_of)
         return asyncio.run(label_all(todo, engines, args.annotation.concurrency, labels))
     finally:
         for engine in engines:

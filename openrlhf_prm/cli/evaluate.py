@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import on_cpu, prepare_environment
+from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family
-from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
+from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, engine_options, nested
 from openrlhf_prm.context_length import require_room
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
@@ -228,26 +228,6 @@ async def _collect(args, questions, is_correct, pool, prm, tokenizer) -> list[Gr
     total = len(questions) * (sampling.n + 1)
     with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
         return await collect(questions, pool, tokenizer, sampling, judges, prompt_of, progress.update)
-
-
-def engine_options(model: str, flags: SimpleNamespace, seed: int):
-    """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`."""
-    from openrlhf_prm.placement import EngineOptions
-
-    whole = int(flags.gpus_per_engine)
-    return EngineOptions(
-        model=model,
-        num_engines=flags.num_engines,
-        gpus=flags.gpus_per_engine,
-        dtype=flags.dtype,
-        seed=seed,
-        max_model_len=flags.max_model_len,
-        enforce_eager=flags.enforce_eager or on_cpu(),
-        gpu_memory_utilization=flags.gpu_memory_utilization,
-        tensor_parallel_size=1 if on_cpu() else max(1, whole),
-        # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
-        extra={"distributed_executor_backend": "mp"} if whole > 1 and not on_cpu() else {},
-    )
 
 
 if __name__ == "__main__":

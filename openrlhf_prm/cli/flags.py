@@ -5,6 +5,8 @@ import sys
 from types import SimpleNamespace
 from typing import NoReturn
 
+from openrlhf_prm.accelerator import on_cpu
+
 
 class FlagParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line on stderr; exit code 2. Flags cannot be abbreviated."""
@@ -40,3 +42,29 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
         add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
         add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
+
+
+def engine_options(model: str, flags: SimpleNamespace, seed: int, tensor_parallel_size: int | None = None):
+    """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`; without `tensor_parallel_size` an
+    engine takes all of its whole GPUs.
+    """
+    from openrlhf_prm.placement import EngineOptions  # imports Ray, which no check of flags waits for
+
+    extra = {}
+    if tensor_parallel_size is None:
+        tensor_parallel_size = 1 if on_cpu() else max(1, int(flags.gpus_per_engine))
+        if tensor_parallel_size > 1:
+            # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
+            extra = {"distributed_executor_backend": "mp"}
+    return EngineOptions(
+        model=model,
+        num_engines=flags.num_engines,
+        gpus=flags.gpus_per_engine,
+        dtype=flags.dtype,
+        seed=seed,
+        max_model_len=flags.max_model_len,
+        enforce_eager=flags.enforce_eager,
+        gpu_memory_utilization=flags.gpu_memory_utilization,
+        tensor_parallel_size=tensor_parallel_size,
+        extra=extra,
+    )

@@ -25,8 +25,7 @@ from openrlhf_prm.annotation.records import Question, read_questions
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
-from openrlhf_prm.cli.evaluate import engine_options
-from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, nested
+from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, engine_options, nested
 from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.rejection_sampling.sampler import SampledQuestion, Sampler, SamplerOptions
