@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.overhead import as_prm
 from openrlhf_prm.accelerator import cpu_environment, cpu_host_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
@@ -39,20 +40,7 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def prm(data) -> Path:
     """A PRM checkpoint as `train_prm` writes it: here the untrained policy with the family declared."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = data / "prm"
-    AutoModelForCausalLM.from_pretrained(POLICY).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(POLICY).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["prm"] = {
-        "family": "placeholder",
-        "placeholder_token": "<step>",
-        "reward_tokens": ["+", "-"],
-        "step_separator": "\n",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return as_prm(POLICY, data / "prm")
 
 
 def host_flags(data: Path) -> list[object]:
