@@ -174,7 +174,7 @@ class Cells:
     def write(self, summary: dict) -> None:
         """The file: command, versions, hardware, settings, summary, cells."""
         record = {
-            "command": shlex.join(["python", "-m", f"benchmarks.{self.output.stem}"]),
+            "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
             "settings": self.settings,
             "versions": versions(),
             "hardware": hardware(),

@@ -1,11 +1,16 @@
 """PRIME for real: a PRM that learns in the PPO loop, is saved with the policy, and goes on where it was."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from ppo_runs import data, host_flags, logged_steps, train  # noqa: F401 (fixtures)
 from safetensors.torch import load_file
+
+from openrlhf_prm.trainers.ppo import ONLINE_PRM_TAG
 
 pytestmark = pytest.mark.stack
 
@@ -26,30 +31,43 @@ def run(*arguments) -> list[dict]:
     return logged_steps(done.stdout + done.stderr)
 
 
-def test_the_prm_learns_in_the_loop_and_goes_on_after_a_resume(data, tmp_path):  # noqa: F811
-    first = run(*flags(data, tmp_path))
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> SimpleNamespace:  # noqa: F811
+    """A run of two updates, each with its checkpoint: folder, logged."""
+    folder = tmp_path_factory.mktemp("prime")
+    return SimpleNamespace(folder=folder, logged=run(*flags(data, folder)))
+
+
+def test_the_prm_learns_in_the_loop(trained):
+    first = trained.logged
     assert len(first) == 2
     # Untrained, the PRM equals its reference: no reward, a loss of log 2. Then it has learned from a rollout.
     assert first[0]["process/reward"] == 0.0 and first[0]["online_prm/loss"] == pytest.approx(0.6931, abs=1e-3)
     assert first[1]["process/reward"] != 0.0 and first[0]["online_prm/grad_norm"] > 0
     assert 0 <= first[1]["online_prm/accuracy"] <= 1 and abs(first[1]["vllm_kl"]) < 0.005
-    saved = tmp_path / "out_online_prm"
-    assert json.loads((saved / "config.json").read_text())["prm"]["family"] == "implicit"
-    before = load_file(saved / "model.safetensors")
+    config = json.loads((trained.folder / "out_online_prm" / "config.json").read_text())
+    assert config["prm"]["family"] == "implicit"
 
+
+def test_it_goes_on_after_a_resume(data, trained, tmp_path):  # noqa: F811
+    shutil.copytree(trained.folder / "ckpt", tmp_path / "ckpt")
     # Half the micro-batches' size: the same optimizer step in two parts.
     second = run(
         *flags(data, tmp_path), "--train.micro_batch_size", 8, "--ckpt.load_enable", "--train.num_episodes", 2,
     )  # fmt: skip
     assert second[0]["process/reward"] != 0.0, "the resumed run has a fresh PRM"
-    after = load_file(saved / "model.safetensors")
+    before, after = (
+        load_file(folder / "out_online_prm" / "model.safetensors") for folder in (trained.folder, tmp_path)
+    )
     assert any(not after[name].equal(before[name]) for name in before)
 
 
-def test_a_checkpoint_without_its_prm_is_refused(data, tmp_path):  # noqa: F811
-    run(
-        *host_flags(data), "--data.max_samples", 8, "--algo.advantage.estimator", "rloo",
-        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--ckpt.save_steps", 1),
-    )  # fmt: skip
-    done = train(*flags(data, tmp_path), "--ckpt.load_enable", "--train.num_episodes", 2)
+def test_a_checkpoint_without_its_prm_is_refused(data, trained, tmp_path):  # noqa: F811
+    folder = tmp_path / "bare"
+    shutil.copytree(trained.folder / "ckpt", folder / "ckpt")
+    (states,) = (folder / "ckpt" / "_actor" / "global_step2").glob("*model_states.pt")
+    content = torch.load(states, weights_only=False)
+    del content[ONLINE_PRM_TAG]
+    torch.save(content, states)
+    done = train(*flags(data, folder), "--ckpt.load_enable", "--train.num_episodes", 2)
     assert done.returncode != 0 and "has no online PRM" in done.stderr
