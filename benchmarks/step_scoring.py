@@ -28,7 +28,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrlhf_prm.cli.evaluate import versions
+from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 
 SYSTEMS = ("hf", "vllm_step", "ours", "http")
