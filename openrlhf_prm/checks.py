@@ -23,9 +23,11 @@ def require_urls(flag: str, urls: Sequence[str]) -> None:
 
 def require_family(family: str | None) -> None:
     """A PRM family, or None to find it from the checkpoint."""
+    if family is None:
+        return
     from vllm_prm.families import PRM_FAMILIES
 
-    if family is not None and family not in PRM_FAMILIES:
+    if family not in PRM_FAMILIES:
         raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")
 
 
