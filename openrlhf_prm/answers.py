@@ -1,10 +1,12 @@
 """Answer extraction and equivalence: response + reference answer -> outcome reward.
 
 Equivalence is math-verify's (LaTeX, fractions, sets, units), with a fast path for plain numbers because annotation
-checks many thousands of rollouts. A user's own check is a Python file with `is_correct(response, label) -> bool`.
+checks many thousands of rollouts. Tasks of reasoning-gym are judged by its own verifiers. A user's own check is a
+Python file with `is_correct(response, label) -> bool`.
 """
 
 import importlib.util
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from pathlib import Path
 AnswerChecker = Callable[[str, str], bool]
 
 _BOXED = re.compile(r"\\boxed\s*\{")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MARKED = re.compile(r"(?:####|answer\s+is\s*:?|answer\s*[:=])\s*(.+)", re.IGNORECASE)
 # A longer "answer" is a model gone astray; parsing it could take forever.
 _LONGEST = 500
@@ -21,9 +24,12 @@ _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
 
 
 def extract_answer(response: str) -> str | None:
-    r"""The final answer of a response as text: the last `\boxed{...}`, else what follows the last `####`, `Answer:` or
-    `answer is` to the end of its line. None where the response states no answer, as a response cut short does not.
+    r"""The final answer of a response as text: the last `<answer>...</answer>` or `\boxed{...}`, else what follows the
+    last `####`, `Answer:` or `answer is` to the end of its line. None where the response states no answer, as a
+    response cut short does not.
     """
+    if tagged := _TAGGED.findall(response):
+        return tagged[-1].strip() or None
     if boxes := list(_BOXED.finditer(response)):
         return _balanced(response, boxes[-1].end())
     if marked := _MARKED.findall(response):
@@ -68,7 +74,36 @@ def exact_answer(response: str, label: str) -> bool:
     return extract_answer(response) == label.strip()
 
 
-ANSWER_CHECKERS: dict[str, AnswerChecker] = {"math": math_answer, "exact": exact_answer}
+def reasoning_gym_answer(response: str, label: str) -> bool:
+    """Whether reasoning-gym's verifier of the task gives the response's final answer full marks: a task may have many
+    right answers. Part marks, which its verifiers give for an answer that merely contains the right one, are wrong.
+
+    The label is the task's row as JSON, with `answer` and `metadata` (`convert_steps --format reasoning_gym` writes
+    it). Raises ValueError for any other label, and where reasoning-gym is not installed.
+    """
+    try:
+        import reasoning_gym  # imported late: its hundred tasks take seconds
+    except ImportError as error:
+        raise ValueError(f"reasoning-gym cannot be imported ({error}): pip install reasoning-gym") from None
+
+    try:
+        row = json.loads(label)
+        verify = reasoning_gym.get_score_answer_fn(row["metadata"]["source_dataset"])
+        row["answer"]
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            "the label must be a row of reasoning-gym as JSON, with answer and metadata.source_dataset; "
+            f"got {label[:80]!r}"
+        ) from None
+    answer = extract_answer(response)
+    return answer is not None and verify(answer, row) == 1.0
+
+
+ANSWER_CHECKERS: dict[str, AnswerChecker] = {
+    "math": math_answer,
+    "exact": exact_answer,
+    "reasoning_gym": reasoning_gym_answer,
+}
 
 
 def answer_checker(name: str) -> AnswerChecker:

@@ -37,6 +37,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrlhf_prm.answers import AnswerChecker
+
 
 @dataclass(frozen=True)
 class Question:
@@ -135,11 +137,18 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict]]:
     yield from enumerate(rows, start=1)
 
 
-def read_questions(path: str | Path, input_key: str, label_key: str, max_samples: int | None = None) -> list[Question]:
+def read_questions(
+    path: str | Path,
+    input_key: str,
+    label_key: str,
+    max_samples: int | None = None,
+    is_correct: AnswerChecker | None = None,
+) -> list[Question]:
     """The questions of a JSONL file, at most `max_samples`. Rows that repeat a question and its label are dropped.
 
     Raises ValueError naming file and line for a row without one of the keys, an empty question, a label that is neither
-    text nor a number, or an id that stands for two different questions; and for a file without any question.
+    text nor a number or that `is_correct` cannot use, or an id that stands for two different questions; and for a file
+    without any question.
     """
     found: dict[str, Question] = {}
     for number, row in read_jsonl(path):
@@ -153,6 +162,11 @@ def read_questions(path: str | Path, input_key: str, label_key: str, max_samples
         if isinstance(label, bool) or not isinstance(label, str | int | float):
             raise ValueError(f"{where}: {label_key!r} must be a text or a number, got {label!r}")
         label = str(label)
+        if is_correct is not None:
+            try:
+                is_correct("", label)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
         identity = str(row["id"]) if row.get("id") is not None else question_id(text, label)
         question = Question(identity, text, label)
         if found.setdefault(identity, question) != question:

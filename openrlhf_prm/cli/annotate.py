@@ -20,10 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question, read_questions
+from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_urls
-from openrlhf_prm.cli.flags import FlagParser, engine_options, nested
+from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
 from openrlhf_prm.steps import STEP_SPLITTERS
 
 
@@ -45,7 +45,7 @@ def build_parser() -> FlagParser:
     add("--data.input_template", default="{}", help="text in which {} is replaced by the question")
     add("--data.apply_chat_template", action="store_true", help="send the question through the chat template")
     add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
-    add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
+    add("--answers.checker", default="math", help=CHECKER_HELP)
     add_annotator_flags(parser)
     add("--annotation.concurrency", type=int, default=64, help="questions in flight on each engine")
     add("--annotation.urls", nargs="+", default=[], help="OpenAI-compatible servers of the policy, instead of engines")
@@ -124,15 +124,12 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
         "data.max_samples",
     )
     require_urls("--annotation.urls", args.annotation.urls)
-    if not Path(args.data.input).is_file():
-        raise ValueError(f"--data.input: no such file: {args.data.input}")
     policy = args.actor.model_name_or_path
     if (policy.startswith((".", "/")) or Path(policy).exists()) and not (Path(policy) / "config.json").is_file():
         raise ValueError(f"--actor.model_name_or_path: no checkpoint (config.json) in {policy}")
     if "{}" not in args.data.input_template:
         raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
-    options = options_of(args)
-    return read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples), options
+    return questions_of(args), options_of(args)
 
 
 def options_of(args: SimpleNamespace) -> object:

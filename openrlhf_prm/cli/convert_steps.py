@@ -9,7 +9,9 @@
 which is the benchmark's published meaning: every step is judged by itself, so a step after an error is wrong only where
 it is listed too. The original solution counts as right throughout. Rows that repeat one another are written once.
 
-`gsm8k` (arXiv:2110.14168) becomes question rows `{"question", "label"}`, the label being what follows `####`.
+`gsm8k` (arXiv:2110.14168) becomes question rows `{"question", "label"}`, the label being what follows `####`; so do
+the rows of `reasoning_gym` (arXiv:2505.24760), the label being the whole row as JSON, which
+`--answers.checker reasoning_gym` wants.
 
 The other way, step labels of `openrlhf_prm.cli.annotate` become what other trainers read: `--format trl`, `openrlhf` or
 `math_shepherd` (`openrlhf_prm.annotation.formats`), and `records`, the labels as they are. A file name that ends in
@@ -32,6 +34,7 @@ from pathlib import Path
 
 from openrlhf_prm.annotation.formats import LABEL_FORMATS, LabelStyle, label_rows
 from openrlhf_prm.annotation.records import read_rows
+from openrlhf_prm.answers import reasoning_gym_answer
 from openrlhf_prm.cli.flags import FlagParser
 from openrlhf_prm.files import write_atomically
 
@@ -80,7 +83,21 @@ def gsm8k_rows(row: dict) -> list[tuple[str, dict]]:
     return [(question, {"question": question, "label": label})]
 
 
-FORMATS: dict[str, Callable[[dict], list[tuple[str, dict]]]] = {"prmbench": prmbench_rows, "gsm8k": gsm8k_rows}
+def reasoning_gym_rows(row: dict) -> list[tuple[str, dict]]:
+    """(group, question row) of one of reasoning-gym's rows. Raises ValueError where its verifier could not judge it."""
+    question = row.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("'question' must be a text")
+    label = json.dumps({key: row.get(key) for key in ("question", "answer", "metadata")})
+    reasoning_gym_answer("", label)
+    return [(question, {"question": question, "label": label})]
+
+
+FORMATS: dict[str, Callable[[dict], list[tuple[str, dict]]]] = {
+    "prmbench": prmbench_rows,
+    "gsm8k": gsm8k_rows,
+    "reasoning_gym": reasoning_gym_rows,
+}
 
 
 def convert(

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation.records import Question, read_questions
+from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family
-from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, engine_options, nested
+from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.context_length import require_room
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
@@ -67,7 +67,7 @@ def build_parser() -> FlagParser:
     add("--eval.verbose", action="store_true", help="show what the engines log")
     add("--rollout.max_new_tokens", type=int, default=1024, help="token limit of a response")
     add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
-    add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
+    add("--answers.checker", default="math", help=CHECKER_HELP)
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
     add_engine_flags(parser)
@@ -134,9 +134,7 @@ def check(args: SimpleNamespace) -> list[Question]:
             if path in written:
                 raise ValueError(f"{flag}: {path} is given twice")
             written.add(path)
-    if not Path(args.data.input).is_file():
-        raise ValueError(f"--data.input: no such file: {args.data.input}")
-    questions = read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples)
+    questions = questions_of(args)
     if args.prm.model_name_or_path is not None:
         texts = [question.question for question in questions]
         require_room(args.prm.model_name_or_path, args.prm.max_model_len, texts, args.rollout.max_new_tokens)

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
-from openrlhf_prm.cli.flags import FlagParser, nested
+from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Item, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.base import check_split
 from openrlhf_prm.evaluation.progress_file import ProgressFile
@@ -41,9 +41,7 @@ def build_parser() -> FlagParser:
     add("--data.max_samples", type=int, help="first N solutions of each subset; best_of_n: first N questions")
     add("--data.input_key", default="question", help="best_of_n: key of the question in a row")
     add("--data.label_key", default="label", help="best_of_n: key of the reference answer in a row")
-    add(
-        "--answers.checker", default="math", help="best_of_n: math, exact, or a Python file, for rows without 'correct'"
-    )
+    add("--answers.checker", default="math", help=f"best_of_n, for rows without 'correct': {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of the PRM")
     add("--prm.url", help="a running `vllm-prm serve`, instead of an engine in this process")
     add("--prm.api_key_env", help="environment variable with the server's API key")

@@ -2,10 +2,15 @@
 
 import argparse
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
 from openrlhf_prm.accelerator import on_cpu
+from openrlhf_prm.annotation.records import Question, read_questions
+from openrlhf_prm.answers import ANSWER_CHECKERS, answer_checker
+
+CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, or a Python file with is_correct(response, label)"
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -30,6 +35,17 @@ def nested(args: argparse.Namespace) -> SimpleNamespace:
             node = vars(node).setdefault(part, SimpleNamespace())
         setattr(node, last, value)
     return root
+
+
+def questions_of(args: SimpleNamespace) -> list[Question]:
+    """The questions of `--data.input`, with labels that `--answers.checker` can use. Raises ValueError."""
+    if not Path(args.data.input).is_file():
+        raise ValueError(f"--data.input: no such file: {args.data.input}")
+    try:
+        is_correct = answer_checker(args.answers.checker)
+    except ValueError as error:
+        raise ValueError(f"--answers.checker: {error}") from None
+    return read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples, is_correct)
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:

@@ -21,11 +21,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation.records import Question, read_questions
-from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
-from openrlhf_prm.cli.flags import FlagParser, add_engine_flags, engine_options, nested
+from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.rejection_sampling.sampler import SampledQuestion, Sampler, SamplerOptions
@@ -55,7 +54,7 @@ def build_parser() -> FlagParser:
     add("--rollout.concurrency", type=int, default=64, help="questions in flight on each engine")
     add("--rollout.urls", nargs="+", default=[], help="OpenAI-compatible servers of the policy, instead of engines")
     add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
-    add("--answers.checker", default="math", help="math, exact, or a Python file with is_correct(response, label)")
+    add("--answers.checker", default="math", help=CHECKER_HELP)
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that ranks the right responses")
     add("--prm.url", help="a running `vllm-prm serve`, instead of PRM engines")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
@@ -118,7 +117,6 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
         raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
     if Path(args.data.output).is_dir():
         raise ValueError(f"--data.output: {args.data.output} is a folder, not a file")
-    answer_checker(args.answers.checker)
     names = {"samples": "n_samples_per_prompt"}
     sampling = _options(
         SamplerOptions,
@@ -131,9 +129,7 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
         splitter=args.steps.splitter,
     )
     selection = _options(SelectionOptions, "--select.", {}, **vars(args.select))
-    if not Path(args.data.input).is_file():
-        raise ValueError(f"--data.input: no such file: {args.data.input}")
-    questions = read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples)
+    questions = questions_of(args)
     if args.prm.model_name_or_path is not None:
         texts = [question.question for question in questions]
         require_room(args.prm.model_name_or_path, args.prm.max_model_len, texts, args.rollout.max_new_tokens)

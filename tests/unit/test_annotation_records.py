@@ -162,6 +162,7 @@ def test_bad_rows_are_named_by_line(tmp_path, bad, message):
         (["--annotator", "guess"], "invalid choice: 'guess'"),
         (["--steps.splitter", "word"], "invalid choice: 'word'"),
         (["--answers.checker", "vibes"], "unknown answer checker 'vibes'"),
+        (["--answers.checker", "reasoning_gym"], "line 1: the label must be a row of reasoning-gym as JSON"),
         (["--data.input_template", "no place"], "--data.input_template has no {}"),
         (["--annotation.rollout", "3"], "unrecognized arguments"),
     ],

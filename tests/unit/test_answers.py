@@ -1,8 +1,12 @@
 """Answer extraction and equivalence."""
 
-import pytest
+import json
 
-from openrlhf_prm.answers import answer_checker, exact_answer, extract_answer, math_answer
+import pytest
+import reasoning_gym
+
+from openrlhf_prm.answers import answer_checker, exact_answer, extract_answer, math_answer, reasoning_gym_answer
+from openrlhf_prm.rewards import reasoning_gym_outcome
 
 
 @pytest.mark.parametrize(
@@ -15,6 +19,8 @@ from openrlhf_prm.answers import answer_checker, exact_answer, extract_answer, m
         ("The answer is 7.", "7"),
         ("no answer here 12", None),
         (r"\boxed{unclosed", None),
+        ("<answer>1</answer> no, <answer>\n2 </answer> Answer: 3", "2"),
+        ("<answer> </answer>", None),
         ("", None),
     ],
 )
@@ -47,5 +53,34 @@ def test_own_checker_and_its_errors(tmp_path):
     own.write_text("x = 1\n")
     with pytest.raises(ValueError, match="defines no is_correct"):
         answer_checker(str(own))
-    with pytest.raises(ValueError, match="choose math, exact or an existing .py file"):
+    with pytest.raises(ValueError, match="choose math, exact, reasoning_gym or an existing .py file"):
         answer_checker("fuzzy")
+
+
+def test_reasoning_gym_accepts_every_answer_its_verifier_does():
+    metadata = {"source_dataset": "countdown", "numbers": [6, 61, 94, 4], "target": 309}
+    label = json.dumps({"question": "Calculate 309.", "answer": "94*4 - 61 - 6", "metadata": metadata})
+    for answer in ("94*4 - 61 - 6", "4*94 - (6+61)"):
+        assert reasoning_gym_answer(f"I try.\n<answer>{answer}</answer>", label)
+        assert reasoning_gym_answer(f"Answer: {answer}", label)
+    assert not reasoning_gym_answer("Answer: 94*4 - 61 - 4", label)
+    assert not reasoning_gym_answer("I give up.", label)
+    found = reasoning_gym_outcome.reward_func(["Q?Answer: 4*94-67"], ["Q?"], [label])
+    assert found["rewards"] == found["scores"] == 0.0
+    found = reasoning_gym_outcome.reward_func(["Q?Answer: 4*94-(6+61)"], ["Q?"], [label])
+    assert found["rewards"] == found["scores"] == 1.0
+
+
+def test_reasoning_gyms_part_marks_are_no_right_answer():
+    row = reasoning_gym.create_dataset("chain_sum", size=1, seed=1)[0]
+    assert reasoning_gym_answer(f"Answer: {row['answer']}", json.dumps(row))
+    assert not reasoning_gym_answer(f"Answer: {row['answer']}0", json.dumps(row))
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["72", "no JSON", "[]", '{"answer": "1"}', '{"answer": "1", "metadata": {"source_dataset": "unheard_of"}}'],
+)
+def test_reasoning_gym_wants_its_own_rows(label):
+    with pytest.raises(ValueError, match="must be a row of reasoning-gym as JSON"):
+        reasoning_gym_answer("Answer: 1", label)

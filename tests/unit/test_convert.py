@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import reasoning_gym
 
+from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.cli.convert_steps import convert, gsm8k_rows, main, prmbench_rows, split
 
 
@@ -61,6 +63,15 @@ def test_bad_prmbench_rows_are_named_by_line(tmp_path, changes, fault):
     assert faults[0].startswith(f"{path} line 2: ")
     with pytest.raises(ValueError, match=f"line 2: .*{fault}"):
         convert([path], "prmbench", strict=True)
+
+
+def test_reasoning_gym_rows_carry_what_their_verifier_needs(tmp_path):
+    row = reasoning_gym.create_dataset("chain_sum", size=1, seed=1)[0]
+    path = write(tmp_path / "rows.jsonl", row, {"question": "?", "answer": "72"})
+    ((group, made),), faults = convert([path], "reasoning_gym")
+    assert group == made["question"] == row["question"]
+    assert answer_checker("reasoning_gym")(f"Answer: {row['answer']}", made["label"])
+    assert len(faults) == 1 and faults[0].startswith(f"{path} line 2: the label must be a row of reasoning-gym")
 
 
 @pytest.mark.parametrize(
