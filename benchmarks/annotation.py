@@ -313,7 +313,7 @@ async def _real_task(args) -> Task:
     start_ray(0 if on_cpu() else 1)
     extra = {"block_size": 32} if on_cpu() else {}
     gpus = 0.0 if on_cpu() else 1.0
-    engine = GenerationPool(EngineOptions(args.policy, gpus=gpus, seed=args.seed, dtype="bfloat16", extra=extra))
+    engine = GenerationPool(EngineOptions(args.policy, gpus=gpus, seed=args.seed, extra=extra))
     tokenizer = AutoTokenizer.from_pretrained(args.policy)
     mix = arithmetic.HabitMix(carry=0.1, additions=(7, 8, 9), named=True) if args.long else None
     pairs = arithmetic.questions("tune", args.questions, args.seed, mix)

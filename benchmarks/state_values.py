@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.runs import POLICY
+from openrlhf_prm.accelerator import engine_dtype
 from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
@@ -63,7 +64,7 @@ class Engine:
         self.engine = vllm.AsyncLLMEngine.from_engine_args(
             vllm.AsyncEngineArgs(
                 model=str(policy),
-                dtype="bfloat16",
+                dtype=engine_dtype("auto"),
                 enforce_eager=True,
                 enable_prefix_caching=caching,
                 enable_chunked_prefill=False,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import ray
 
-from openrlhf_prm.accelerator import on_cpu
+from openrlhf_prm.accelerator import engine_dtype, on_cpu
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class EngineOptions:
     def engine_args(self) -> dict:
         """Keyword arguments for vLLM's engine; options left open are left out, so that vLLM's own defaults hold."""
         args = {
-            "dtype": self.dtype,
+            "dtype": engine_dtype(self.dtype),
             "seed": self.seed,
             "max_model_len": self.max_model_len,
             # Compiling costs more than it saves on CPU, where dynamo is switched off besides.

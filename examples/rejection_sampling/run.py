@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.quickstart.run import MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu, prepare_environment
+from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
 from openrlhf_prm.evaluation.metrics import paired_gain
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
@@ -43,7 +43,7 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
         *("--data.input_key", "input", "--data.output_key", "output", "--data.max_len", MAX_NEW_TOKENS + 64),
         *("--train.batch_size", 64, "--train.micro_batch_size", 64, "--train.max_epochs", args.epochs),
         *("--adam.lr", args.lr, "--train.seed", seed, "--ckpt.output_dir", tuned),
-        *("--ckpt.path", folder / "policy_sft_ckpt", *(["--ds.attn_implementation", "eager"] if on_cpu() else [])),
+        *("--ckpt.path", folder / "policy_sft_ckpt", *(cpu_training_flags() if on_cpu() else [])),
     ]
     return [
         *(first if args.rank else []),

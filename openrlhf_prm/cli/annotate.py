@@ -53,7 +53,7 @@ def build_parser() -> FlagParser:
     add("--vllm.num_engines", type=int, default=1, help="engines that share the work")
     add("--vllm.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
     add("--vllm.tensor_parallel_size", type=int, default=1, help="GPUs per engine over which the model is split")
-    add("--vllm.dtype", default="bfloat16", help="data type of weights and computation")
+    add("--vllm.dtype", default="auto", help="data type of weights and computation")
     add("--vllm.enforce_eager", action="store_true", help="no CUDA graphs, faster start")
     add("--vllm.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
     add("--vllm.max_model_len", type=int, help="context length; shorter than the model's saves memory")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import on_cpu, prepare_environment
+from openrlhf_prm.accelerator import engine_dtype, on_cpu, prepare_environment
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, nested
@@ -178,7 +178,7 @@ def score(args: SimpleNamespace, items: list[Item], scores: ProgressFile) -> Non
         scorer = StepScorer.from_url(args.prm.url, args.prm.api_key_env)
     else:
         engine = {
-            "dtype": args.prm.dtype,
+            "dtype": engine_dtype(args.prm.dtype),
             "max_model_len": args.prm.max_model_len,
             "tensor_parallel_size": args.prm.tensor_parallel_size,
             "gpu_memory_utilization": args.prm.gpu_memory_utilization,

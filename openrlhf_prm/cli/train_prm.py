@@ -123,8 +123,8 @@ def _add_checkpoint_flags(add) -> None:
 
 def _add_device_flags(add) -> None:
     add("--ds.zero_stage", "--zero_stage", type=int, default=2, help="0 to 3: what is spread over the devices")
-    dtype = "data type of weights and computation"
-    add("--ds.param_dtype", "--param_dtype", default="bf16", choices=["bf16", "fp16", "fp32"], help=dtype)
+    dtype = "data type of weights and computation; bf16 where it is not given, on CPU fp32"
+    add("--ds.param_dtype", "--param_dtype", choices=["bf16", "fp16", "fp32"], help=dtype)
     add("--bf16", dest="ds.param_dtype", action="store_const", const="bf16", help="the same as --ds.param_dtype bf16")
     attention = "None: flash_attention_2 on CUDA, else sdpa"
     add("--ds.attn_implementation", "--attn_implementation", help=attention)
@@ -153,6 +153,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     prepare_environment()
+    if args.ds.param_dtype is None:
+        args.ds.param_dtype = "fp32" if on_cpu() else "bf16"
     if args.ds.attn_implementation is None:
         args.ds.attn_implementation = "sdpa" if on_cpu() else "flash_attention_2"
     _single_process_defaults()
