@@ -3,8 +3,8 @@
 Nothing is remembered between calls: which patches an installation has is read from its files. Patches are undone in
 memory, newest first, and what remains must have the SHA-256 of the released file (`SHA256SUMS.json`); a file for which
 that fails was changed by someone else, and nothing is touched. Then the wanted patches are applied in memory, in order
-and without fuzz, and only when all of that has worked are the files replaced, each by a rename (so hard links into a
-package manager's cache stay as they were).
+and without fuzz (earlier patches may have moved a hunk's lines), and only when all of that has worked are the files
+replaced, each by a rename (so hard links into a package manager's cache stay as they were).
 
 Neither OpenRLHF nor torch is imported.
 """
@@ -113,17 +113,27 @@ def parse_patch(number: str, text: str) -> Patch:
 
 
 def patch_text(text: str, hunks: Iterable[Hunk], reverse: bool = False) -> str | None:
-    """`text` with the hunks applied (or undone), or None where one does not fit exactly."""
+    """`text` with the hunks applied (or undone), or None where one does not fit: its lines must stand where it says, or
+    at one other place, to which a patch before it moved them.
+    """
     lines = text.split("\n")
     # From the last hunk to the first, so that the line numbers of the earlier ones hold.
     for hunk in reversed(tuple(hunks)):
         start = hunk.new_start if reverse else hunk.old_start
         before, after = (hunk.new, hunk.old) if reverse else (hunk.old, hunk.new)
-        begin, end = start - 1, start - 1 + len(before)
-        if tuple(lines[begin:end]) != before:
+        begin = _find(lines, before, start - 1)
+        if begin is None:
             return None
-        lines[begin:end] = after
+        lines[begin : begin + len(before)] = after
     return "\n".join(lines)
+
+
+def _find(lines: list[str], block: tuple[str, ...], expected: int) -> int | None:
+    """Where `block` stands in `lines`: at `expected`, else at the only place there is."""
+    if tuple(lines[expected : expected + len(block)]) == block:
+        return expected
+    places = [at for at in range(len(lines) - len(block) + 1) if tuple(lines[at : at + len(block)]) == block]
+    return places[0] if len(places) == 1 else None
 
 
 def read_state(installation: Installation) -> tuple[list[Patch], dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from openrlhf_prm import patching
 from openrlhf_prm.cli.patch import main
 
-NUMBERS = ["0001", "0002", "0003"]
+NUMBERS = ["0001", "0002", "0003", "0004"]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_part_of_the_patches(site):
     assert run(site, "apply") == 0
     whole = content(site)
     assert run(site, "revert", "--only", "0003") == 0
-    assert run(site, "check", "--only", "0001", "0002") == 0
+    assert run(site, "check", "--only", "0001", "0002", "0004") == 0
     assert run(site, "check", "--only", "0003") == 1
     run(site, "apply")
     assert content(site) == whole
@@ -151,7 +151,9 @@ def test_a_hunk_is_exact():
     hunks = [patching.Hunk(2, ("b", "c"), 2, ("B",)), patching.Hunk(5, ("e",), 4, ("E", "F"))]
     assert patching.patch_text("a\nb\nc\nd\ne\n", hunks) == "a\nB\nd\nE\nF\n"
     assert patching.patch_text("a\nB\nd\nE\nF\n", hunks, reverse=True) == "a\nb\nc\nd\ne\n"
-    assert patching.patch_text("x\na\nb\nc\nd\ne\n", hunks) is None
+    # Lines that another patch moved are found; not where they stand twice.
+    assert patching.patch_text("x\na\nb\nc\nd\ne\n", hunks) == "x\na\nB\nd\nE\nF\n"
+    assert patching.patch_text("x\na\nb\nc\nd\ne\nb\nc\n", hunks) is None
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,7 @@ def test_flags_of_older_openrlhf_are_understood(tmp_path):
     old += " --input_key input --label_key value --placeholder_token ки --reward_tokens + - --lora_rank 8"
     args = parsed(tmp_path, *old.split())
     new = "--model.model_name_or_path org/policy --data.dataset x.jsonl --ds.attn_implementation flash_attention_2"
+    new += " --ds.param_dtype bf16"
     new += " --ds.zero_stage 3 --train.batch_size 256 --data.max_len 8192 --ckpt.save_steps 500 --ckpt.load_enable"
     new += " --model.gradient_checkpointing_enable --ds.packing_samples --data.label_key value"
     new += " --prm.placeholder_token ки --ds.lora.rank 8"
