@@ -24,6 +24,7 @@ from benchmarks.runs import (
     OURS,
     POLICY,
     Cells,
+    add_jobs_flag,
     draw_questions,
     main,
     moving_mean,
@@ -96,7 +97,7 @@ def run(args) -> dict | None:
     train(args.work_dir, labels, args.seed, args.epochs)
     wanted = {name: lambda n=name: method(n) for name in args.methods}
     wanted["prm"] = lambda: quality(prm, args.work_dir, MIX)
-    complete = cells.fill(wanted, args.seconds)
+    complete = cells.fill(wanted, args.seconds, args.jobs)
     summary = {name: summarise(cells.found[name]) for name in METHODS if name in cells.found}
     if "prm" in cells.found:
         summary["prm"] = cells.found["prm"]
@@ -160,8 +161,9 @@ def command() -> int:
     flags.add_argument("--coef", type=float, default=1.0, help="weight of the process reward (default 1)")
     flags.add_argument("--figure", type=Path, default=Path("docs/hacking.svg"))
     flags.add_argument("--seed", type=int, default=0)
+    add_jobs_flag(flags)
     args = flags.parse_args()
-    positive(flags, args, "updates", "labels", "epochs")
+    positive(flags, args, "jobs", "updates", "labels", "epochs")
     if not 0 <= args.noise < 0.5:
         flags.error(f"--noise must lie in [0, 0.5), got {args.noise}")
     return main("hacking", run, args)

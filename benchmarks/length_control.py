@@ -21,7 +21,18 @@ from pathlib import Path
 from benchmarks.demonstration_prms import Labels, train
 from benchmarks.figures import Panel, draw
 from benchmarks.habit_policies import evaluate, fine_tune
-from benchmarks.runs import OURS, Cells, draw_questions, main, parser, positive, ppo_flags, train_ppo, values
+from benchmarks.runs import (
+    OURS,
+    Cells,
+    add_jobs_flag,
+    draw_questions,
+    main,
+    parser,
+    positive,
+    ppo_flags,
+    train_ppo,
+    values,
+)
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
 MIX = HabitMix(carry=0.18)
@@ -106,8 +117,9 @@ def run(args) -> dict | None:
             "test": test(name, folder / "policy"),
         }
 
-    wanted = {"before": before} | {name: lambda n=name: method(n) for name in args.methods}
-    complete = cells.fill(wanted, args.seconds)
+    complete = cells.fill({"before": before}, args.seconds)
+    if complete:
+        complete = cells.fill({name: lambda n=name: method(n) for name in args.methods}, args.seconds, args.jobs)
     summary = summarise(cells.found, args.samples)
     cells.write(summary)
     if not complete:
@@ -181,8 +193,9 @@ def command() -> int:
     flags.add_argument("--samples", type=int, default=8, help="responses per question there (default 8)")
     flags.add_argument("--figure", type=Path, default=Path("docs/length_control.svg"))
     flags.add_argument("--seed", type=int, default=0)
+    add_jobs_flag(flags)
     args = flags.parse_args()
-    positive(flags, args, "updates", "tuning", "questions", "samples")
+    positive(flags, args, "jobs", "updates", "tuning", "questions", "samples")
     for name in ("quick", "filler", "target"):
         if not 0 <= getattr(args, name) <= 1:
             flags.error(f"--{name} must lie in 0..1, got {getattr(args, name)}")

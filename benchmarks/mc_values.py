@@ -20,7 +20,6 @@ The last line of output is one JSON object: `naive_tokens, tokens, naive_s, s, n
 import os
 import statistics
 import sys
-import time
 from pathlib import Path
 
 from benchmarks.demonstration_prms import Labels, train
@@ -62,10 +61,6 @@ def run(args) -> dict | None:
 
 def measure(args, cells: Cells, bench: Bench) -> dict | None:
     """The cells in order; None where `--seconds` ended it early."""
-    started = time.monotonic()
-
-    def left() -> float:
-        return args.seconds - (time.monotonic() - started)
 
     def truth(split: str, count: int):
         def cell(question: int) -> dict:
@@ -84,7 +79,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
                 return bench.ours("tune", s, learned)
 
             tune[f"tune {setting.name} {n}"] = cell
-    if not cells.fill(tune, left()):
+    if not cells.fill(tune, args.seconds):
         return None
 
     def mean(prefix: str, name: str, first: int = 0) -> float:
@@ -104,7 +99,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
         test[f"test naive {n}"] = lambda: bench.naive("test")
     for n in range(args.repeats):
         test[f"test ours {n}"] = lambda: bench.ours("test", chosen, learned)
-    if not cells.fill(test, left()):
+    if not cells.fill(test, args.seconds):
         return None
     summary = {
         **{f"naive_{name}": mean("test naive", name) for name in ("tokens", "s", "mae")},

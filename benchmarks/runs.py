@@ -9,8 +9,10 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -145,6 +147,7 @@ class Cells:
     """
 
     def __init__(self, output: Path, settings: dict, fresh: bool = False):
+        self.started = time.monotonic()
         self.output, self.settings = output, json.loads(json.dumps(settings))
         self.found: dict[str, dict] = {}
         if output.exists() and not fresh:
@@ -157,19 +160,36 @@ class Cells:
                 raise ValueError(f"--output {output} holds results of other settings; name another, or add --fresh")
             self.found = cells
 
-    def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf) -> bool:
-        """Makes the cells that are not there; no further one is begun after `seconds`. Whether all are there."""
-        started = time.monotonic()
-        for name, make in cells.items():
-            if name in self.found:
-                continue
-            if time.monotonic() - started > seconds:
-                return False
+    def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf, jobs: int = 1) -> bool:
+        """Makes the cells that are not there, `jobs` at a time; no further one is begun `seconds` after this object
+        was made. Whether all are there. After an error no further one is begun, and it is raised when those in hand
+        are done.
+        """
+        lock, stop = threading.Lock(), threading.Event()
+
+        def fill_one(name: str, make: Callable[[], dict]) -> None:
+            if stop.is_set() or time.monotonic() - self.started > seconds:
+                return
             print(f"{name} ...", file=sys.stderr, flush=True)
             load = os.getloadavg()[0]
-            self.found[name] = {**make(), "load_before": round(load, 1)}
-            self.write({})
-        return True
+            try:
+                made = {**make(), "load_before": round(load, 1)}
+            except BaseException:
+                stop.set()
+                raise
+            with lock:
+                self.found[name] = made
+                self.write({})
+
+        with ThreadPoolExecutor(jobs) as pool:
+            begun = [pool.submit(fill_one, name, make) for name, make in cells.items() if name not in self.found]
+            try:
+                for future in begun:
+                    future.result()
+            except BaseException:  # Ctrl-C too: what is in hand gets the signal itself
+                stop.set()
+                raise
+        return all(name in self.found for name in cells)
 
     def write(self, summary: dict) -> None:
         """The file: command, versions, hardware, settings, summary, cells."""
@@ -205,6 +225,11 @@ def parser(name: str, description: str) -> Parser:
         "--seconds", type=float, default=math.inf, help="begin nothing new after so long; the next run goes on"
     )
     return result
+
+
+def add_jobs_flag(parser_: argparse.ArgumentParser) -> None:
+    """`--jobs`, for benchmarks whose figures are not seconds."""
+    parser_.add_argument("--jobs", type=int, default=1, help="runs at a time, some 5 GiB and a core each (default 1)")
 
 
 def main(name: str, run: Callable[[argparse.Namespace], dict | None], args: argparse.Namespace) -> int:

@@ -37,6 +37,7 @@ from benchmarks.runs import (
     ROOT,
     STOCK,
     Cells,
+    add_jobs_flag,
     draw_questions,
     main,
     mean_interval,
@@ -163,14 +164,12 @@ def run(args) -> dict | None:
     }
     cells = Cells(args.output, settings, args.fresh)
     runs = Runs(args, cells)
-    wanted = {}
+    prepare, tune, wanted = {}, {}, {}
     for chain in args.chains:
-        wanted[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
+        prepare[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
         for method in args.methods:
             for lr in args.lrs:
-                wanted[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(
-                    c, m, 99, r, "tune"
-                )
+                tune[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(c, m, 99, r, "tune")
     # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
     for seed in range(args.seeds):
         for chain in args.chains:
@@ -180,7 +179,7 @@ def run(args) -> dict | None:
                     return runs.train(c, m, s, runs.best_lr(c, m), "train")
 
                 wanted[f"{chain}/{method}/{seed}"] = cell
-    complete = cells.fill(wanted, args.seconds)
+    complete = all(cells.fill(part, args.seconds, args.jobs) for part in (prepare, tune, wanted))
     summary = {chain: summarise(cells.found, chain) for chain in args.chains}
     cells.write(summary)
     if not complete:
@@ -267,8 +266,9 @@ def command() -> int:
     flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")
     flags.add_argument("--figure", type=Path, default=Path("docs/sample_efficiency.svg"))
+    add_jobs_flag(flags)
     args = flags.parse_args()
-    positive(flags, args, "seeds", "updates", "tuning", "labelled", "questions")
+    positive(flags, args, "jobs", "seeds", "updates", "tuning", "labelled", "questions")
     if not all(lr > 0 for lr in args.lrs):
         flags.error(f"--lrs must be above 0, got {args.lrs}")
     return main("sample_efficiency", run, args)

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -38,6 +39,25 @@ def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
         (tmp_path / "out.json").write_text(other)
         with pytest.raises(ValueError, match="--output .* holds something else"):
             cells({"a": 1})
+
+
+def test_cells_that_are_made_together(tmp_path):
+    cells = runs.Cells(tmp_path / "out.json", {})
+    together = threading.Barrier(2, timeout=20)
+
+    def cell():
+        together.wait()
+        return {"figure": 1}
+
+    assert cells.fill({"one": cell, "two": cell}, jobs=2)
+    assert set(json.loads((tmp_path / "out.json").read_text())["cells"]) == {"one", "two"}
+
+    def fail():
+        raise runs.CommandFailed("no")
+
+    with pytest.raises(runs.CommandFailed):
+        cells.fill({"bad": fail, "after": lambda: {"figure": 2}})
+    assert set(cells.found) == {"one", "two"}, "after an error nothing more is begun"
 
 
 def test_a_model_is_made_once_for_the_same_settings(tmp_path):
