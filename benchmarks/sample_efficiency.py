@@ -26,6 +26,7 @@ The last line of output is one JSON object.
 import json
 import statistics
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Panel, draw
@@ -53,11 +54,28 @@ from openrlhf_prm.tasks.arithmetic import HabitMix
 
 WINDOW, SAMPLES = 5, 4
 HABITS = {"quick": 0.35, "quick_per_unit": 0.06, "filler": 0.1}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The policy, its questions, the numbers of additions of those whose steps are labelled, and the token limit.
+
+    Long chains are rarely right before training, so that rollouts from their steps would nearly all fail and say
+    nothing; a step of a short chain looks the same.
+    """
+
+    policy: Path
+    mix: HabitMix
+    labelled: tuple[int, ...]
+    limit: int
+
+
 CHAINS = {
-    "short": (POLICY, HabitMix(carry=0.3, additions=(2, 3), **HABITS), 120),
-    "long": (
+    "short": Chain(POLICY, HabitMix(carry=0.5, additions=(2, 3), **HABITS), (2, 3), 120),
+    "long": Chain(
         ROOT / "examples/quickstart/policy_long",
-        HabitMix(carry=0.12, additions=(6, 7, 8), named=True, **HABITS),
+        HabitMix(carry=0.4, additions=(6, 7, 8), named=True, **HABITS),
+        (3, 4),
         300,
     ),
 }
@@ -87,12 +105,14 @@ class Runs:
         self.args, self.cells = args, cells
 
     def policy(self, chain: str) -> Path:
-        base, mix, _ = CHAINS[chain]
-        return fine_tune(self.args.work_dir / chain / "policy", mix, self.args.tuning, seed=0, policy=base)
+        own, folder = CHAINS[chain], self.args.work_dir / chain / "policy"
+        mix = replace(own.mix, additions=tuple(sorted({*own.labelled, *own.mix.additions})))
+        return fine_tune(folder, mix, self.args.tuning, seed=0, policy=own.policy)
 
     def prepare(self, chain: str) -> dict:
         """The policy, its accuracy, and the PRM with what it cost."""
-        folder, (_, mix, limit) = self.args.work_dir / chain, CHAINS[chain]
+        folder, limit = self.args.work_dir / chain, CHAINS[chain].limit
+        mix = replace(CHAINS[chain].mix, additions=CHAINS[chain].labelled)
         policy, prm, labels = self.policy(chain), folder / "prm", folder / "labels.jsonl"
         asked = draw_questions(folder / "labelled", "train", self.args.labelled, 10_000, mix)
         flags = ["--actor.model_name_or_path", policy, *KEYS, "--data.input", asked, "--data.output", labels]
@@ -108,11 +128,11 @@ class Runs:
 
     def asked(self, chain: str) -> Path:
         """The questions of the test split."""
-        return draw_questions(self.args.work_dir / chain, "test", self.args.questions, 0, CHAINS[chain][1])
+        return draw_questions(self.args.work_dir / chain, "test", self.args.questions, 0, CHAINS[chain].mix)
 
     def train(self, chain: str, method: str, seed: int, lr: float, split: str) -> dict:
         """One PPO run: its curves, and for the train split its policy's accuracy on the test split."""
-        _, mix, limit = CHAINS[chain]
+        mix, limit = CHAINS[chain].mix, CHAINS[chain].limit
         name = f"{method}-{split}-{seed}-{lr:g}"
         folder = self.args.work_dir / chain / name
         data = draw_questions(folder, split, self.args.updates * 32, seed, mix)

@@ -37,6 +37,7 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
     `MALLOC_*`: glibc gives freed memory back, of which ten processes would each keep a few hundred MiB.
     """
     return {
+        "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
         "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": cpus, "GPU": gpus, "object_store_memory": 200_000_000}),
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",

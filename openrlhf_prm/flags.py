@@ -22,6 +22,9 @@ from openrlhf_prm.rewards.implicit import GRANULARITIES
 from openrlhf_prm.steps import STEP_SPLITTERS
 from openrlhf_prm.watching import WatchOptions
 
+ONLINE_PRM_FOLDER = "_online_prm"
+"""Where its checkpoints lie in `--ckpt.path`, beside the host's `_actor`."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the plugin's flags to the host's PPO parser and widens `--algo.advantage.estimator` by our estimators."""
@@ -303,6 +306,11 @@ def _check_online_prm(args: SimpleNamespace) -> None:
     ):
         if value:
             raise ValueError(f"{shaping} does not work with {flag}")
+    checkpoints = Path(args.ckpt.path)
+    if args.ckpt.load_enable and (checkpoints / "_actor").exists() and not (checkpoints / ONLINE_PRM_FOLDER).exists():
+        raise ValueError(
+            f"--ckpt.load_enable: the checkpoint in {checkpoints} has no online PRM, which {shaping} needs"
+        )
     if not options.lr > 0:
         raise ValueError(f"--online_prm.lr must be above 0, got {options.lr}")
     if options.max_norm < 0:

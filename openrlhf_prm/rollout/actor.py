@@ -1,6 +1,7 @@
 """The host's rollout actor, with steps looked at once the PRM workers are up."""
 
 import os
+from copy import deepcopy
 
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
@@ -32,6 +33,12 @@ class StepRolloutActor(_HOST):
     def look_at_steps(self, wanted: bool) -> None:
         """Switches looking at steps off and on, for rollouts that only need their outcome."""
         self.executor.looking = wanted and self.executor.scoring is not None
+
+    async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
+        """The host's, which reads the last output only: vLLM need not make one for every token before it."""
+        params = deepcopy(sampling_params)
+        params.output_kind = type(params.output_kind).FINAL_ONLY
+        return await super().generate(prompt_token_ids, params, multi_modal_data)
 
     async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
         GROUP.set(Group(num_samples))

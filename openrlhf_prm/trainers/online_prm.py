@@ -19,7 +19,7 @@ from openrlhf.models import Actor
 from openrlhf.trainer.ray.launcher import BaseModelActor, RayActorGroup
 from openrlhf.utils import get_tokenizer
 
-from openrlhf_prm.flags import build
+from openrlhf_prm.flags import ONLINE_PRM_FOLDER, build
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.implicit import outcome_loss
 
@@ -150,7 +150,7 @@ class OnlinePRMActor(BaseModelActor):
         return model(tokens.to(device), actions.to(device), attention.to(device))
 
     def _folder(self) -> str:
-        return os.path.join(self.strategy.args.ckpt.path, "_online_prm")
+        return os.path.join(self.strategy.args.ckpt.path, ONLINE_PRM_FOLDER)
 
 
 class OnlinePRM:

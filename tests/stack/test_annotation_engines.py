@@ -76,9 +76,9 @@ def test_a_server_annotates_too(policy, tmp_path):
     with running_server(server, tmp_path / "log") as url:
         until_ready(url)
         flags = ["--annotator", "omega_prm", "--actor.model_name_or_path", policy, "--data.input", str(source)]
-        flags += ["--data.output", str(output), "--annotation.urls", f"{url}/v1", "--rollout.max_new_tokens", "48"]
+        flags += ["--data.output", str(output), "--annotation.urls", f"{url}/v1", "--rollout.max_new_tokens", "96"]
         flags += ["--answers.checker", f"{policy}/checker.py", "--annotation.filter_rollouts", "8"]
-        flags += ["--annotation.searches", "3", "--annotation.rollouts", "4"]
+        flags += ["--annotation.searches", "6", "--annotation.rollouts", "4"]
         done = subprocess.run(
             [sys.executable, "-m", "openrlhf_prm.cli.annotate", *flags], cwd=ROOT, capture_output=True, text=True
         )

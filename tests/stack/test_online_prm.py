@@ -6,11 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from ppo_runs import data, host_flags, logged_steps, train  # noqa: F401 (fixtures)
 from safetensors.torch import load_file
 
-from openrlhf_prm.trainers.ppo import ONLINE_PRM_TAG
+from openrlhf_prm.trainers.ppo import _KeepsState
 
 pytestmark = pytest.mark.stack
 
@@ -62,12 +61,16 @@ def test_it_goes_on_after_a_resume(data, trained, tmp_path):  # noqa: F811
     assert any(not after[name].equal(before[name]) for name in before)
 
 
-def test_a_checkpoint_without_its_prm_is_refused(data, trained, tmp_path):  # noqa: F811
-    folder = tmp_path / "bare"
-    shutil.copytree(trained.folder / "ckpt", folder / "ckpt")
-    (states,) = (folder / "ckpt" / "_actor" / "global_step2").glob("*model_states.pt")
-    content = torch.load(states, weights_only=False)
-    del content[ONLINE_PRM_TAG]
-    torch.save(content, states)
-    done = train(*flags(data, folder), "--ckpt.load_enable", "--train.num_episodes", 2)
-    assert done.returncode != 0 and "has no online PRM" in done.stderr
+def test_a_checkpoint_without_its_prm_is_refused():
+    class Host:
+        args = SimpleNamespace(ckpt=SimpleNamespace(path="ckpt"))
+        experience_maker = SimpleNamespace(online_prm=object())
+
+        def init_checkpoint_states(self):
+            return {"global_step": 2}
+
+    class Trainer(_KeepsState, Host):
+        pass
+
+    with pytest.raises(ValueError, match="--ckpt.load_enable: the checkpoint in ckpt has no online PRM"):
+        Trainer().init_checkpoint_states()

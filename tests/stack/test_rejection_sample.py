@@ -12,7 +12,7 @@ import pytest
 from killed_command import kill_midway
 from tiny_prm import save_tiny_prm
 
-from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.accelerator import cpu_environment, cpu_training_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
@@ -61,14 +61,7 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     train += ["openrlhf.cli.train_sft", "--model.model_name_or_path", str(POLICY), "--data.dataset", str(output)]
     train += ["--data.input_key", "input", "--data.output_key", "output", "--data.input_template", "{}"]
     train += ["--data.max_len", "256", "--train.batch_size", "8", "--train.micro_batch_size", "8"]
-    train += [
-        "--ds.attn_implementation",
-        "eager",
-        "--ckpt.output_dir",
-        str(tuned),
-        "--ckpt.path",
-        str(tmp_path / "ckpt"),
-    ]
+    train += [*cpu_training_flags(), "--ckpt.output_dir", str(tuned), "--ckpt.path", str(tmp_path / "ckpt")]
     environment = {**os.environ, **cpu_environment()}
     done = subprocess.run(train, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

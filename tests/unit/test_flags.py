@@ -37,6 +37,8 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--data.input_key", default="input")
     parser.add_argument("--data.label_key", default=None)
     parser.add_argument("--eval.dataset", default=None)
+    parser.add_argument("--ckpt.path", default="./ckpt")
+    parser.add_argument("--ckpt.load_enable", action="store_true")
     add_arguments(parser)
     root = SimpleNamespace()
     for name, value in vars(parser.parse_args(flags)).items():
@@ -85,6 +87,17 @@ def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse(*VINE, "--vine.values", "prm", "--prm.url", "http://x"))
     check_args(parse("--prm.model_name_or_path", str(tmp_path), "--algo.advantage.estimator", "step_group"))
     check_args(parse(*IMPLICIT, "--algo.advantage.estimator", "prime", "--online_prm.reference", str(tmp_path)))
+
+
+def test_a_checkpoint_without_its_online_prm_is_refused(tmp_path):
+    flags = [*IMPLICIT, "--algo.advantage.estimator", "prime", "--ckpt.path", str(tmp_path)]
+    check_args(parse(*flags, "--ckpt.load_enable"))
+    (tmp_path / "_actor").mkdir()
+    check_args(parse(*flags))
+    with pytest.raises(ValueError, match="--ckpt.load_enable: the checkpoint in .* has no online PRM"):
+        check_args(parse(*flags, "--ckpt.load_enable"))
+    (tmp_path / "_online_prm").mkdir()
+    check_args(parse(*flags, "--ckpt.load_enable"))
 
 
 def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
