@@ -84,13 +84,13 @@ stage 2 convert_questions "$output/ppo_questions.jsonl" "12 training questions o
 stage 3 convert_test "$output/test_questions.jsonl" "16 test questions of GSM8K" \
     convert_steps --format gsm8k --input "$gsm8k/test.jsonl" --max_rows 16 --output "$output/test_questions.jsonl"
 stage 4 convert_steps "$output/heldout_steps.jsonl" "step labels of PRMBench" \
-    convert_steps --format prmbench --input "$prmbench"/*.jsonl --max_rows 192 --max_heldout_rows 64 \
+    convert_steps --format prmbench --input "$prmbench"/*.jsonl --max_rows 128 --max_heldout_rows 48 \
     --output "$output/steps.jsonl" --heldout "$output/heldout_steps.jsonl"
 # The new token makes the PRM's vocabulary another one than the policy's; its own chat template is around the question.
 stage 5 train_prm "$prm" "train the PRM, about 30 updates" \
     train_prm --model.model_name_or_path "$policy" --data.apply_chat_template --prm.add_placeholder_token \
     --data.dataset "$output/steps.jsonl" --eval.dataset "$output/heldout_steps.jsonl" --data.max_len 320 \
-    --train.batch_size 6 --train.micro_batch_size 3 --train.seed "$seed" --adam.lr 1e-4 --ckpt.output_dir "$prm"
+    --train.batch_size 4 --train.micro_batch_size 4 --train.seed "$seed" --adam.lr 1e-4 --ckpt.output_dir "$prm"
 if [[ ! -e $trained ]]; then
     # The host writes its checkpoint in place, so a killed run leaves half of one.
     rm -rf "$trained.partial" "$output/tensorboard"

@@ -120,7 +120,7 @@ def verify(checkpoint: Path, special: dict[str, int], max_new_tokens: int) -> st
         ids = tokenizer.encode(text, add_special_tokens=False)
         if tokenizer.decode(ids) != text:
             raise ValueError(f"{text!r} came back from the tokenizer as {tokenizer.decode(ids)!r}")
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     if model.get_input_embeddings().num_embeddings < len(tokenizer):
         raise ValueError(f"{len(tokenizer)} tokens but {model.get_input_embeddings().num_embeddings} embeddings")
     ids = tokenizer.encode(prompt, add_special_tokens=False, return_tensors="pt")

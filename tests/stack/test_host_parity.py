@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.accelerator import cpu_environment, cpu_training_flags
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 
@@ -180,7 +180,7 @@ def compare_updates(folder: Path) -> dict:
             "group_norm",
             *("--actor.model_name_or_path", path, "--rollout.n_samples_per_prompt", "4", "--rollout.batch_size", "2"),
             *("--rollout.micro_batch_size", "3", "--train.batch_size", "4", "--train.micro_batch_size", "2"),
-            *("--actor.adam.lr", "1e-3", "--algo.kl.init_coef", "0", "--ds.attn_implementation", "eager"),
+            *("--actor.adam.lr", "1e-3", "--algo.kl.init_coef", "0", *cpu_training_flags()),
             *("--ckpt.output_dir", str(folder / name), "--actor.num_gpus_per_node", "1"),
         )
         strategy = get_strategy(args)
