@@ -14,6 +14,7 @@ the training goes on from its last checkpoint; the last line on stdout is the re
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -157,11 +158,13 @@ def main(argv: list[str] | None = None) -> int:
         lines = [json.loads(line) for line in (args.work / "heldout.jsonl").read_text().splitlines()]
         problems = [p for p, row in zip(problems, lines, strict=True) if row["question"] + row["steps"][0] in kept]
     training = json.loads((prm / "prm_training.json").read_text())
+    settings = {name: value for name, value in vars(args).items() if name not in ("prmbench", "work", "output")}
+    given = [item for name, value in settings.items() if value is not None for item in (f"--{name}", str(value))]
     result = {
+        "command": shlex.join(["python", "-m", "benchmarks.real_text_prm", "--prmbench", "PRMBENCH", *given]),
         **report(rows, problems),
         "held_out_cut_rows": len(held_out["cut_rows"]),
         "training": training,
-        "settings": {name: str(value) for name, value in vars(args).items() if name not in ("work", "output")},
         "hardware": hardware(),
         "versions": versions(),
     }
