@@ -8,7 +8,7 @@ RUN := OMP_NUM_THREADS=1 .venv/bin/python
 help:
 	@echo "make setup        build .venv for CPU, once (about 2 minutes)"
 	@echo "make quickstart   train a small model with step rewards on CPU; SEED=0, COMPARE=1 to run the baselines too"
-	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANK=1: best by a PRM; SEED=0"
+	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANKED=1: best by a PRM; SEED=0"
 	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (at most 20 minutes);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
@@ -35,8 +35,9 @@ test: setup
 quickstart: setup
 	.venv/bin/python -m examples.quickstart.run --seed $(SEED) $(if $(COMPARE),--compare)
 
+# RANKED, because make hands its variables on and torch.distributed reads RANK.
 rejection-sampling: setup
-	.venv/bin/python -m examples.rejection_sampling.run --seed $(SEED) $(if $(RANK),--rank)
+	.venv/bin/python -m examples.rejection_sampling.run --seed $(SEED) $(if $(RANKED),--rank)
 
 clean:
 	rm -rf .venv runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
