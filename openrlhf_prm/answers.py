@@ -76,7 +76,8 @@ def exact_answer(response: str, label: str) -> bool:
 
 def reasoning_gym_answer(response: str, label: str) -> bool:
     """Whether reasoning-gym's verifier of the task gives the response's final answer full marks: a task may have many
-    right answers. Part marks, which its verifiers give for an answer that merely contains the right one, are wrong.
+    right answers. Part marks, which its verifiers give for an answer that merely contains the right one, are wrong, and
+    so is an answer that a verifier cannot parse.
 
     The label is the task's row as JSON, with `answer` and `metadata` (`convert_steps --format reasoning_gym` writes
     it). Raises ValueError for any other label, and where reasoning-gym is not installed.
@@ -96,7 +97,12 @@ def reasoning_gym_answer(response: str, label: str) -> bool:
             f"got {label[:80]!r}"
         ) from None
     answer = extract_answer(response)
-    return answer is not None and verify(answer, row) == 1.0
+    if answer is None:
+        return False
+    try:
+        return verify(answer, row) == 1.0
+    except Exception:  # what a verifier raises at text of another form differs from task to task
+        return False
 
 
 ANSWER_CHECKERS: dict[str, AnswerChecker] = {

@@ -16,8 +16,8 @@ __all__ = ["add_arguments", "check_args", "setup"]
 def setup(args) -> None:
     """Rebinds the host's trainer and rollout actor in this process. Idempotent; runs after the flags were checked.
 
-    On a CPU machine without a Ray cluster it starts one, because the host would start Ray's dashboard too: seven
-    processes, a fifth of the time that a small run takes to start.
+    On a CPU machine without a Ray cluster it starts one, because the host would start Ray's dashboard too, whose
+    processes take longer to start there than they are of use.
     """
     import openrlhf.trainer.ppo_trainer as sync_trainer
     import openrlhf.trainer.ppo_trainer_async as async_trainer

@@ -77,6 +77,14 @@ def test_reasoning_gyms_part_marks_are_no_right_answer():
     assert not reasoning_gym_answer(f"Answer: {row['answer']}0", json.dumps(row))
 
 
+def test_an_answer_that_makes_a_verifier_raise_is_wrong():
+    row = reasoning_gym.create_dataset("prime_factorization", size=1, seed=1)[0]
+    with pytest.raises(ValueError):
+        reasoning_gym.get_score_answer_fn("prime_factorization")("two times three", row)
+    assert not reasoning_gym_answer("Answer: two times three", json.dumps(row))
+    assert reasoning_gym_answer(f"Answer: {row['answer']}", json.dumps(row))
+
+
 @pytest.mark.parametrize(
     "label",
     ["72", "no JSON", "[]", '{"answer": "1"}', '{"answer": "1", "metadata": {"source_dataset": "unheard_of"}}'],
