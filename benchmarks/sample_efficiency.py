@@ -5,9 +5,9 @@ situation: quick steps, which forget the carry, are the likelier the larger the 
 where carries are, so no single habit to flip solves the task.
 
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`
-  ours    `prm` (`potential`, `step_group`, a PRM trained on Monte Carlo labels of the policy's own steps), `vine`
-          (branches in the rollout actor, adaptive K), `tree` (values from what the group's responses share),
-          by `openrlhf_prm.cli.train_ppo_ray`
+  ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
+          `step_returns`), `vine` (branches in the rollout actor, adaptive K), `tree` (values from what the group's
+          responses share), by `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
 with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
@@ -87,9 +87,9 @@ METHODS = {
     "prm": (
         OURS,
         (
-            *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128, "--process_reward.shaping", "potential"),
-            *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
-            *("--algo.advantage.lambd", 0.8),
+            *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128),
+            *("--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
+            *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.8),
         ),
     ),
     "vine": (OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
@@ -121,6 +121,7 @@ class Runs:
         seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / "annotate.log")
         flags = ["--model.model_name_or_path", policy, "--data.dataset", labels, "--ckpt.output_dir", prm]
         flags += ["--train.max_epochs", 5, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
+        flags += ["--data.label_kind", "soft"]
         training = run_command("openrlhf_prm.cli.train_prm", flags, folder / "train_prm.log")
         rollouts = sum(sum(json.loads(line)["rollouts"]) for line in labels.read_text().splitlines())
         before = evaluate({"before": policy}, self.asked(chain), folder, SAMPLES, limit)["before"][f"mean_at_{SAMPLES}"]
@@ -186,6 +187,8 @@ def run(args) -> dict | None:
     runs = Runs(args, cells)
     prepare, tune, wanted = {}, {}, {}
     for chain in args.chains:
+        if not (args.work_dir / chain / "prm" / "config.json").exists():
+            cells.found.pop(f"prepare/{chain}", None)  # on another machine: the figures came along, the models did not
         prepare[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
         for method in args.methods:
             for lr in args.lrs:
@@ -281,7 +284,7 @@ def command() -> int:
     flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
-    flags.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 3e-4], help="learning rates that are tried")
+    flags.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3], help="learning rates that are tried")
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")
