@@ -54,8 +54,8 @@ def command(module: str, *flags: object) -> list[str]:
 
 
 def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int, lr: float) -> list[object]:
-    """What the PRM-guided run and the outcome-only run have in common: everything but the reward, the estimator, and the
-    learning rate, which was chosen for each.
+    """What the PRM-guided run and the outcome-only run share: all but the reward, the estimator and the learning rate,
+    which was chosen for each.
     """
     return [
         *("--actor.model_name_or_path", POLICY, "--reward.remote_url", REWARD),
