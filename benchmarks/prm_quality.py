@@ -1,8 +1,9 @@
 """How good a PRM is that was trained on automatic labels alone: `python -m benchmarks.prm_quality`.
 
-For each seed the quickstart's first two stages label the steps of 400 training questions by rollouts and train a PRM on
-them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out ones of the test
-split, and the PRM scores every step. The aggregation of step scores is chosen on the tune split (highest best-of-16).
+For each seed the quickstart's first two stages, with hard labels, label the steps of 400 training questions by rollouts
+and train a PRM on them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out
+ones of the test split, and the PRM scores every step. The aggregation of step scores is chosen on the tune split
+(highest best-of-16).
 Reported for the held-out questions are
 
     recovered = (best-of-16 - pass@1) / (pass@16 - pass@1)     how far the PRM gets from one response to the best of all
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.step_scoring import hardware
-from examples.quickstart.run import MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
+from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.evaluation import detection, metrics
@@ -30,17 +31,17 @@ from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
-from openrlhf_prm.tasks.arithmetic import questions
+from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 QUESTIONS, N = 300, 16
+MIX = HabitMix(carry=0.18)
 
 
 def stages(folder: Path, seed: int) -> list[Stage]:
     """The quickstart's annotation and PRM training, and an evaluation on each of the two splits."""
-    first = [stage for stage in plan(folder, seed, compare=False) if stage.name in ("annotate", "train_prm")]
-    return first + [
+    return prm_stages(folder, seed, "hard") + [
         Stage(
             f"evaluate_{split}",
             f"sample {N} responses to {QUESTIONS} questions of the {split} split and score their steps",
@@ -58,8 +59,8 @@ def stages(folder: Path, seed: int) -> list[Stage]:
 
 
 def write_splits(folder: Path, seed: int) -> None:
-    """The quickstart's questions, and those of the tune and the test split."""
-    write_questions(folder, seed)
+    """Questions as the quickstart has them, and those of the tune and the test split."""
+    write_questions(folder, seed, MIX)
     for split in ("tune", "test"):
         write_question_file(folder / f"{split}.jsonl", questions(split, QUESTIONS, seed, MIX))
 

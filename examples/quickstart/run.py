@@ -35,14 +35,14 @@ LR = {"guided": 1e-3, "outcome": 3e-4}
 """Chosen on questions of the tune split, where the outcome-only run learned less at 6e-4 and collapsed at 1e-3."""
 
 
-def write_questions(folder: Path, seed: int) -> None:
+def write_questions(folder: Path, seed: int, mix: HabitMix = MIX) -> None:
     """Questions for labels and for PPO from the train split, held-out ones from the test split; all disjoint."""
     wanted = UPDATES * ROLLOUT_QUESTIONS
-    trained = questions("train", LABELLED + wanted, seed, MIX)
+    trained = questions("train", LABELLED + wanted, seed, mix)
     parts = {
         "label_questions": itertools.islice(trained, LABELLED),
         "ppo_questions": itertools.islice(trained, wanted),
-        "test_questions": questions("test", TESTED, seed, MIX),
+        "test_questions": questions("test", TESTED, seed, mix),
     }
     for name, rows in parts.items():
         write_question_file(folder / f"{name}.jsonl", rows)
@@ -74,13 +74,13 @@ def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int, lr: float) 
     ]
 
 
-def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
-    """The stages in order."""
+def prm_stages(folder: Path, seed: int, label_kind: str) -> list[Stage]:
+    """Labels of the policy's own steps, and a PRM trained on them in `folder`/prm.
+
+    `label_kind` "soft": a value function, which learns the share of rollouts that end right; "hard": whether any did.
+    """
     labels, prm = folder / "labels.jsonl", folder / "prm"
-    guided, outcome = folder / "policy_prm", folder / "policy_outcome_only"
-    curves, outcome_curves = folder / "tensorboard", folder / "tensorboard_outcome_only"
-    global_step, models = r"Global step (\d+):", [("before", POLICY), ("after", guided)]
-    stages = [
+    return [
         Stage(
             "annotate",
             "label steps by rollouts (Math-Shepherd)",
@@ -100,13 +100,22 @@ def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
                 *("train_prm", "--model.model_name_or_path", POLICY, "--data.dataset", labels),
                 *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 5),
                 *("--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3),
-                # The PRM is to be a value function: the share of rollouts that end right, not whether any did.
-                *("--data.label_kind", "soft"),
+                *("--data.label_kind", label_kind),
             ),
             [prm / "config.json"],
             expected_s=70,
             fresh=(prm,),
         ),
+    ]
+
+
+def plan(folder: Path, seed: int, compare: bool) -> list[Stage]:
+    """The stages in order."""
+    prm, guided, outcome = folder / "prm", folder / "policy_prm", folder / "policy_outcome_only"
+    curves, outcome_curves = folder / "tensorboard", folder / "tensorboard_outcome_only"
+    global_step, models = r"Global step (\d+):", [("before", POLICY), ("after", guided)]
+    stages = [
+        *prm_stages(folder, seed, "soft"),
         Stage(
             "ppo",
             "PPO guided by step rewards",

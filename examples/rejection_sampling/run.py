@@ -2,7 +2,7 @@
 
 The quickstart's policy answers 400 questions of its training split 16 times each; its own right answers, different ones
 and at most 4 a question, are what `openrlhf.cli.train_sft` trains it on; both policies are measured on held-out
-questions. With `--rank` a PRM is trained first, as in the quickstart, and ranks the right answers by their step scores.
+questions. With `--rank` a PRM is trained first, on hard labels, and ranks the right answers by their step scores.
 Every stage is a command a user of the project would type. Interrupted, it goes on where it stopped.
 """
 
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from examples.quickstart.run import MAX_NEW_TOKENS, MIX, POLICY, command, plan, write_questions
+from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
 from openrlhf_prm.evaluation.metrics import paired_gain
@@ -20,10 +20,11 @@ from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
-from openrlhf_prm.tasks.arithmetic import questions
+from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 SAMPLED, TESTED, SAMPLES = 400, 300, 16
+MIX = HabitMix(carry=0.18)
 
 
 def write_data(folder: Path, seed: int, split: str) -> None:
@@ -35,7 +36,6 @@ def write_data(folder: Path, seed: int, split: str) -> None:
 def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
     """The stages in order."""
     seed, data, tuned = args.seed, folder / "sft.jsonl", folder / "policy_sft"
-    first = [stage for stage in plan(folder, seed, compare=False) if stage.name in ("annotate", "train_prm")]
     ranking = ["--prm.model_name_or_path", folder / "prm"] if args.rank else []
     models = [("before", POLICY), ("after", tuned)]
     sft = [
@@ -46,7 +46,7 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
         *("--ckpt.path", folder / "policy_sft_ckpt", *(cpu_training_flags() if on_cpu() else [])),
     ]
     return [
-        *(first if args.rank else []),
+        *(prm_stages(folder, seed, "hard") if args.rank else []),
         Stage(
             "rejection_sample",
             f"sample {SAMPLES} answers to {SAMPLED} questions and keep the best right ones",
@@ -138,7 +138,7 @@ def main() -> None:
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     if args.rank:
-        write_questions(folder, args.seed)
+        write_questions(folder, args.seed, MIX)
     write_data(folder, args.seed, args.split)
     with exit_in_one_line():
         seconds = run_stages(stages(folder, args), folder)
