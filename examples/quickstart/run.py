@@ -32,8 +32,8 @@ MIX = HabitMix(carry=0.22)
 """How often additions carry decides how weak the policy starts, because its quick habit fails there and only there."""
 UPDATES, MAX_NEW_TOKENS = 15, 200
 LR = {"guided": 6e-4, "outcome": 3e-4}
-"""Chosen on questions of the tune split, where the outcome-only run learned less at 6e-4 and collapsed at 1e-3. The guided
-one was best there at 1e-3, but that ruined the policy within three updates on another seed."""
+"""Chosen on questions of the tune split, where the outcome-only run learned less at 6e-4 and collapsed at 1e-3. The
+guided one was best there at 1e-3, which ruined the policy within three updates on another seed."""
 
 
 def write_questions(folder: Path, seed: int, mix: HabitMix = MIX) -> None:
