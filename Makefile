@@ -22,7 +22,7 @@ lint: setup
 	.venv/bin/python -m ruff format --check .
 
 unit: setup
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest tests/unit -n $(JOBS)
 
 stack: setup
 	$(RUN) -m pytest tests/stack -n $(JOBS) --dist loadfile --no-loadscope-reorder

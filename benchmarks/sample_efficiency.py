@@ -15,7 +15,7 @@ split; every rollout has new questions, so its accuracy is that of unseen ones. 
 evaluates the policy on --questions of the test split, 4 samples each: `accuracy`, its mean over seeds with the 95%
 interval by Student's t.
 
-Reaching: the first update at which the mean accuracy of 5 updates is at least the best stock method's peak (of its mean
+Reaching: the first update at which the mean accuracy of 3 updates is at least the best stock method's peak (of its mean
 curve over seeds); seeds that never get there count as all their updates and are named in `not_reached`. Tokens are
 generated ones, branches counted; seconds are the host's timing of updates, without start-up. What the PRM's labels and
 training cost once is in `prm_cost`.
@@ -52,7 +52,7 @@ from benchmarks.runs import (
 )
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
-WINDOW, SAMPLES = 5, 4
+WINDOW, SAMPLES = 3, 4
 HABITS = {"quick": 0.35, "quick_per_unit": 0.06, "filler": 0.1}
 
 
@@ -89,7 +89,7 @@ METHODS = {
         (
             *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128),
             *("--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
-            *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.8),
+            *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
         ),
     ),
     "vine": (OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
@@ -272,7 +272,7 @@ def figure(path: Path, cells: dict[str, dict], chains: list[str]) -> None:
             tokens = [statistics.fmean(column) for column in zip(*(run["tokens"] for run in runs), strict=True)]
             by_update[name] = [(float(update), value) for update, value in enumerate(curve, start=1)]
             by_tokens[name] = [(sum(tokens[: place + 1]) / 1000, value) for place, value in enumerate(curve)]
-        panels.append(Panel(f"{chain} chains: accuracy of rollouts (mean of 5 updates)", by_update))
+        panels.append(Panel(f"{chain} chains: accuracy of rollouts (mean of 3 updates)", by_update))
         panels.append(Panel(f"{chain} chains, by generated tokens", by_tokens, x_name="thousand tokens"))
     draw(path, panels)
 
@@ -283,8 +283,8 @@ def command() -> int:
     flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: both")
     flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
-    flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
-    flags.add_argument("--lrs", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3], help="learning rates that are tried")
+    flags.add_argument("--updates", type=int, default=15, help="PPO updates a run (default 15)")
+    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1e-3], help="learning rates that are tried")
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")

@@ -1,6 +1,7 @@
-"""Watching for reward hacking: process rewards that rise while accuracy falls."""
+"""Watching for reward hacking: process rewards or step scores that rise while accuracy falls."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -19,33 +20,35 @@ class WatchOptions:
 
 
 class HackingDetector:
-    """Keeps the last `window` rollouts' mean process reward and accuracy, and tells when the two part.
+    """Keeps the last `window` rollouts' mean rewards and accuracy, and tells when the two part.
 
-    Hacking is reported when the process reward rises and accuracy falls over the window, each by a one-sided
+    Hacking is reported when one of the rewards rises and accuracy falls over the window, each by a one-sided
     Mann-Kendall trend test (Kendall's tau against time, `scipy.stats.kendalltau`) with p < alpha. Ranks make it
-    indifferent to the scale of the rewards and to outliers. A window is tested after every rollout, so a strict alpha
-    keeps false alarms rare: of simulated runs of 100 rollouts whose process rewards rise while accuracy only jitters,
-    0.001 reports 1.5% and 0.01 28%. Never before the window is full, nor while one of the two is constant.
+    indifferent to the scale of the rewards and to outliers. A window is tested after every rollout once it is half
+    full, so a strict alpha keeps false alarms rare: of simulated runs of 100 rollouts whose rewards rise while accuracy
+    only jitters, 0.001 reports 5% and 0.01 40%. Never while accuracy is constant.
     """
 
     def __init__(self, options: WatchOptions):
         self.options = options
-        self.rollouts: deque[tuple[float, float]] = deque(maxlen=options.window)
+        self.rollouts: deque[tuple[float, ...]] = deque(maxlen=options.window)
 
-    def update(self, process_reward: float, accuracy: float) -> bool:
-        """Adds a rollout; whether hacking shows in the window that ends with it."""
+    def update(self, rewards: Sequence[float], accuracy: float) -> bool:
+        """Adds a rollout with one or several kinds of reward, as many each time; whether hacking shows in the window
+        that ends with it.
+        """
+        self.rollouts.append((*rewards, accuracy))
+        if 2 * len(self.rollouts) < self.options.window:
+            return False
+        *histories, accuracies = zip(*self.rollouts, strict=True)
+        return self._trend(accuracies, "less") and any(self._trend(history, "greater") for history in histories)
+
+    def _trend(self, values: Sequence[float], alternative: str) -> bool:
         from scipy.stats import kendalltau
 
-        self.rollouts.append((process_reward, accuracy))
-        if len(self.rollouts) < self.options.window:
+        if len(set(values)) == 1:
             return False
-        rewards, accuracies = zip(*self.rollouts, strict=True)
-        if len(set(rewards)) == 1 or len(set(accuracies)) == 1:
-            return False
-        time = range(len(rewards))
-        rising = kendalltau(time, rewards, alternative="greater").pvalue
-        falling = kendalltau(time, accuracies, alternative="less").pvalue
-        return bool(rising < self.options.alpha and falling < self.options.alpha)
+        return bool(kendalltau(range(len(values)), values, alternative=alternative).pvalue < self.options.alpha)
 
     def state_dict(self) -> dict:
         return {"rollouts": [list(rollout) for rollout in self.rollouts]}

@@ -111,7 +111,11 @@ class RewardMixer:
         if scored or implicit:
             columns["process/reward"] = torch.stack([own.sum() for own in process])
             # Before weights: a warm-up would look like a rise.
-            columns["process/hacking"] = self._watch(torch.stack([own.sum() for own in shaped]), rollout.correct)
+            rewards = [float(torch.stack([own.sum() for own in shaped]).mean())]
+            if scored:
+                # Some shapings hold the outcome too, and fall with it however well the PRM thinks of the policy.
+                rewards.append(float(columns["process/step_score"].mean()))
+            columns["process/hacking"] = self._watch(rewards, rollout.correct)
         values = [self._values(record) for record in rollout.records]
         if any(record.branches for record in rollout.records):
             columns |= _branch_columns(rollout.records)
@@ -189,15 +193,15 @@ class RewardMixer:
             return None
         return torch.tensor([float("nan"), *inner])
 
-    def _watch(self, totals: torch.Tensor, correct: torch.Tensor) -> torch.Tensor:
-        hacked = self.detector.update(float(totals.mean()), float(correct.float().mean()))
+    def _watch(self, rewards: list[float], correct: torch.Tensor) -> torch.Tensor:
+        hacked = self.detector.update(rewards, float(correct.float().mean()))
         if hacked:
             logger.warning(
-                "process rewards have risen and accuracy has fallen over the last %d rollouts (--watch.window): "
-                "the policy may be hacking the process reward",
-                self.detector.options.window,
+                "process rewards or step scores have risen and accuracy has fallen over the last %d rollouts "
+                "(--watch.window): the policy may be hacking the process reward",
+                len(self.detector.rollouts),
             )
-        return torch.full_like(totals, float(hacked))
+        return torch.full((len(correct),), float(hacked))
 
 
 def warm_up(rollouts: int, steps: int) -> float:

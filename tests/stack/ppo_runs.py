@@ -64,3 +64,19 @@ def logged_steps(output: str) -> list[dict]:
         for line in output.splitlines()
         if "Global step" in line
     ]
+
+
+TARGET_TOKENS, RATE = 40, 0.01
+
+
+def lagrangian_flags() -> list[object]:
+    """A target below the policy's length, so that the multiplier rises."""
+    return [
+        *("--length_penalty.kind", "lagrangian"),
+        *("--length_penalty.target", TARGET_TOKENS, "--length_penalty.rate", RATE),
+    ]
+
+
+def multiplier_after(multiplier: float, status: dict) -> float:
+    """The multiplier after the global step that logged `status`."""
+    return multiplier + RATE * (status["response_length"] / TARGET_TOKENS - 1)

