@@ -34,3 +34,11 @@ def pytest_sessionstart(session):
 def _interrupt(signum, frame):
     signal.signal(signum, signal.SIG_IGN)  # a second one must not break off the cleaning up
     raise KeyboardInterrupt("terminated")
+
+
+LONGEST = ("rejection_sample", "online_prm", "train_prm_heads", "served_families", "annotation_engines", "ppo_modes")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that none is left to one worker at the end while the other has nothing to do."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONGEST)
