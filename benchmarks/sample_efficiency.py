@@ -136,10 +136,13 @@ class Runs:
         mix, limit = CHAINS[chain].mix, CHAINS[chain].limit
         name = f"{method}-{split}-{seed}-{lr:g}"
         folder = self.args.work_dir / chain / name
-        data = draw_questions(folder, split, self.args.updates * 32, seed, mix)
+        data = draw_questions(folder, split, self.args.updates * self.args.prompts, seed, mix)
         module, more = METHODS[method]
         more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in more]
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
+        # Four optimizer steps an update.
+        limits |= {"rollout.batch_size": self.args.prompts}
+        limits |= {name: 2 * self.args.prompts for name in ("train.batch_size", "train.micro_batch_size")}
         if split == "train":
             # The host's own evaluation, once, after the last update.
             limits |= {
@@ -178,6 +181,7 @@ def run(args) -> dict | None:
     """Prepare, tune, run, summarise."""
     settings = {
         "updates": args.updates,
+        "prompts": args.prompts,
         "tuning": args.tuning,
         "labelled": args.labelled,
         "lrs": args.lrs,
@@ -284,14 +288,15 @@ def command() -> int:
     flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=15, help="PPO updates a run (default 15)")
-    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1e-3], help="learning rates that are tried")
+    flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
+    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4], help="learning rates that are tried")
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")
     flags.add_argument("--figure", type=Path, default=Path("docs/sample_efficiency.svg"))
     add_jobs_flag(flags)
     args = flags.parse_args()
-    positive(flags, args, "jobs", "seeds", "updates", "tuning", "labelled", "questions")
+    positive(flags, args, "jobs", "seeds", "updates", "prompts", "tuning", "labelled", "questions")
     if not all(lr > 0 for lr in args.lrs):
         flags.error(f"--lrs must be above 0, got {args.lrs}")
     return main("sample_efficiency", run, args)
