@@ -61,8 +61,9 @@ def quality(prm: Path, folder: Path, mix: HabitMix, count: int = 200) -> dict[st
     """
     rows = labelled("tune", Labels(count, mix), seed=0)
     lines = "".join(json.dumps({"question": row["question"], "steps": row["steps"]}) + "\n" for row in rows)
+    command = ["-m", "vllm_prm.serve", "score", str(prm), "--engine-args", json.dumps({"enforce_eager": True})]
     done = subprocess.run(
-        [sys.executable, "-m", "vllm_prm.serve", "score", str(prm)],
+        [sys.executable, *command],
         input=lines,
         capture_output=True,
         text=True,
