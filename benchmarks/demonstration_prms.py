@@ -61,9 +61,10 @@ def quality(prm: Path, folder: Path, mix: HabitMix, count: int = 200) -> dict[st
     """
     rows = labelled("tune", Labels(count, mix), seed=0)
     lines = "".join(json.dumps({"question": row["question"], "steps": row["steps"]}) + "\n" for row in rows)
-    command = ["-m", "vllm_prm.serve", "score", str(prm), "--engine-args", json.dumps({"enforce_eager": True})]
+    command = [sys.executable, "-m", "vllm_prm.serve", "score", str(prm)]
+    command += ["--engine-args", json.dumps({"enforce_eager": True})]
     done = subprocess.run(
-        [sys.executable, *command],
+        command,
         input=lines,
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
 """The evaluation command on real Ray and vLLM engines: a random policy, a random PRM, two policies in one go.
 
-Some questions are long: 64 requests of some 450 tokens each, with its seed, are several engine steps of 2048 tokens.
+Some questions are long: 65 requests of some 450 tokens each are several engine steps of 2048 tokens.
 """
 
 import json
