@@ -6,10 +6,10 @@ RUN := OMP_NUM_THREADS=1 .venv/bin/python
 .PHONY: help setup lint unit stack test quickstart rejection-sampling clean
 
 help:
-	@echo "make setup        build .venv for CPU, once (about 2 minutes)"
+	@echo "make setup        build .venv for CPU, once (2 to 4 minutes)"
 	@echo "make quickstart   train a small model with step rewards on CPU; SEED=0, COMPARE=1 to run the baselines too"
 	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANKED=1: best by a PRM; SEED=0"
-	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (20 to 30 minutes);"
+	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (about 20 minutes);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make clean        remove .venv and what runs and tests left"
