@@ -66,23 +66,13 @@ def run(args) -> dict | None:
         folder = args.work_dir / f"{kind}-{number}"
         flags = ppo_flags(POLICY, data, folder, args.seed, **{"actor.adam.lr": 1e-12, "rollout.batch_size": args.batch})
         if kind == "plain":
-            module, more = STOCK, ("--algo.advantage.estimator", "group_norm")
+            module = STOCK
+            flags += ["--algo.advantage.estimator", "group_norm"]
         else:
-            module, more = (
-                OURS,
-                (
-                    *(
-                        "--prm.model_name_or_path",
-                        prm,
-                        "--prm.kv_cache_mb",
-                        128,
-                        "--process_reward.shaping",
-                        "potential",
-                    ),
-                    *("--algo.advantage.estimator", "step_group"),
-                ),
-            )
-        scalars, seconds = train_ppo(module, [*flags, *more], folder)
+            module = OURS
+            flags += ["--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 128]
+            flags += ["--process_reward.shaping", "potential", "--algo.advantage.estimator", "step_group"]
+        scalars, seconds = train_ppo(module, flags, folder)
         figures = {
             "step_s": values(scalars, "timing/step_total")[args.warmup :],
             **{f"{part}_s": values(scalars, f"timing/{part}")[args.warmup :] for part in PARTS},
