@@ -60,8 +60,8 @@ HABITS = {"quick": 0.35, "quick_per_unit": 0.06, "filler": 0.1}
 class Chain:
     """The policy, its questions, the numbers of additions of those whose steps are labelled, and the token limit.
 
-    Long chains are rarely right before training, so that rollouts from their steps would nearly all fail and say
-    nothing; a step of a short chain looks the same.
+    Long chains are rarely right before training, so that rollouts from their steps nearly all fail and say little;
+    steps of shorter ones look the same. Of shorter ones alone a PRM does not learn to remember an early mistake.
     """
 
     policy: Path
@@ -75,7 +75,7 @@ CHAINS = {
     "long": Chain(
         ROOT / "examples/quickstart/policy_long",
         HabitMix(carry=0.4, additions=(6, 7, 8), named=True, **HABITS),
-        (3, 4),
+        tuple(range(2, 9)),
         300,
     ),
 }
@@ -120,7 +120,7 @@ class Runs:
         flags += ["--annotation.rollouts", 6, "--rollout.max_new_tokens", limit]
         seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / "annotate.log")
         flags = ["--model.model_name_or_path", policy, "--data.dataset", labels, "--ckpt.output_dir", prm]
-        flags += ["--train.max_epochs", 5, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
+        flags += ["--train.max_epochs", 8, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
         flags += ["--data.label_kind", "soft"]
         training = run_command("openrlhf_prm.cli.train_prm", flags, folder / "train_prm.log")
         rollouts = sum(sum(json.loads(line)["rollouts"]) for line in labels.read_text().splitlines())
@@ -287,11 +287,11 @@ def command() -> int:
     flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: both")
     flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
-    flags.add_argument("--updates", type=int, default=15, help="PPO updates a run (default 15)")
+    flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
     flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
-    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4], help="learning rates that are tried")
+    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1.2e-3], help="learning rates that are tried")
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
-    flags.add_argument("--labelled", type=int, default=300, help="questions whose steps are labelled for the PRM")
+    flags.add_argument("--labelled", type=int, default=500, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")
     flags.add_argument("--figure", type=Path, default=Path("docs/sample_efficiency.svg"))
     add_jobs_flag(flags)
