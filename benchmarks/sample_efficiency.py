@@ -289,7 +289,9 @@ def command() -> int:
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
     flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
-    flags.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1.2e-3], help="learning rates that are tried")
+    flags.add_argument(
+        "--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1.2e-3], help="learning rates that are tried"
+    )
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=500, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")

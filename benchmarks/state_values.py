@@ -109,7 +109,7 @@ class Bench:
         from transformers import AutoTokenizer
 
         self.args = args
-        self.loop = asyncio.new_event_loop()
+        self.runner = asyncio.Runner()
         self.tokenizer = AutoTokenizer.from_pretrained(POLICY)
         self.engine: Engine | None = None
         self.caching: bool | None = None
@@ -125,14 +125,14 @@ class Bench:
     def stop(self) -> None:
         if self.engine is not None:
             self.engine.stop()
-        self.loop.close()
+        self.runner.close()  # ends what engines left running, which would complain after the last line
 
     # Solutions and truth, kept in the work folder.
 
     def solutions(self, split: str) -> list[Solution]:
         path = self.args.work_dir / f"{split}.solutions.json"
         if not path.exists():
-            found = self.loop.run_until_complete(self._solve(split))
+            found = self.runner.run(self._solve(split))
             write_atomically(path, json.dumps([vars(solution) for solution in found]))
         return [Solution(**row) for row in json.loads(path.read_text())]
 
@@ -178,7 +178,7 @@ class Bench:
         own = self.solutions(split)[question * GROUP : (question + 1) * GROUP]
         states = sorted({state for solution in own for state in solution.states()})
         if not path.exists():
-            means = self.loop.run_until_complete(self._means(states, own[0], count))
+            means = self.runner.run(self._means(states, own[0], count))
             write_atomically(path, json.dumps(means))
         return dict(zip(states, json.loads(path.read_text()), strict=True))
 
@@ -200,7 +200,7 @@ class Bench:
     # The two methods: values of all states of all solutions.
 
     def naive(self, split: str) -> dict:
-        return self.loop.run_until_complete(self._naive(split))
+        return self.runner.run(self._naive(split))
 
     async def _naive(self, split: str) -> dict:
         solutions, engine = self.solutions(split), self.engine_for(False)
@@ -220,7 +220,7 @@ class Bench:
         return self._figures(split, values, engine, before, seconds)
 
     def ours(self, split: str, setting: Setting, coefficient: tuple[float, float]) -> dict:
-        return self.loop.run_until_complete(self._ours(split, setting, coefficient))
+        return self.runner.run(self._ours(split, setting, coefficient))
 
     async def _ours(self, split: str, setting: Setting, coefficient: tuple[float, float]) -> dict:
         from openrlhf_prm.advantages.branch_values import ControlVariate, VineOptions
