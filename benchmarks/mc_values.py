@@ -10,9 +10,9 @@ Solutions of the quickstart's policy are sampled once. Truth is the mean outcome
 
 How many branches ours takes is chosen on questions of the tune split: the cheapest of SETTINGS whose mean absolute
 error there is at most MARGIN times naive's, because the best of several looks better than it is. It is then measured
-on the test split. Errors are means over all states of all
-solutions, so a state that many solutions pass counts as often. Tokens are generated plus prefilled ones (with the
-control variate also those that the PRM computed); the solutions themselves, which both need, are not counted.
+on the test split. Errors are means over all states of all solutions, so a state that many solutions pass counts as
+often. Tokens are generated plus prefilled ones (with the control variate also those that the PRM computed); the
+solutions themselves, which both need, are not counted.
 
 The last line of output is one JSON object: `naive_tokens, tokens, naive_s, s, naive_mae, mae`, means over
 --repeats, with their ratios and the chosen setting.
