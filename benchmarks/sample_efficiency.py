@@ -141,7 +141,7 @@ class Runs:
         more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in more]
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
         # Four optimizer steps an update.
-        limits |= {"rollout.batch_size": self.args.prompts}
+        limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
         limits |= {name: 2 * self.args.prompts for name in ("train.batch_size", "train.micro_batch_size")}
         if split == "train":
             # The host's own evaluation, once, after the last update.
