@@ -54,11 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process_reward.outcome_coef", type=float, default=1.0, help="weight of the outcome reward")
     group.add_argument("--process_reward.score_scale", default="signed", choices=list(SCORE_SCALES))
     group.add_argument(
-        "--process_reward.recalibrate",
-        action="store_true",
-        help="scale step scores, by the outcomes of each rollout, to chances of a right answer under the policy",
-    )
-    group.add_argument(
         "--process_reward.warmup_steps", type=int, default=0, help="rollouts until coef is reached, linearly from 0"
     )
     group.add_argument(

@@ -19,7 +19,6 @@ from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.length_penalties.batch import LengthBatch
 from openrlhf_prm.length_targets import read_target
 from openrlhf_prm.rewards import REWARD_SHAPINGS, shape
-from openrlhf_prm.rewards.recalibration import recalibrated
 from openrlhf_prm.rollout.records import StepRecord, hidden_share
 from openrlhf_prm.watching import HackingDetector, WatchOptions
 
@@ -141,8 +140,6 @@ class RewardMixer:
 
     def _shaped(self, rollout: Rollout) -> list[torch.Tensor | None]:
         scores = [torch.tensor(record.scores, dtype=torch.float32) for record in rollout.records]
-        if self.options.recalibrate:
-            scores = recalibrated(scores, rollout.correct)
         return shape(self.shaping, scores, rollout.correct, rollout.group_size, self.options.score_scale)
 
     def _weighted(self, shaped: list[torch.Tensor]) -> list[torch.Tensor]:

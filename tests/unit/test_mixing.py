@@ -49,26 +49,6 @@ def test_process_rewards_are_scaled_shaped_and_weighted():
     assert mixed.columns["process/hacking"].tolist() == [0.0] * 4
 
 
-def test_recalibrated_scores_are_shaped_and_raw_ones_logged():
-    flags = ("--process_reward.shaping", "verified_potential")
-    mixed = mixer(*flags, "--process_reward.recalibrate")(rollout(correct=torch.tensor([True, False] * 2)))
-    (value,) = {own[0].item() + 1 for own in mixed.process}  # less `initial`
-    assert 0.55 < value < 0.7 and value == pytest.approx(recalibrated_value(0.75), abs=1e-3)
-    assert mixed.columns["process/step_score"].tolist() == [0.5] * 4
-    assert {own.sum().item() for own in mixed.process} == {0.0, -1.0}
-    assert mixer(*flags)(rollout()).process[0].tolist() == [-0.25, 0.25]
-
-
-def recalibrated_value(score: float) -> float:
-    """By a search over slopes and shifts: two of four responses are right, all had `score`."""
-    logit = torch.tensor(score).logit()
-    slopes, shifts = torch.meshgrid(torch.linspace(0, 2, 2001), torch.linspace(-1, 1, 2001), indexing="ij")
-    odds = slopes * logit + shifts
-    likelihood = 2 * torch.nn.functional.logsigmoid(odds) + 2 * torch.nn.functional.logsigmoid(-odds)
-    best = (likelihood - ((slopes - 1) ** 2 + shifts**2) / 2).argmax()
-    return torch.sigmoid(odds.flatten()[best]).item()
-
-
 def test_warm_up_rises_from_nothing():
     assert [warm_up(n, 4) for n in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert warm_up(0, 0) == 1.0
