@@ -10,6 +10,9 @@ from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tok
 if TYPE_CHECKING:
     import torch
 
+AGREEMENT = 1e-6
+"""Returns of a group whose standard deviation is not above this agree but for rounding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepGroup:
@@ -26,6 +29,7 @@ class StepGroup:
     Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards
     by one mean over all steps of the group and so rewards responses for having more steps; comparing returns at the
     same step index does not. With one step per response this is the host's `group_norm` (or `dr_grpo`) exactly.
+    Where the returns of whole responses agree, those of later steps may not (potentials): they stay undivided.
     Degenerates to 0 where all returns of a group agree, and at a step index that only one response reaches.
     """
 
@@ -49,6 +53,7 @@ class StepGroup:
         for start in range(0, len(returns), batch.group_size):
             group = returns[start : start + batch.group_size]
             padded = pad_sequence(group, batch_first=True, padding_value=float("nan"))  # (G, S)
-            scale = padded[:, 0].std() + 1e-9 if self.std_norm and len(group) > 1 else 1.0
+            spread = padded[:, 0].std() if self.std_norm and len(group) > 1 else 0.0
+            scale = spread + 1e-9 if spread > AGREEMENT else 1.0
             advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
         return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]

@@ -48,6 +48,13 @@ def test_step_group_with_one_step_is_group_norm():
     assert torch.stack(advantages)[:, 0].tolist() == pytest.approx(expected.reshape(-1).tolist())
 
 
+def test_step_group_of_responses_that_agree_only_as_wholes():
+    """Potentials of two wrong responses: both sum to -1, the second stood worse after its first step."""
+    wrong = [[-0.5, -0.5], [-0.7, -0.3]]
+    advantages = StepGroup()(batch(wrong, [[1, 2]] * 2, [0.0, 0.0], 2))
+    assert [own.tolist() for own in advantages] == [pytest.approx([0.0, -0.1]), pytest.approx([0.0, 0.1])]
+
+
 def test_step_group_is_zero_where_all_agree():
     advantages = StepGroup()(batch([[0.5]] * 4, [[3]] * 4, [1.0] * 4, 4))
     assert all(row.tolist() == [0, 0, 0] for row in advantages)
