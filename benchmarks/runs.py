@@ -139,6 +139,19 @@ def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def difference_interval(numbers: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """Difference of the means and its 95% interval by Welch's t; unknown (nan) where either has fewer than two numbers
+    or neither varies.
+    """
+    difference = statistics.fmean(numbers) - statistics.fmean(others)
+    if min(len(numbers), len(others)) < 2 or len({*numbers}) == len({*others}) == 1:
+        return difference, math.nan, math.nan
+    from scipy.stats import ttest_ind
+
+    interval = ttest_ind(numbers, others, equal_var=False).confidence_interval(0.95)
+    return difference, float(interval.low), float(interval.high)
+
+
 class Cells:
     """Results of a benchmark's cells in one JSON file, kept as they are made, so that an interrupted run goes on.
 

@@ -5,7 +5,8 @@ habits, which depend on the situation: quick steps, which forget the carry, are 
 units digit that is added, which is where carries are. As 22% of additions carry, most quick steps are right, and an
 outcome says little about the one that was not.
 
-  stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`
+  stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
+          `ppo` with three times the updates, at the learning rate of `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
           `step_returns`), `vine` (branches in the rollout actor, adaptive K), `tree` (values from what the group's
           responses share), by `openrlhf_prm.cli.train_ppo_ray`
@@ -14,12 +15,13 @@ Every method is tuned first over --lrs on one seed and questions of the tune spl
 with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
 split; every rollout has new questions, so its accuracy is that of unseen ones. After the last update the host
 evaluates the policy on --questions of the test split, 4 samples each: `accuracy`, its mean over seeds with the 95%
-interval by Student's t.
+interval by Student's t; `ahead`, the difference from the stock method that is best there after --updates, with the 95%
+interval by Welch's t.
 
 Reaching: the first update at which the mean accuracy of 3 updates is at least the best stock method's peak (of its mean
-curve over seeds); seeds that never get there count as all their updates and are named in `not_reached`. Tokens are
-generated ones, branches counted; seconds are the host's timing of updates, without start-up. What the PRM's labels and
-training cost once is in `prm_cost`.
+curve over seeds, of --updates); seeds that never get there count as all their updates and are named in `not_reached`.
+Tokens are generated ones, branches counted; seconds are the host's timing of updates, without start-up. What the PRM's
+labels and training cost once is in `prm_cost`.
 
 The last line of output is one JSON object.
 """
@@ -40,6 +42,7 @@ from benchmarks.runs import (
     STOCK,
     Cells,
     add_jobs_flag,
+    difference_interval,
     draw_questions,
     main,
     mean_interval,
@@ -81,11 +84,25 @@ CHAINS = {
     ),
 }
 PRM = "PRM"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A command line of PPO; `times`: how many times --updates it runs; `tuned_as`: whose learning rate it takes."""
+
+    module: str
+    flags: tuple
+    times: int = 1
+    tuned_as: str | None = None
+
+
+PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
 METHODS = {
-    "ppo": (STOCK, ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)),
-    "rloo": (STOCK, ("--algo.advantage.estimator", "rloo")),
-    "group_norm": (STOCK, ("--algo.advantage.estimator", "group_norm")),
-    "prm": (
+    "ppo": Method(STOCK, PPO),
+    "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
+    "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
+    "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
+    "prm": Method(
         OURS,
         (
             *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128),
@@ -93,10 +110,11 @@ METHODS = {
             *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
         ),
     ),
-    "vine": (OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
-    "tree": (OURS, ("--algo.advantage.estimator", "tree")),
+    "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
+    "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
 }
-STOCKS = tuple(name for name, (module, _) in METHODS.items() if module == STOCK)
+# What ours are held against: the stock methods that had as many updates.
+STOCKS = tuple(name for name, method in METHODS.items() if method.module == STOCK and method.times == 1)
 
 
 class Runs:
@@ -137,9 +155,9 @@ class Runs:
         mix, limit = CHAINS[chain].mix, CHAINS[chain].limit
         name = f"{method}-{split}-{seed}-{lr:g}"
         folder = self.args.work_dir / chain / name
-        data = draw_questions(folder, split, self.args.updates * self.args.prompts, seed, mix)
-        module, more = METHODS[method]
-        more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in more]
+        updates = self.args.updates * METHODS[method].times
+        data = draw_questions(folder, split, updates * self.args.prompts, seed, mix)
+        more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in METHODS[method].flags]
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
         # Four optimizer steps an update.
         limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
@@ -148,13 +166,13 @@ class Runs:
             # The host's own evaluation, once, after the last update.
             limits |= {
                 "eval.dataset": self.asked(chain),
-                "eval.steps": self.args.updates,
+                "eval.steps": updates,
                 "eval.n_samples_per_prompt": SAMPLES,
                 "eval.temperature": 1.0,
                 "ckpt.best_metric_key": "none",
             }
         flags = ppo_flags(self.policy(chain), data, folder, seed, **limits)
-        scalars, seconds = train_ppo(module, [*flags, *more], folder)
+        scalars, seconds = train_ppo(METHODS[method].module, [*flags, *more], folder)
         samples = values(scalars, "rollout/num_samples")
         lengths = values(scalars, "rollout/response_length_mean")
         branches = values(scalars, "vine/branch_tokens") or [0.0] * len(samples)
@@ -171,8 +189,10 @@ class Runs:
         return figures
 
     def best_lr(self, chain: str, method: str) -> float:
+        tuned = METHODS[method].tuned_as or method
+
         def late(lr: float) -> float:
-            curve = self.cells.found[f"tune/{chain}/{method}/{lr:g}"]["accuracy"]
+            curve = self.cells.found[f"tune/{chain}/{tuned}/{lr:g}"]["accuracy"]
             return statistics.fmean(curve[-max(len(curve) // 3, 1) :])
 
         return max(self.args.lrs, key=late)
@@ -195,7 +215,7 @@ def run(args) -> dict | None:
         if not (args.work_dir / chain / "prm" / "config.json").exists():
             cells.found.pop(f"prepare/{chain}", None)  # on another machine: the figures came along, the models did not
         prepare[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
-        for method in args.methods:
+        for method in dict.fromkeys(METHODS[name].tuned_as or name for name in args.methods):
             for lr in args.lrs:
                 tune[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(c, m, 99, r, "tune")
     # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
@@ -247,13 +267,21 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
     if not stocks:
         return {}
     best = max(stocks, key=stocks.__getitem__)
-    summary: dict = {"best_stock": best, "peak": round(stocks[best], 4), "methods": {}}
+    ends = {name: [run["test"] for run in runs] for name, runs in found.items()}
+    best_end = max(stocks, key=lambda name: statistics.fmean(ends[name]))
+    summary: dict = {
+        "best_stock": best,
+        "peak": round(stocks[best], 4),
+        "best_stock_at_the_end": best_end,
+        "methods": {},
+    }
     for name, runs in found.items():
         needs = [reached(run, stocks[best]) for run in runs]
         summary["methods"][name] = {
             "seeds": len(runs),
             "lr": runs[0]["lr"],
-            "accuracy": [round(value, 4) for value in mean_interval([run["test"] for run in runs])],
+            "accuracy": [round(value, 4) for value in mean_interval(ends[name])],
+            "ahead": [round(value, 4) for value in difference_interval(ends[name], ends[best_end])],
             "updates": statistics.fmean(own[0] for own in needs),
             "tokens": round(statistics.fmean(own[1] for own in needs)),
             "seconds": round(statistics.fmean(own[2] for own in needs), 1),

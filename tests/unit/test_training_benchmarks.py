@@ -83,6 +83,12 @@ def test_means_and_intervals():
         mean == 2.0 and high - mean == pytest.approx(4.303 / math.sqrt(3), abs=1e-3) and low == pytest.approx(4 - high)
     )
     assert math.isnan(runs.mean_interval([1.0])[1])
+    difference, low, high = runs.difference_interval([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
+    # Equal variances: t with 4 degrees of freedom is 2.776; the standard error is sqrt(1/3 + 1/3).
+    assert difference == 2.0 and high - difference == pytest.approx(2.776 * math.sqrt(2 / 3), abs=1e-3)
+    assert low == pytest.approx(4 - high)
+    assert math.isnan(runs.difference_interval([1.0], [1.0, 2.0])[1])
+    assert math.isnan(runs.difference_interval([1.0, 1.0], [2.0, 2.0])[2])
 
 
 def test_a_run_diverges_where_reward_rises_and_accuracy_falls():
@@ -134,6 +140,25 @@ def test_what_a_method_needs_to_reach_the_best_stock_peak():
     assert summary["methods"]["rloo"]["updates"] == 4 and summary["methods"]["rloo"]["not_reached"] == []
     assert sample_efficiency.reached(cell(slow, 0), 0.9) == (4, 40.0, 4.0, False)
     assert summary["methods"]["vine"]["accuracy"][0] == pytest.approx(0.905)
+    assert summary["best_stock_at_the_end"] == "rloo" and summary["methods"]["vine"]["ahead"][0] == pytest.approx(0.2)
+
+
+def test_a_stock_method_with_more_updates_sets_no_peak():
+    def cell(accuracy):
+        count = len(accuracy)
+        return {
+            "lr": 1e-4,
+            "accuracy": accuracy,
+            "tokens": [1.0] * count,
+            "seconds": [1.0] * count,
+            "test": accuracy[-1],
+        }
+
+    cells = {f"long/ppo/{s}": cell([0.3, 0.3]) for s in (0, 1)}
+    cells |= {f"long/ppo_longer/{s}": cell([0.3, 0.3, 0.3, 0.9, 0.9, 0.9]) for s in (0, 1)}
+    summary = sample_efficiency.summarise(cells, "long")
+    assert summary["best_stock"] == summary["best_stock_at_the_end"] == "ppo" and summary["peak"] == 0.3
+    assert summary["methods"]["ppo_longer"]["ahead"][0] == pytest.approx(0.6)
 
 
 def test_spoilt_labels():
