@@ -8,8 +8,9 @@ outcome says little about the one that was not.
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
           `ppo` with three times the updates, at the learning rate of `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
-          `step_returns`), `vine` (branches in the rollout actor, adaptive K), `tree` (values from what the group's
-          responses share), by `openrlhf_prm.cli.train_ppo_ray`
+          `step_returns`), `prm_hot` (the same with labels of solutions and rollouts at temperature 1.3, which hold
+          mistakes that the policy may yet come to make), `vine` (branches in the rollout actor, adaptive K), `tree`
+          (values from what the group's responses share), by `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
 with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
@@ -83,33 +84,45 @@ CHAINS = {
         300,
     ),
 }
-PRM = "PRM"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a PRM learns from: `times` --labelled questions, with solutions and rollouts at `temperature`."""
+
+    temperature: float = 1.0
+    times: int = 1
+    epochs: int = 8
+
+
+PRMS = {"prm": Labels(), "prm_hot": Labels(temperature=1.3, times=2, epochs=5)}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A command line of PPO; `times`: how many times --updates it runs; `tuned_as`: whose learning rate it takes."""
+    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose learning rate it takes;
+    `prm`: which of `PRMS` it needs.
+    """
 
     module: str
     flags: tuple
     times: int = 1
     tuned_as: str | None = None
+    prm: str | None = None
 
 
 PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
+AS_CRITIC = (
+    *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
+    *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
+)
 METHODS = {
     "ppo": Method(STOCK, PPO),
     "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
     "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
-    "prm": Method(
-        OURS,
-        (
-            *("--prm.model_name_or_path", PRM, "--prm.kv_cache_mb", 128),
-            *("--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
-            *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
-        ),
-    ),
+    "prm": Method(OURS, AS_CRITIC, prm="prm"),
+    "prm_hot": Method(OURS, AS_CRITIC, prm="prm_hot"),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
 }
@@ -128,23 +141,29 @@ class Runs:
         mix = replace(own.mix, additions=tuple(sorted({*own.labelled, *own.mix.additions})))
         return fine_tune(folder, mix, self.args.tuning, seed=0, policy=own.policy)
 
-    def prepare(self, chain: str) -> dict:
-        """The policy, its accuracy, and the PRM with what it cost."""
-        folder, limit = self.args.work_dir / chain, CHAINS[chain].limit
-        mix = replace(CHAINS[chain].mix, additions=CHAINS[chain].labelled)
-        policy, prm, labels = self.policy(chain), folder / "prm", folder / "labels.jsonl"
-        asked = draw_questions(folder / "labelled", "train", self.args.labelled, 10_000, mix)
-        flags = ["--actor.model_name_or_path", policy, *KEYS, "--data.input", asked, "--data.output", labels]
+    def before(self, chain: str) -> dict:
+        """The policy's accuracy before training."""
+        folder = self.args.work_dir / chain
+        policies = {"before": self.policy(chain)}
+        found = evaluate(policies, self.asked(chain), folder, SAMPLES, CHAINS[chain].limit)["before"]
+        return {"test": found[f"mean_at_{SAMPLES}"]}
+
+    def make_prm(self, chain: str, name: str) -> dict:
+        """The PRM, and what it cost."""
+        policy, folder, labels = self.policy(chain), self.args.work_dir / chain, PRMS[name]
+        mix, file = replace(CHAINS[chain].mix, additions=CHAINS[chain].labelled), folder / f"labels-{name}.jsonl"
+        asked = draw_questions(folder / f"labelled-{name}", "train", labels.times * self.args.labelled, 10_000, mix)
+        flags = ["--actor.model_name_or_path", policy, *KEYS, "--data.input", asked, "--data.output", file]
         flags += ["--annotator", "math_shepherd", "--annotation.solutions_per_question", 2]
-        flags += ["--annotation.rollouts", 6, "--rollout.max_new_tokens", limit]
-        seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / "annotate.log")
-        flags = ["--model.model_name_or_path", policy, "--data.dataset", labels, "--ckpt.output_dir", prm]
-        flags += ["--train.max_epochs", 8, "--train.batch_size", 16, "--train.micro_batch_size", 16, "--adam.lr", 2e-3]
-        flags += ["--data.label_kind", "soft"]
-        training = run_command("openrlhf_prm.cli.train_prm", flags, folder / "train_prm.log")
-        rollouts = sum(sum(json.loads(line)["rollouts"]) for line in labels.read_text().splitlines())
-        before = evaluate({"before": policy}, self.asked(chain), folder, SAMPLES, limit)["before"][f"mean_at_{SAMPLES}"]
-        return {"label_s": seconds, "train_s": training, "label_rollouts": rollouts, "test": before}
+        flags += ["--annotation.rollouts", 6, "--rollout.max_new_tokens", CHAINS[chain].limit]
+        flags += ["--annotation.temperature", labels.temperature]
+        seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / f"annotate-{name}.log")
+        flags = ["--model.model_name_or_path", policy, "--data.dataset", file, "--ckpt.output_dir", folder / name]
+        flags += ["--train.max_epochs", labels.epochs, "--train.batch_size", 16, "--train.micro_batch_size", 16]
+        flags += ["--adam.lr", 2e-3, "--data.label_kind", "soft"]
+        training = run_command("openrlhf_prm.cli.train_prm", flags, folder / f"train-{name}.log")
+        rollouts = sum(sum(json.loads(line)["rollouts"]) for line in file.read_text().splitlines())
+        return {"label_s": seconds, "train_s": training, "label_rollouts": rollouts}
 
     def asked(self, chain: str) -> Path:
         """The questions of the test split."""
@@ -157,7 +176,9 @@ class Runs:
         folder = self.args.work_dir / chain / name
         updates = self.args.updates * METHODS[method].times
         data = draw_questions(folder, split, updates * self.args.prompts, seed, mix)
-        more = [self.args.work_dir / chain / "prm" if flag is PRM else flag for flag in METHODS[method].flags]
+        more, prm = METHODS[method].flags, METHODS[method].prm
+        if prm:
+            more = ("--prm.model_name_or_path", self.args.work_dir / chain / prm, *more)
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
         # Four optimizer steps an update.
         limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
@@ -212,9 +233,11 @@ def run(args) -> dict | None:
     runs = Runs(args, cells)
     prepare, tune, wanted = {}, {}, {}
     for chain in args.chains:
-        if not (args.work_dir / chain / "prm" / "config.json").exists():
-            cells.found.pop(f"prepare/{chain}", None)  # on another machine: the figures came along, the models did not
-        prepare[f"prepare/{chain}"] = lambda c=chain: runs.prepare(c)
+        prepare[f"before/{chain}"] = lambda c=chain: runs.before(c)
+        for prm in dict.fromkeys(METHODS[name].prm for name in args.methods if METHODS[name].prm):
+            if not (args.work_dir / chain / prm / "config.json").exists():
+                cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
+            prepare[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
         for method in dict.fromkeys(METHODS[name].tuned_as or name for name in args.methods):
             for lr in args.lrs:
                 tune[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(c, m, 99, r, "tune")
@@ -287,10 +310,11 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
             "seconds": round(statistics.fmean(own[2] for own in needs), 1),
             "not_reached": [seed for seed, own in enumerate(needs) if not own[3]],
         }
-    if f"prepare/{chain}" in cells:
-        made = cells[f"prepare/{chain}"]
-        summary["before"] = made["test"]
-        summary["prm_cost"] = {key: made[key] for key in ("label_s", "train_s", "label_rollouts")}
+    summary["before"] = cells[f"before/{chain}"]["test"] if f"before/{chain}" in cells else None
+    costs = {prm: cells[f"{prm}/{chain}"] for prm in PRMS if f"{prm}/{chain}" in cells}
+    summary["prm_cost"] = {
+        prm: {key: made[key] for key in ("label_s", "train_s", "label_rollouts")} for prm, made in costs.items()
+    }
     return summary
 
 
