@@ -8,9 +8,10 @@ outcome says little about the one that was not.
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
           `ppo` with three times the updates, at the learning rate of `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
-          `step_returns`), `prm_hot` (the same with labels of solutions and rollouts at temperature 1.3, which hold
-          mistakes that the policy may yet come to make), `vine` (branches in the rollout actor, adaptive K), `tree`
-          (values from what the group's responses share), by `openrlhf_prm.cli.train_ppo_ray`
+          `step_returns`), `prm_mistakes` (the same with as many solutions labelled again in which a digit was changed,
+          since the policy may come to make mistakes that it did not make before), `vine` (branches in the rollout
+          actor, adaptive K), `tree` (values from what the group's responses share), by
+          `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
 with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
@@ -86,16 +87,8 @@ CHAINS = {
 }
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What a PRM learns from: `times` --labelled questions, with solutions and rollouts at `temperature`."""
-
-    temperature: float = 1.0
-    times: int = 1
-    epochs: int = 8
-
-
-PRMS = {"prm": Labels(), "prm_hot": Labels(temperature=1.3, times=2, epochs=5)}
+PRMS = {"prm": 0, "prm_mistakes": 2}
+"""PRM -> how many corrupted solutions of each question it learns from, besides two of the policy's own."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ METHODS = {
     "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
-    "prm_hot": Method(OURS, AS_CRITIC, prm="prm_hot"),
+    "prm_mistakes": Method(OURS, AS_CRITIC, prm="prm_mistakes"),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
 }
@@ -150,16 +143,16 @@ class Runs:
 
     def make_prm(self, chain: str, name: str) -> dict:
         """The PRM, and what it cost."""
-        policy, folder, labels = self.policy(chain), self.args.work_dir / chain, PRMS[name]
+        policy, folder = self.policy(chain), self.args.work_dir / chain
         mix, file = replace(CHAINS[chain].mix, additions=CHAINS[chain].labelled), folder / f"labels-{name}.jsonl"
-        asked = draw_questions(folder / f"labelled-{name}", "train", labels.times * self.args.labelled, 10_000, mix)
+        asked = draw_questions(folder / f"labelled-{name}", "train", self.args.labelled, 10_000, mix)
         flags = ["--actor.model_name_or_path", policy, *KEYS, "--data.input", asked, "--data.output", file]
         flags += ["--annotator", "math_shepherd", "--annotation.solutions_per_question", 2]
         flags += ["--annotation.rollouts", 6, "--rollout.max_new_tokens", CHAINS[chain].limit]
-        flags += ["--annotation.temperature", labels.temperature]
+        flags += ["--annotation.corrupted_per_question", PRMS[name]]
         seconds = run_command("openrlhf_prm.cli.annotate", flags, folder / f"annotate-{name}.log")
         flags = ["--model.model_name_or_path", policy, "--data.dataset", file, "--ckpt.output_dir", folder / name]
-        flags += ["--train.max_epochs", labels.epochs, "--train.batch_size", 16, "--train.micro_batch_size", 16]
+        flags += ["--train.max_epochs", 8, "--train.batch_size", 16, "--train.micro_batch_size", 16]
         flags += ["--adam.lr", 2e-3, "--data.label_kind", "soft"]
         training = run_command("openrlhf_prm.cli.train_prm", flags, folder / f"train-{name}.log")
         rollouts = sum(sum(json.loads(line)["rollouts"]) for line in file.read_text().splitlines())

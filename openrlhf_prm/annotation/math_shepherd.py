@@ -14,6 +14,7 @@ Shapes: S steps of a solution, N rollouts per step.
 
 from dataclasses import dataclass
 
+from openrlhf_prm.annotation.corruption import corrupted_solutions
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
@@ -29,7 +30,7 @@ from openrlhf_prm.annotation.rules import rule_named
 
 @dataclass(frozen=True, kw_only=True)
 class MathShepherdOptions(SamplingOptions):
-    """What the labels depend on. `rollouts`: N.
+    """What the labels depend on. `rollouts`: N. `corrupted_per_question`: see `corruption`.
 
     `stop_at_zero`: in a wrong solution, give 0 to every step after the first whose value is 0, without rollouts. This
     assumes that nothing recovers from a state none of N rollouts recovered from; recovery is then not measured. A
@@ -37,6 +38,7 @@ class MathShepherdOptions(SamplingOptions):
     """
 
     solutions_per_question: int = option(2, "solutions sampled and labelled per question")
+    corrupted_per_question: int = option(0, "further solutions with one digit of a step changed, from where it goes on")
     rollouts: int = option(8, "rollouts per prefix")
     stop_at_zero: bool = option(True, "in a wrong solution, give 0 to all steps after the first with value 0")
     rule: str = option("positive", "when a step is good: positive (any rollout right) or relative_progress")
@@ -44,12 +46,14 @@ class MathShepherdOptions(SamplingOptions):
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least_one("solutions_per_question", "rollouts")
+        if self.corrupted_per_question < 0:
+            raise ValueError(f"corrupted_per_question must not be negative, got {self.corrupted_per_question}")
         self.require_random_samples(self.solutions_per_question, self.rollouts)
         rule_named(self.rule)
 
 
 class MathShepherd(Annotator):
-    """Labels the steps of the policy's own solutions.
+    """Labels the steps of the policy's own solutions, and of `corrupted_per_question` that have a mistake put in.
 
     Exact savings: solutions of one question that begin with the same tokens share their rollouts; the last step needs
     none, its value is whether the answer is right. A rule that compares with the question's value gets N responses for
@@ -65,6 +69,7 @@ class MathShepherd(Annotator):
         if rule_named(self.options.rule).needs_question_value:
             await state.exactly((), self.options.rollouts)
         question = state.decoded(())
+        solutions += await corrupted_solutions(state, solutions, self.options.corrupted_per_question)
         found = await together(*[self._label(state, solution, question.value) for solution in solutions])
         return AnnotatedQuestion(Root(question.right, question.rollouts), found, state.usage)
 

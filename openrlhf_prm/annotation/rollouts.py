@@ -99,7 +99,7 @@ class QuestionRollouts:
         self.tokenizer = tokenizer
         self.is_correct = is_correct
         self.options = options
-        self.prompt_ids = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        self.prompt_ids = self.tokens(prompt)
         self.label = label
         self.usage = Counter({"rollouts": 0, "rollout_tokens": 0, "reused_rollouts": 0, "solution_tokens": 0})
         self._decoded: dict[Prefix, list[Rollout]] = {}
@@ -152,9 +152,17 @@ class QuestionRollouts:
 
     def split(self, rollout: Rollout) -> Solution:
         """A rollout with its steps. One without text has none."""
-        response = self._decode_text(rollout.token_ids)
+        response = self.text(rollout.token_ids)
         steps = split_steps(rollout.token_ids, self.tokenizer, self.options.splitter) if response.strip() else []
         return Solution(rollout, response, [step.text.rstrip() for step in steps], [step.end for step in steps])
+
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of a text, without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, token_ids: Prefix) -> str:
+        """What the token ids say, without special tokens."""
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     async def _sample(self, prefix: Prefix, n: int) -> list[Rollout]:
         completions = await self.engine.generate(
@@ -170,11 +178,8 @@ class QuestionRollouts:
         return rollouts
 
     def _judge(self, token_ids: Prefix, truncated: bool) -> Rollout:
-        correct = not truncated and bool(self.is_correct(self._decode_text(token_ids), self.label))
+        correct = not truncated and bool(self.is_correct(self.text(token_ids), self.label))
         return Rollout(token_ids, correct, truncated)
-
-    def _decode_text(self, token_ids: Prefix) -> str:
-        return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def tally(rollouts) -> Tally:

@@ -1,8 +1,13 @@
 """Math-Shepherd labels from scripted rollouts, worked by hand."""
 
+import random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted_engine import EOS, RIGHT, WRONG, annotate, sample
 
+from openrlhf_prm.annotation.corruption import change_a_digit
 from openrlhf_prm.annotation.math_shepherd import MathShepherd, MathShepherdOptions
 from openrlhf_prm.placement import Completion
 
@@ -69,6 +74,58 @@ def test_all_right():
     assert solution.mc_values == [1.0, 1.0]
 
 
+class FixedChoices:
+    """Random choices that are known: always the last."""
+
+    def __init__(self, seed):
+        pass
+
+    def choice(self, options):
+        return options[-1]
+
+
+def test_a_changed_digit_is_labelled_by_what_follows_it(monkeypatch):
+    monkeypatch.setattr("openrlhf_prm.annotation.corruption.random.Random", FixedChoices)
+    script = {
+        "Q?": [sample("a1\nb23\nc=7")],
+        "Q?a1\n": [RIGHT, RIGHT, RIGHT, WRONG],
+        "Q?a1\nb23\n": [RIGHT] * 4,
+        # The last digit of the last step before the end, 3, becomes the last other digit, 9; then the policy goes on.
+        "Q?a1\nb29\n": [sample("d\nc=7"), WRONG, WRONG, WRONG],
+        "Q?a1\nb29\nd\n": [WRONG, RIGHT, WRONG, WRONG],
+    }
+    [own, corrupted], engine, found = label_with(script, corrupted_per_question=1)
+    assert own.mc_values == [0.75, 1.0, 1.0]
+    assert corrupted.steps == ["a1", "b29", "d", "c=7"] and corrupted.correct
+    # What followed the change is the first of its four rollouts; the first step's are those of the other solution.
+    assert corrupted.mc_values == [0.75, 0.25, 0.25, 1.0]
+    assert sum(engine.requests["Q?a1\n"]) == sum(engine.requests["Q?a1\nb29\n"]) == 4
+    assert (found.root.right, found.root.rollouts) == (1, 1), "a corrupted solution says nothing about the question"
+
+
+@pytest.mark.parametrize("text", ["c=7", "a\nb\nc=7"])
+def test_without_a_digit_before_the_last_step_nothing_is_corrupted(text):
+    script = {"Q?": [sample(text)], "Q?a\n": [RIGHT] * 4, "Q?a\nb\n": [RIGHT] * 4}
+    [own], _, _ = label_with(script, corrupted_per_question=3)
+    assert own.steps == text.split("\n")
+
+
+def test_equal_corruptions_are_labelled_once(monkeypatch):
+    monkeypatch.setattr("openrlhf_prm.annotation.corruption.random.Random", FixedChoices)
+    script = {"Q?": [sample("1\nc=7")], "Q?1\n": [RIGHT] * 4, "Q?9\n": [WRONG] * 4}
+    solutions, _, _ = label_with(script, corrupted_per_question=2)
+    assert [solution.steps for solution in solutions] == [["1", "c=7"], ["9", "x=8"]]
+    assert solutions[1].mc_values == [0.0, 0.0]
+
+
+@given(text=st.text("ab12 \n", max_size=8), seed=st.integers(0, 99))
+def test_one_digit_changes(text, seed):
+    changed = change_a_digit(text, random.Random(seed))
+    different = [(a, b) for a, b in zip(text, changed, strict=True) if a != b]
+    assert len(different) == any(character.isdigit() for character in text)
+    assert all(a.isdigit() and b.isdigit() for a, b in different)
+
+
 @pytest.mark.parametrize(("text", "value"), [("x=7", 1.0), ("x=8", 0.0)])
 def test_one_step_needs_no_rollout(text, value):
     [solution], _, found = label_with({"Q?": [sample(text)]})
@@ -113,6 +170,7 @@ def test_errors_of_the_engine_are_raised():
     [
         ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
         ({"solutions_per_question": 0}, "solutions_per_question must be"),
+        ({"corrupted_per_question": -1}, "corrupted_per_question must not be negative, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),
         ({"temperature": -1.0}, "temperature must not be negative"),
         ({"temperature": 0.0}, "all samples equal"),
