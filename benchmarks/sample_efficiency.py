@@ -1,9 +1,10 @@
 """How fast PPO learns: stock OpenRLHF against process rewards and branches, on short and long chains of additions.
 
-Chains have 2-3 (`short`) or 6-8 additions (`long`, with named operands). Each has a policy with the quickstart's
-habits, which depend on the situation: quick steps, which forget the carry, are the likelier (70% to 94%) the larger the
-units digit that is added, which is where carries are. As 22% of additions carry, most quick steps are right, and an
-outcome says little about the one that was not.
+Chains have 2-3 (`short`), 3-5 (`quickstart`) or 6-8 additions (`long`, with named operands). Each has a policy with the
+quickstart's habits (its own policy, or another that was fine-tuned to have them), which depend on the situation: quick
+steps, which forget the carry, are the likelier (70% to 94%) the larger the units digit that is added, which is where
+carries are. As 22% of additions carry, most quick steps are right, and an outcome says little about the one that was
+not.
 
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
           `ppo` with three times the updates, at the learning rate of `ppo`
@@ -74,10 +75,14 @@ class Chain:
     mix: HabitMix
     labelled: tuple[int, ...]
     limit: int
+    fine_tuned: bool = True
 
 
 CHAINS = {
     "short": Chain(POLICY, HabitMix(additions=(2, 3), **HABITS), (2, 3), 120),
+    "quickstart": Chain(
+        ROOT / "examples/quickstart/policy_uneven", HabitMix(additions=(3, 4, 5), **HABITS), (3, 4, 5), 200, False
+    ),
     "long": Chain(
         ROOT / "examples/quickstart/policy_long",
         HabitMix(additions=(6, 7, 8), named=True, **HABITS),
@@ -131,6 +136,8 @@ class Runs:
 
     def policy(self, chain: str) -> Path:
         own, folder = CHAINS[chain], self.args.work_dir / chain / "policy"
+        if not own.fine_tuned:
+            return own.policy
         mix = replace(own.mix, additions=tuple(sorted({*own.labelled, *own.mix.additions})))
         return fine_tune(folder, mix, self.args.tuning, seed=0, policy=own.policy)
 
@@ -330,7 +337,7 @@ def figure(path: Path, cells: dict[str, dict], chains: list[str]) -> None:
 def command() -> int:
     """The command line."""
     flags = parser("sample_efficiency", __doc__)
-    flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: both")
+    flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: all")
     flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
