@@ -6,17 +6,18 @@ found by rollouts like any other's: nothing assumes that it is wrong.
 """
 
 import random
+from string import digits
 
 from openrlhf_prm.annotation.rollouts import Prefix, QuestionRollouts, Solution, together
 
 
 def change_a_digit(text: str, rng: random.Random) -> str:
     """`text` with one of its decimal digits replaced by another; without a digit, `text` itself."""
-    places = [place for place, character in enumerate(text) if character in "0123456789"]
+    places = [place for place, character in enumerate(text) if character in digits]
     if not places:
         return text
     place = rng.choice(places)
-    return text[:place] + rng.choice([digit for digit in "0123456789" if digit != text[place]]) + text[place + 1 :]
+    return text[:place] + rng.choice(digits.replace(text[place], "")) + text[place + 1 :]
 
 
 async def corrupted_solutions(state: QuestionRollouts, solutions: list[Solution], count: int) -> list[Solution]:
@@ -37,7 +38,7 @@ async def corrupted_solutions(state: QuestionRollouts, solutions: list[Solution]
 
 
 def _corrupted_prefix(state: QuestionRollouts, solution: Solution, rng: random.Random) -> Prefix | None:
-    with_digits = [step for step, text in enumerate(solution.steps[:-1]) if any(c in "0123456789" for c in text)]
+    with_digits = [step for step, text in enumerate(solution.steps[:-1]) if any(c in digits for c in text)]
     if not with_digits:
         return None
     step = rng.choice(with_digits)
