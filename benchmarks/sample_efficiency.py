@@ -90,8 +90,6 @@ CHAINS = {
         300,
     ),
 }
-
-
 PRMS = {"prm": 0, "prm_mistakes": 2}
 """PRM -> how many corrupted solutions of each question it learns from, besides two of the policy's own."""
 

@@ -92,7 +92,7 @@ def identity(args: argparse.Namespace) -> dict[str, object]:
         "items": args.items,
         "threads": args.threads,
         "seed": args.seed,
-        **({} if args.model == "50M" else {"model": args.model}),
+        "model": args.model,
         "versions": versions(),
     }
 

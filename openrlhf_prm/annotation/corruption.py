@@ -44,4 +44,14 @@ def _corrupted_prefix(state: QuestionRollouts, solution: Solution, rng: random.R
     step = rng.choice(with_digits)
     before = solution.prefix(step)
     text = state.text(solution.prefix(step + 1)[len(before) :])
-    return (*before, *state.tokens(change_a_digit(text, rng)))
+    prefix = (*before, *_tokens_within(state, change_a_digit(text, rng)))
+    # Another digit may take more tokens, and leave none for what follows.
+    return prefix if len(prefix) < state.options.max_new_tokens else None
+
+
+def _tokens_within(state: QuestionRollouts, text: str) -> list[int]:
+    """The tokens of a text that does not begin a response: where a tokenizer puts a space before all that it encodes, a
+    PRM could tell a changed step by it.
+    """
+    anchor, joined = state.tokens("\n"), state.tokens("\n" + text)
+    return joined[len(anchor) :] if joined[: len(anchor)] == anchor else state.tokens(text)

@@ -1,14 +1,17 @@
 """Math-Shepherd labels from scripted rollouts, worked by hand."""
 
+import asyncio
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_engine import EOS, RIGHT, WRONG, annotate, sample
+from scripted_engine import EOS, RIGHT, WRONG, Characters, annotate, is_right, sample
+from tiny_tokenizers import mistral_tokenizer
 
-from openrlhf_prm.annotation.corruption import change_a_digit
+from openrlhf_prm.annotation.corruption import change_a_digit, corrupted_solutions
 from openrlhf_prm.annotation.math_shepherd import MathShepherd, MathShepherdOptions
+from openrlhf_prm.annotation.rollouts import QuestionRollouts, Rollout, Solution
 from openrlhf_prm.placement import Completion
 
 
@@ -116,6 +119,49 @@ def test_equal_corruptions_are_labelled_once(monkeypatch):
     solutions, _, _ = label_with(script, corrupted_per_question=2)
     assert [solution.steps for solution in solutions] == [["1", "c=7"], ["9", "x=8"]]
     assert solutions[1].mc_values == [0.0, 0.0]
+
+
+def corrupted_of(tokenizer, text, step_ends, max_new_tokens):
+    """The corrupted solution of one solution, with an engine that ends at once."""
+
+    class Ending:
+        async def generate(self, prompt, **sampling):
+            assert sampling["max_tokens"] >= 1
+            return [Completion("", [EOS], False)]
+
+    options = MathShepherdOptions(max_new_tokens=max_new_tokens)
+    state = QuestionRollouts(Ending(), tokenizer, is_right, options, "Q?", "7")
+    token_ids = tuple(state.tokens(text))
+    solution = Solution(Rollout(token_ids, True, False), text, text.splitlines(), step_ends(token_ids))
+    return state, asyncio.run(corrupted_solutions(state, [solution], 1))
+
+
+def test_a_changed_step_is_written_as_within_a_text():
+    """A SentencePiece tokenizer begins every text with a space."""
+    tokenizer = mistral_tokenizer()
+    newline = tokenizer("a\n", add_special_tokens=False)["input_ids"][-1]
+
+    def ends(ids):
+        return [index + 1 for index, token in enumerate(ids) if token == newline] + [len(ids)]
+
+    state, [corrupted] = corrupted_of(tokenizer, "a\nb2\nc=7", ends, 100)
+    prefix = list(corrupted.rollout.token_ids[:-1])
+    text = state.text(prefix)
+    assert text.startswith("a\nb") and text != "a\nb2\n" and prefix == state.tokens(text)
+
+
+def test_a_change_that_leaves_no_room_is_left_out():
+    class LongNumbers(Characters):
+        """A number takes two tokens a digit once it was changed."""
+
+        def __call__(self, text, add_special_tokens):
+            ids = super().__call__(text, add_special_tokens)["input_ids"]
+            return {"input_ids": [token for i in ids for token in ((i, i) if chr(i) in "013456789" else (i,))]}
+
+    _, found = corrupted_of(LongNumbers(), "2\nc", lambda ids: [2, 3], 3)
+    assert found == []
+    _, [roomy] = corrupted_of(LongNumbers(), "2\nc", lambda ids: [2, 3], 4)
+    assert len(roomy.rollout.token_ids) == 4
 
 
 @given(text=st.text("ab12 \n", max_size=8), seed=st.integers(0, 99))

@@ -258,9 +258,8 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
     monkeypatch.setattr(sample_efficiency, "run_command", annotated)
     flags = ("--chains", "short", "--seeds", "2", "--updates", "4", "--questions", "5", "--labelled", "5")
     summary = command(monkeypatch, capsys, tmp_path, sample_efficiency, *flags)["short"]
-    assert (
-        set(summary["methods"]) == set(sample_efficiency.METHODS) and summary["prm_cost"]["prm"]["label_rollouts"] == 12
-    )
+    assert set(summary["methods"]) == set(sample_efficiency.METHODS)
+    assert set(summary["prm_cost"]) == {"prm", "prm_mistakes"} and summary["prm_cost"]["prm"]["label_rollouts"] == 12
     # What stock logs as reward is its accuracy: 0.5667 at the end of the moving mean; ours has it with three updates.
     assert summary["peak"] == 0.5667 and summary["methods"]["tree"]["updates"] == 3
     assert summary["methods"]["tree"]["tokens"] == 240 * 256 and summary["methods"]["ppo"]["accuracy"] == [0.9] * 3
