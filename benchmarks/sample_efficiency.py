@@ -7,19 +7,22 @@ carries are. As 22% of additions carry, most quick steps are right, and an outco
 not.
 
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
-          `ppo` with three times the updates, at the learning rate of `ppo`
+          `ppo` with three times the updates, as tuned for `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
           `step_returns`), `prm_mistakes` (the same with as many solutions labelled again in which a digit was changed,
           since the policy may come to make mistakes that it did not make before), `vine` (branches in the rollout
           actor, adaptive K), `tree` (values from what the group's responses share), by
           `openrlhf_prm.cli.train_ppo_ray`
 
-Every method is tuned first over --lrs on one seed and questions of the tune split (cells `tune/...`): the learning rate
-with the best mean accuracy over the last third of the updates is taken. Then --seeds runs on questions of the train
-split; every rollout has new questions, so its accuracy is that of unseen ones. After the last update the host
-evaluates the policy on --questions of the test split, 4 samples each: `accuracy`, its mean over seeds with the 95%
-interval by Student's t; `ahead`, the difference from the stock method that is best there after --updates, with the 95%
-interval by Welch's t.
+Every method is tuned first over --adam, learning rates with an epsilon of Adam each, on one seed and questions of the
+tune split (cells `tune/...`): what has the best mean accuracy over the last third of the updates is taken. Epsilon is
+tuned because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default
+of 1e-8 elements whose gradient is mere noise move as far as the others.
+
+Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
+ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
+its mean over seeds with the 95% interval by Student's t; `ahead`, the difference from the stock method that is best
+there after --updates, with the 95% interval by Welch's t.
 
 Reaching: the first update at which the mean accuracy of 3 updates is at least the best stock method's peak (of its mean
 curve over seeds, of --updates); seeds that never get there count as all their updates and are named in `not_reached`.
@@ -29,6 +32,7 @@ labels and training cost once is in `prm_cost`.
 The last line of output is one JSON object.
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -64,6 +68,28 @@ HABITS = {"quick": 0.7, "quick_per_unit": 0.027, "filler": 0.1, "carry": 0.22}
 
 
 @dataclass(frozen=True)
+class Adam:
+    """What is tuned of the actor's optimizer; written LR:EPS."""
+
+    lr: float
+    eps: float
+
+    @classmethod
+    def read(cls, text: str) -> "Adam":
+        """Raises argparse.ArgumentTypeError where `text` is not two numbers above 0."""
+        try:
+            lr, eps = map(float, text.split(":"))
+        except ValueError:
+            lr = eps = 0.0
+        if not (lr > 0 and eps > 0):
+            raise argparse.ArgumentTypeError(f"must be LR:EPS, both above 0, got {text!r}")
+        return cls(lr, eps)
+
+    def __str__(self) -> str:
+        return f"{self.lr:g}:{self.eps:g}"
+
+
+@dataclass(frozen=True)
 class Chain:
     """The policy, its questions, the numbers of additions of those whose steps are labelled, and the token limit.
 
@@ -96,7 +122,7 @@ PRMS = {"prm": 0, "prm_mistakes": 2}
 
 @dataclass(frozen=True)
 class Method:
-    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose learning rate it takes;
+    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning it takes;
     `prm`: which of `PRMS` it needs.
     """
 
@@ -107,6 +133,7 @@ class Method:
     prm: str | None = None
 
 
+ADAMS = [Adam(lr, eps) for eps, lrs in ((1e-8, (3e-4, 6e-4, 1.2e-3)), (1e-4, (1.2e-3, 2.4e-3, 4.8e-3))) for lr in lrs]
 PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
 AS_CRITIC = (
     *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
@@ -167,17 +194,18 @@ class Runs:
         """The questions of the test split."""
         return draw_questions(self.args.work_dir / chain, "test", self.args.questions, 0, CHAINS[chain].mix)
 
-    def train(self, chain: str, method: str, seed: int, lr: float, split: str) -> dict:
+    def train(self, chain: str, method: str, seed: int, adam: Adam, split: str) -> dict:
         """One PPO run: its curves, and for the train split its policy's accuracy on the test split."""
         mix, limit = CHAINS[chain].mix, CHAINS[chain].limit
-        name = f"{method}-{split}-{seed}-{lr:g}"
+        name = f"{method}-{split}-{seed}-{adam}".replace(":", "-")
         folder = self.args.work_dir / chain / name
         updates = self.args.updates * METHODS[method].times
         data = draw_questions(folder, split, updates * self.args.prompts, seed, mix)
         more, prm = METHODS[method].flags, METHODS[method].prm
         if prm:
             more = ("--prm.model_name_or_path", self.args.work_dir / chain / prm, *more)
-        limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80, "actor.adam.lr": lr}
+        limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80}
+        limits |= {"actor.adam.lr": adam.lr, "actor.adam.eps": adam.eps}
         # Four optimizer steps an update.
         limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
         limits |= {name: 2 * self.args.prompts for name in ("train.batch_size", "train.micro_batch_size")}
@@ -196,7 +224,7 @@ class Runs:
         lengths = values(scalars, "rollout/response_length_mean")
         branches = values(scalars, "vine/branch_tokens") or [0.0] * len(samples)
         figures = {
-            "lr": lr,
+            "adam": str(adam),
             "accuracy": values(scalars, "process/accuracy") or values(scalars, "rollout/reward_mean"),
             "tokens": [(own + more) * n for own, more, n in zip(lengths, branches, samples, strict=True)],
             "seconds": values(scalars, "timing/step_total"),
@@ -207,14 +235,14 @@ class Runs:
             figures["test"] = values(scalars, tag)[-1]
         return figures
 
-    def best_lr(self, chain: str, method: str) -> float:
+    def best_adam(self, chain: str, method: str) -> Adam:
         tuned = METHODS[method].tuned_as or method
 
-        def late(lr: float) -> float:
-            curve = self.cells.found[f"tune/{chain}/{tuned}/{lr:g}"]["accuracy"]
+        def late(adam: Adam) -> float:
+            curve = self.cells.found[f"tune/{chain}/{tuned}/{adam}"]["accuracy"]
             return statistics.fmean(curve[-max(len(curve) // 3, 1) :])
 
-        return max(self.args.lrs, key=late)
+        return max(self.args.adam, key=late)
 
 
 def run(args) -> dict | None:
@@ -224,7 +252,7 @@ def run(args) -> dict | None:
         "prompts": args.prompts,
         "tuning": args.tuning,
         "labelled": args.labelled,
-        "lrs": args.lrs,
+        "adam": [str(adam) for adam in args.adam],
         "questions": args.questions,
     }
     cells = Cells(args.output, settings, args.fresh)
@@ -237,15 +265,17 @@ def run(args) -> dict | None:
                 cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
             prepare[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
         for method in dict.fromkeys(METHODS[name].tuned_as or name for name in args.methods):
-            for lr in args.lrs:
-                tune[f"tune/{chain}/{method}/{lr:g}"] = lambda c=chain, m=method, r=lr: runs.train(c, m, 99, r, "tune")
+            for adam in args.adam:
+                tune[f"tune/{chain}/{method}/{adam}"] = lambda c=chain, m=method, a=adam: runs.train(
+                    c, m, 99, a, "tune"
+                )
     # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
     for seed in range(args.seeds):
         for chain in args.chains:
             for method in args.methods:
 
                 def cell(c=chain, m=method, s=seed) -> dict:
-                    return runs.train(c, m, s, runs.best_lr(c, m), "train")
+                    return runs.train(c, m, s, runs.best_adam(c, m), "train")
 
                 wanted[f"{chain}/{method}/{seed}"] = cell
     complete = all(cells.fill(part, args.seconds, args.jobs) for part in (prepare, tune, wanted))
@@ -300,7 +330,7 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
         needs = [reached(run, stocks[best]) for run in runs]
         summary["methods"][name] = {
             "seeds": len(runs),
-            "lr": runs[0]["lr"],
+            "adam": runs[0]["adam"],
             "accuracy": [round(value, 4) for value in mean_interval(ends[name])],
             "ahead": [round(value, 4) for value in difference_interval(ends[name], ends[best_end])],
             "updates": statistics.fmean(own[0] for own in needs),
@@ -341,7 +371,12 @@ def command() -> int:
     flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
     flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
     flags.add_argument(
-        "--lrs", type=float, nargs="+", default=[3e-4, 6e-4, 1.2e-3], help="learning rates that are tried"
+        "--adam",
+        type=Adam.read,
+        nargs="+",
+        metavar="LR:EPS",
+        default=ADAMS,
+        help=f"what is tried (default {' '.join(map(str, ADAMS))})",
     )
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=500, help="questions whose steps are labelled for the PRM")
@@ -350,8 +385,6 @@ def command() -> int:
     add_jobs_flag(flags)
     args = flags.parse_args()
     positive(flags, args, "jobs", "seeds", "updates", "prompts", "tuning", "labelled", "questions")
-    if not all(lr > 0 for lr in args.lrs):
-        flags.error(f"--lrs must be above 0, got {args.lrs}")
     return main("sample_efficiency", run, args)
 
 

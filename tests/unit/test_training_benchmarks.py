@@ -129,7 +129,7 @@ def test_length_control_is_reached_with_fewer_tokens_at_the_same_accuracy():
 def test_what_a_method_needs_to_reach_the_best_stock_peak():
     def cell(accuracy, seed):
         test = accuracy[-1] + 0.01 * seed
-        return {"lr": 1e-4, "accuracy": accuracy, "tokens": [10.0] * 4, "seconds": [1.0] * 4, "test": test}
+        return {"adam": "0.0001:1e-08", "accuracy": accuracy, "tokens": [10.0] * 4, "seconds": [1.0] * 4, "test": test}
 
     slow, fast = [0.5, 0.5, 0.6, 0.7], [0.5, 0.8, 0.9, 0.9]
     cells = {f"short/rloo/{s}": cell(slow, s) for s in (0, 1)} | {f"short/vine/{s}": cell(fast, s) for s in (0, 1)}
@@ -147,7 +147,7 @@ def test_a_stock_method_with_more_updates_sets_no_peak():
     def cell(accuracy):
         count = len(accuracy)
         return {
-            "lr": 1e-4,
+            "adam": "0.0001:1e-08",
             "accuracy": accuracy,
             "tokens": [1.0] * count,
             "seconds": [1.0] * count,
@@ -273,7 +273,8 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
         (["mc_values", "--prm", "/no/prm"], "mc_values: error: --prm: there is no checkpoint in /no/prm"),
         (["hacking", "--noise", "0.7"], "hacking: error: --noise must lie in [0, 0.5), got 0.7"),
         (["length_control", "--updates", "0"], "length_control: error: --updates must be 1 or more, got 0"),
-        (["sample_efficiency", "--lrs", "0"], "sample_efficiency: error: --lrs must be above 0"),
+        (["sample_efficiency", "--adam", "3e-4"], "argument --adam: must be LR:EPS, both above 0, got '3e-4'"),
+        (["sample_efficiency", "--adam", "0:1e-8"], "argument --adam: must be LR:EPS, both above 0, got '0:1e-8'"),
     ],
 )
 def test_a_wrong_flag_is_one_line(flags, message):
