@@ -14,8 +14,9 @@ not.
           actor, adaptive K), `tree` (values from what the group's responses share), by
           `openrlhf_prm.cli.train_ppo_ray`
 
-Every method is tuned first over --adam, learning rates with an epsilon of Adam each, on one seed and questions of the
-tune split (cells `tune/...`): what has the best mean accuracy over the last third of the updates is taken. Epsilon is
+Every method is tuned first over --adam, learning rates with an epsilon of Adam each, on questions of the tune split by
+the mean accuracy over the last third of the updates: the two that are best on one seed are tried on two more, and what
+is best in the mean is taken (cells `tune/...`), since the fastest setting may ruin the policy on some seeds. Epsilon is
 tuned because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default
 of 1e-8 elements whose gradient is mere noise move as far as the others.
 
@@ -33,9 +34,11 @@ The last line of output is one JSON object.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +67,7 @@ from benchmarks.runs import (
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
 WINDOW, SAMPLES = 3, 4
+TUNING_SEEDS, FINALISTS = (99, 98, 97), 2
 HABITS = {"quick": 0.7, "quick_per_unit": 0.027, "filler": 0.1, "carry": 0.22}
 
 
@@ -153,6 +157,11 @@ METHODS = {
 STOCKS = tuple(name for name, method in METHODS.items() if method.module == STOCK and method.times == 1)
 
 
+def tuning_cell(chain: str, method: str, adam: Adam, seed: int) -> str:
+    """The name of a cell."""
+    return f"tune/{chain}/{method}/{adam}/{seed}"
+
+
 class Runs:
     """The cells of one command."""
 
@@ -235,14 +244,18 @@ class Runs:
             figures["test"] = values(scalars, tag)[-1]
         return figures
 
-    def best_adam(self, chain: str, method: str) -> Adam:
+    def best_adams(self, chain: str, method: str, seeds: tuple[int, ...]) -> list[Adam]:
+        """What was tried with all of these tuning seeds, best first."""
         tuned = METHODS[method].tuned_as or method
 
-        def late(adam: Adam) -> float:
-            curve = self.cells.found[f"tune/{chain}/{tuned}/{adam}"]["accuracy"]
-            return statistics.fmean(curve[-max(len(curve) // 3, 1) :])
+        def tried(adam: Adam) -> list[dict | None]:
+            return [self.cells.found.get(tuning_cell(chain, tuned, adam, seed)) for seed in seeds]
 
-        return max(self.args.adam, key=late)
+        def late(adam: Adam) -> float:
+            curves = [cell["accuracy"] for cell in tried(adam)]
+            return statistics.fmean(statistics.fmean(curve[-max(len(curve) // 3, 1) :]) for curve in curves)
+
+        return sorted((adam for adam in self.args.adam if all(tried(adam))), key=late, reverse=True)
 
 
 def run(args) -> dict | None:
@@ -257,28 +270,38 @@ def run(args) -> dict | None:
     }
     cells = Cells(args.output, settings, args.fresh)
     runs = Runs(args, cells)
-    prepare, tune, wanted = {}, {}, {}
+    prepare: dict = {}
     for chain in args.chains:
         prepare[f"before/{chain}"] = lambda c=chain: runs.before(c)
         for prm in dict.fromkeys(METHODS[name].prm for name in args.methods if METHODS[name].prm):
             if not (args.work_dir / chain / prm / "config.json").exists():
                 cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
             prepare[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
-        for method in dict.fromkeys(METHODS[name].tuned_as or name for name in args.methods):
-            for adam in args.adam:
-                tune[f"tune/{chain}/{method}/{adam}"] = lambda c=chain, m=method, a=adam: runs.train(
-                    c, m, 99, a, "tune"
-                )
-    # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
-    for seed in range(args.seeds):
-        for chain in args.chains:
-            for method in args.methods:
+    pairs = [(chain, method) for chain in args.chains for method in args.methods]
+    tuned = dict.fromkeys((chain, METHODS[name].tuned_as or name) for chain, name in pairs)
+    first, *others = TUNING_SEEDS
 
-                def cell(c=chain, m=method, s=seed) -> dict:
-                    return runs.train(c, m, s, runs.best_adam(c, m), "train")
+    def tuning(chain: str, method: str, adams: list[Adam], seeds: list[int]) -> dict:
+        return {
+            tuning_cell(chain, method, adam, seed): lambda a=adam, s=seed: runs.train(chain, method, s, a, "tune")
+            for adam in adams
+            for seed in seeds
+        }
 
-                wanted[f"{chain}/{method}/{seed}"] = cell
-    complete = all(cells.fill(part, args.seconds, args.jobs) for part in (prepare, tune, wanted))
+    def fill(groups: Iterable[dict]) -> bool:
+        return cells.fill({name: cell for group in groups for name, cell in group.items()}, args.seconds, args.jobs)
+
+    complete = fill([prepare]) and fill(tuning(*pair, args.adam, [first]) for pair in tuned)
+    complete = complete and fill(tuning(*p, runs.best_adams(*p, (first,))[:FINALISTS], others) for p in tuned)
+    if complete:
+        wanted = {}
+        # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
+        for seed, (chain, method) in itertools.product(range(args.seeds), pairs):
+            name, adam = f"{chain}/{method}/{seed}", runs.best_adams(chain, method, TUNING_SEEDS)[0]
+            if name in cells.found and cells.found[name]["adam"] != str(adam):
+                del cells.found[name]
+            wanted[name] = lambda c=chain, m=method, s=seed, a=adam: runs.train(c, m, s, a, "train")
+        complete = fill([wanted])
     summary = {chain: summarise(cells.found, chain) for chain in args.chains}
     cells.write(summary)
     if not complete:
@@ -289,12 +312,12 @@ def run(args) -> dict | None:
 
 def curves_of(cells: dict[str, dict], chain: str) -> dict[str, list[dict]]:
     """Method -> its runs, seed by seed."""
-    found: dict[str, list[dict]] = {}
+    found: dict[str, dict[int, dict]] = {}
     for name, cell in cells.items():
         part, *rest = name.split("/")
         if part == chain:
-            found.setdefault(rest[0], []).append(cell)
-    return found
+            found.setdefault(rest[0], {})[int(rest[1])] = cell
+    return {method: [runs[seed] for seed in sorted(runs)] for method, runs in found.items()}
 
 
 def mean_curve(runs: list[dict]) -> list[float]:
