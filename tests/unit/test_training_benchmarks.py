@@ -1,5 +1,6 @@
 """What the training benchmarks compute from curves, on curves a reader can check by hand; no engine runs."""
 
+import argparse
 import json
 import math
 import subprocess
@@ -161,6 +162,22 @@ def test_a_stock_method_with_more_updates_sets_no_peak():
     assert summary["methods"]["ppo_longer"]["ahead"][0] == pytest.approx(0.6)
 
 
+def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp_path):
+    slow, fast, worst = (sample_efficiency.Adam.read(text) for text in ("3e-4:1e-8", "6e-4:1e-8", "1e-2:1e-8"))
+
+    def cell(end):
+        return {"accuracy": [0.2, 0.2, 0.2, 0.2, end, end]}
+
+    cells = runs.Cells(tmp_path / "out.json", {})
+    ends = {(slow, 99): 0.7, (fast, 99): 0.9, (worst, 99): 0.1, (slow, 98): 0.7, (fast, 98): 0.0}
+    cells.found = {
+        sample_efficiency.tuning_cell("long", "ppo", adam, seed): cell(end) for (adam, seed), end in ends.items()
+    }
+    found = sample_efficiency.Runs(argparse.Namespace(adam=[worst, slow, fast]), cells)
+    assert found.best_adams("long", "ppo", (99,)) == [fast, slow, worst]
+    assert found.best_adams("long", "ppo_longer", (99, 98)) == [slow, fast], "0.7 against 0.45; the worst has one seed"
+
+
 def test_spoilt_labels():
     mix = HabitMix(filler=0.5)
     clean = labelled("tune", Labels(20, mix), seed=0)
@@ -264,6 +281,8 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
     assert summary["peak"] == 0.5667 and summary["methods"]["tree"]["updates"] == 3
     assert summary["methods"]["tree"]["tokens"] == 240 * 256 and summary["methods"]["ppo"]["accuracy"] == [0.9] * 3
     assert summary["before"] == 0.8
+    cells = json.loads((tmp_path / "sample_efficiency.json").read_text())["cells"]
+    assert {name.rsplit("/", 1)[1] for name in cells if name.startswith("tune/short/vine/")} == {"97", "98", "99"}
 
 
 @pytest.mark.parametrize(
