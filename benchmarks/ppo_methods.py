@@ -1,0 +1,101 @@
+"""What `sample_efficiency` compares: chains of additions, PPO methods, and settings of the optimizer to tune over."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.runs import OURS, POLICY, ROOT, STOCK
+from openrlhf_prm.tasks.arithmetic import HabitMix
+
+HABITS = {"quick": 0.7, "quick_per_unit": 0.027, "filler": 0.1, "carry": 0.22}
+
+
+@dataclass(frozen=True)
+class Adam:
+    """What is tuned of the actor's optimizer; written LR:EPS:MAX_NORM."""
+
+    lr: float
+    eps: float
+    max_norm: float
+
+    @classmethod
+    def read(cls, text: str) -> "Adam":
+        """Raises argparse.ArgumentTypeError where `text` is not three numbers above 0."""
+        try:
+            lr, eps, max_norm = map(float, text.split(":"))
+        except ValueError:
+            lr = eps = max_norm = 0.0
+        if not (lr > 0 and eps > 0 and max_norm > 0):
+            raise argparse.ArgumentTypeError(f"must be LR:EPS:MAX_NORM, all above 0, got {text!r}")
+        return cls(lr, eps, max_norm)
+
+    def __str__(self) -> str:
+        return f"{self.lr:g}:{self.eps:g}:{self.max_norm:g}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The policy, its questions, the numbers of additions of those whose steps are labelled, and the token limit.
+
+    Long chains are rarely right before training, so that rollouts from their steps nearly all fail and say little;
+    steps of shorter ones look the same. Of shorter ones alone a PRM does not learn to remember an early mistake.
+    """
+
+    policy: Path
+    mix: HabitMix
+    labelled: tuple[int, ...]
+    limit: int
+    fine_tuned: bool = True
+
+
+CHAINS = {
+    "short": Chain(POLICY, HabitMix(additions=(2, 3), **HABITS), (2, 3), 120),
+    "quickstart": Chain(
+        ROOT / "examples/quickstart/policy_uneven", HabitMix(additions=(3, 4, 5), **HABITS), (3, 4, 5), 200, False
+    ),
+    "long": Chain(
+        ROOT / "examples/quickstart/policy_long",
+        HabitMix(additions=(6, 7, 8), named=True, **HABITS),
+        tuple(range(2, 9)),
+        300,
+    ),
+}
+PRMS = {"prm": 0, "prm_mistakes": 2}
+"""PRM -> how many corrupted solutions of each question it learns from, besides two of the policy's own."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning it takes;
+    `prm`: which of `PRMS` it needs.
+    """
+
+    module: str
+    flags: tuple
+    times: int = 1
+    tuned_as: str | None = None
+    prm: str | None = None
+
+
+ADAMS = [
+    *(Adam(lr, 1e-8, 1.0) for lr in (3e-4, 6e-4, 1.2e-3)),
+    *(Adam(lr, 1e-4, 1.0) for lr in (1.2e-3, 2.4e-3)),
+    *(Adam(lr, 1e-4, 0.01) for lr in (2.4e-3, 4.8e-3, 9.6e-3)),
+]
+PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
+AS_CRITIC = (
+    *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
+    *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
+)
+METHODS = {
+    "ppo": Method(STOCK, PPO),
+    "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
+    "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
+    "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
+    "prm": Method(OURS, AS_CRITIC, prm="prm"),
+    "prm_mistakes": Method(OURS, AS_CRITIC, prm="prm_mistakes"),
+    "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
+    "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
+}
+# What ours are held against: the stock methods that had as many updates.
+STOCKS = tuple(name for name, method in METHODS.items() if method.module == STOCK and method.times == 1)
