@@ -21,12 +21,18 @@ def require_urls(flag: str, urls: Sequence[str]) -> None:
             raise ValueError(f"{flag} must begin with http:// or https://, got {url!r}")
 
 
-def require_family(family: str | None) -> None:
-    """A PRM family, or None to find it from the checkpoint."""
-    if family is None:
-        return
-    from vllm_prm.families import PRM_FAMILIES
+def require_family(family: str | None, model: str | None = None) -> None:
+    """A PRM family; without one a folder with a checkpoint must show its own."""
+    from vllm_prm.families import PRM_FAMILIES, detect_family
 
+    if family is None:
+        if model and Path(model).is_dir():
+            try:
+                detect_family(model)
+            except (ValueError, OSError) as error:
+                found = " ".join(str(error).split())
+                raise ValueError(f"--prm.model_name_or_path: {found} (--prm.family names it)") from None
+        return
     if family not in PRM_FAMILIES:
         raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")
 

@@ -16,7 +16,7 @@ def with_target(prompt, template: str, target: int):
 
     Raises ValueError for a chat without a user message.
     """
-    sentence = template.format(target)
+    sentence = template.replace("{}", str(target))  # not format: it may hold braces of its own
     if isinstance(prompt, str):
         return _joined(prompt, sentence)
     chat = copy.deepcopy(prompt)

@@ -7,6 +7,7 @@ hand.
 
 import asyncio
 import itertools
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 import ray
 
 from openrlhf_prm.accelerator import engine_dtype, on_cpu
+
+logger = logging.getLogger(__name__)
+_PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -229,5 +233,12 @@ def _spawn(worker_class: type, name: str, options: EngineOptions, *args) -> list
         ).remote(options, *args)
         for index in range(options.num_engines)
     ]
-    ray.get([worker.ready.remote() for worker in workers])
+    ready = [worker.ready.remote() for worker in workers]
+    while waiting := ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_S)[1]:
+        free, total = (resources().get("GPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+        logger.warning(
+            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {options.gpus:g} GPUs each; "
+            f"{free:g} of the cluster's {total:g} are free"
+        )
+    ray.get(ready)
     return workers

@@ -8,7 +8,8 @@ own process. No host file is changed and nothing else of the host is touched.
 
 import os
 
-from openrlhf_prm.flags import add_arguments, check_args
+from openrlhf_prm.flag_checks import check_args
+from openrlhf_prm.flags import add_arguments
 
 __all__ = ["add_arguments", "check_args", "setup"]
 

@@ -34,9 +34,11 @@ class HackingDetector:
         self.rollouts: deque[tuple[float, ...]] = deque(maxlen=options.window)
 
     def update(self, rewards: Sequence[float], accuracy: float) -> bool:
-        """Adds a rollout with one or several kinds of reward, as many each time; whether hacking shows in the window
-        that ends with it.
+        """Adds a rollout with one or several kinds of reward; whether hacking shows in the window that ends with it.
+        The window starts anew where their number changes, as it may after a resume with other flags.
         """
+        if self.rollouts and len(self.rollouts[-1]) != len(rewards) + 1:
+            self.rollouts.clear()
         self.rollouts.append((*rewards, accuracy))
         if 2 * len(self.rollouts) < self.options.window:
             return False

@@ -62,10 +62,17 @@ def leave_one_out(values: torch.Tensor, group_size: int) -> torch.Tensor:
     return ((groups.sum(-1, keepdim=True) - groups) / max(group_size - 1, 1)).reshape(-1)
 
 
-def whitened(advantages: list[torch.Tensor], counted: list[bool]) -> list[torch.Tensor]:
-    """(A - mean) / (std + 1e-9) over the tokens of the counted responses; the others keep what they have.
+def agrees(values: torch.Tensor) -> bool:
+    """Whether numbers are the same but for rounding (of float32), so that their deviation is no scale; fewer than two
+    always are.
+    """
+    return len(values) < 2 or bool(values.std() <= 1e-6 * max(1.0, float(values.mean().abs())))
 
-    Fewer than two counted tokens: nothing changes.
+
+def whitened(advantages: list[torch.Tensor], counted: list[bool]) -> list[torch.Tensor]:
+    """(A - mean) / std over the tokens of the counted responses; the others are divided by the same std.
+
+    Counted tokens that agree get 0 and the others keep what they have; fewer than two counted tokens: nothing changes.
     """
     import torch
 
@@ -73,8 +80,10 @@ def whitened(advantages: list[torch.Tensor], counted: list[bool]) -> list[torch.
     joined = torch.cat(chosen) if chosen else torch.empty(0)
     if len(joined) < 2:
         return advantages
-    mean, scale = joined.mean(), joined.std() + 1e-9
-    return [(own - mean) / scale if counts else own for own, counts in zip(advantages, counted, strict=True)]
+    if agrees(joined):
+        return [own * 0 if counts else own for own, counts in zip(advantages, counted, strict=True)]
+    mean, scale = joined.mean(), joined.std()
+    return [(own - mean * counts) / scale for own, counts in zip(advantages, counted, strict=True)]
 
 
 def discounted(rewards: torch.Tensor, lambd: float) -> torch.Tensor:

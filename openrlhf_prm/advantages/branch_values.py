@@ -1,7 +1,8 @@
 """Values of states from branches: how many to sample, and what they tell with a PRM's help.
 
-A branch is a fresh continuation from the state before a step; its outcome is 1 for a right answer, 0 for a wrong one
-or a continuation cut at its limit. Branches are never trained on. Shapes: K branches and N probes of one state.
+A branch is a fresh continuation from the state before a step; its outcome is what a response would get, 1 for a right
+answer and 0 for a wrong one or none, as one that is cut mostly has. Branches are never trained on. Shapes: K branches
+and N probes of one state.
 """
 
 from __future__ import annotations

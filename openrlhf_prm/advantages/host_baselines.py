@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from openrlhf_prm.advantages.batch import agrees
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,9 +31,9 @@ def group_mean(group: Group) -> Group:
 
 
 def group_score(group: Group) -> Group:
-    """(r - mean) / (std + 1e-9) over all step rewards of the group; a single step has no deviation and gets 0."""
+    """(r - mean) / (std + 1e-9) over all step rewards of the group; 0 where they agree, as a single one does."""
     steps = _joined(group)
-    if len(steps) < 2:
+    if agrees(steps):
         return [rewards * 0 for rewards in group]
     return [(rewards - steps.mean()) / (steps.std() + 1e-9) for rewards in group]
 

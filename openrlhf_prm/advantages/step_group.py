@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tokens
+from openrlhf_prm.advantages.batch import StepBatch, agrees, discounted, spread_over_tokens
 
 if TYPE_CHECKING:
     import torch
 
-AGREEMENT = 1e-6
-"""Returns of a group whose standard deviation is not above this agree but for rounding."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepGroup:
-    """A_k = (G_k - mean_j G_jk) / (std + 1e-9): the return from step k against the group's mean return from the k-th
+    """A_k = (G_k - mean_j G_jk) / std: the return from step k against the group's mean return from the k-th
     step.
 
     G_k = sum_{l >= k} lambd^(l-k) r_l + R with process rewards r and outcome reward R; responses with fewer than k
@@ -53,7 +50,6 @@ class StepGroup:
         for start in range(0, len(returns), batch.group_size):
             group = returns[start : start + batch.group_size]
             padded = pad_sequence(group, batch_first=True, padding_value=float("nan"))  # (G, S)
-            spread = padded[:, 0].std() if self.std_norm and len(group) > 1 else 0.0
-            scale = spread + 1e-9 if spread > AGREEMENT else 1.0
+            scale = padded[:, 0].std() if self.std_norm and not agrees(padded[:, 0]) else 1.0
             advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
         return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]

@@ -18,11 +18,11 @@ class Vine:
     V(s_k), k >= 2, is the mean outcome of branches from the state before step k, or what stands in for them
     (`--vine.values`). V(s_1), of the question, is the mean outcome of the group's *other* responses: independent of
     this response and free. gamma 1; every token of a step gets the step's advantage. Penalties are no part of the
-    values, so they are compared with the group's mean and put on all tokens. Process rewards are not used.
+    values, so they are compared with the group's other responses and put on all tokens. Process rewards are not used.
 
     Advantages of a response telescope to R - V(question). A response without values (its group had one outcome, so
-    nothing was sampled) gets its outcome's and penalties' difference to the group's mean, which is 0 or close to it,
-    and stays out of the whitening. One step: R - V(question), the host's `rloo`.
+    nothing was sampled) gets its outcome's and penalties' difference to the group's others, which is 0 or close to it,
+    and is divided by the same deviation without entering it. One step: R - V(question), the host's `rloo`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"branch_values", "group"})
@@ -41,12 +41,11 @@ def value_differences(batch: StepBatch, std_norm: bool) -> list[torch.Tensor]:
     questions = leave_one_out(outcomes, batch.group_size)
     penalties = batch.penalties - leave_one_out(batch.penalties, batch.group_size)
     advantages = []
-    for values, ends, outcome, question in zip(batch.values, batch.step_ends, outcomes, questions, strict=True):
+    rows = zip(batch.values, batch.step_ends, outcomes, questions, penalties, strict=True)
+    for values, ends, outcome, question, penalty in rows:
         if values is None:
             differences = (outcome - question).expand(len(ends))
         else:
             differences = torch.cat([question[None], values[1:], outcome[None]]).diff()
-        advantages.append(spread_over_tokens(differences, ends))
-    if std_norm:
-        advantages = whitened(advantages, [values is not None for values in batch.values])
-    return [own + penalty for own, penalty in zip(advantages, penalties, strict=True)]
+        advantages.append(spread_over_tokens(differences + penalty, ends))
+    return whitened(advantages, [values is not None for values in batch.values]) if std_norm else advantages

@@ -39,6 +39,8 @@ def main() -> None:
     def parse_args(parser, *args, **kwargs):
         argparse.ArgumentParser.parse_args = host_parse_args
         plugin.add_arguments(parser)
+        # The host's usage, which argparse prints before an error, fills screens.
+        parser.error = lambda message: sys.exit(_complain(message))
         flat = host_parse_args(parser, *args, **kwargs)
         from openrlhf.utils.config import hierarchize
 
@@ -54,7 +56,7 @@ def main() -> None:
     runpy.run_module(HOST, run_name="__main__", alter_sys=True)
 
 
-def _complain(error: ValueError) -> int:
+def _complain(error: ValueError | str) -> int:
     print(f"train_ppo_ray: error: {error}", file=sys.stderr)
     return 2
 

@@ -16,7 +16,8 @@ class LengthBatch:
 
     lengths: (B,) tokens. correct: (B,) bool. token_ids: the responses' tokens. targets: (B,) tokens asked for in the
     prompt. questions: B prompts. state: what the penalty keeps from batch to batch, plain numbers and dicts; empty
-    before the first batch. The last four are there where the penalty `needs` them.
+    before the first batch. These four are there where the penalty `needs` them. warm_up: 0..1, how far the penalty is
+    switched on.
     """
 
     lengths: torch.Tensor
@@ -26,6 +27,7 @@ class LengthBatch:
     targets: torch.Tensor | None = None
     questions: Sequence[str] | None = None
     state: dict = field(default_factory=dict)
+    warm_up: float = 1.0
 
     def __post_init__(self):
         if len(self.lengths) != len(self.correct):

@@ -18,9 +18,9 @@ class Cosine:
 
     start is the reward at length 0, end at `max_tokens`: correct responses fall from `correct_short` to
     `correct_long`, wrong ones rise from `wrong_short` to `wrong_long`, so that thinking longer pays only while the
-    answer is still wrong. A response of more than `max_tokens` gets `exceeded`, right or wrong: the cosine is periodic
-    and would come back. Every token that ends an n-gram (`ngram` tokens) seen before in the response costs
-    `repetition` more. Defaults are the paper's. Outcome plus this is the paper's reward at
+    answer is still wrong. A response of `max_tokens` or more gets `exceeded`, right or wrong: with `max_tokens` the
+    generation limit that is one which was cut. Every token of an n-gram (`ngram` tokens) that stood earlier in the
+    response costs `repetition` more, once. Defaults are the paper's. Outcome plus this is the paper's reward at
     `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
     """
 
@@ -38,6 +38,8 @@ class Cosine:
         for option in ("max_tokens", "ngram"):
             if getattr(self, option) < 1:
                 raise ValueError(f"--length_penalty.{option} must be at least 1, got {getattr(self, option)}")
+        if not self.repetition >= 0:
+            raise ValueError(f"--length_penalty.repetition must be at least 0, got {self.repetition}")
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         import torch
@@ -47,12 +49,21 @@ class Cosine:
         start = torch.where(batch.correct, self.correct_short, self.wrong_short)
         end = torch.where(batch.correct, self.correct_long, self.wrong_long)
         fall = (1 + torch.cos(torch.pi * (lengths / self.max_tokens).clamp(max=1.0))) / 2
-        rewards = torch.where(lengths > self.max_tokens, self.exceeded, end + (start - end) * fall)
-        repeated = lengths.new_tensor([repeated_ngrams(ids, self.ngram) for ids in batch.token_ids])
+        rewards = torch.where(lengths >= self.max_tokens, self.exceeded, end + (start - end) * fall)
+        repeated = lengths.new_tensor([repeated_tokens(ids, self.ngram) for ids in batch.token_ids])
         return rewards - correct - self.repetition * repeated
 
 
-def repeated_ngrams(token_ids: Sequence[int], size: int) -> int:
-    """How many n-grams of `size` tokens stood earlier in the response; 0 for fewer than `size` + 1 tokens."""
-    ngrams = [tuple(token_ids[start : start + size]) for start in range(len(token_ids) - size + 1)]
-    return len(ngrams) - len(set(ngrams))
+def repeated_tokens(token_ids: Sequence[int], size: int) -> int:
+    """How many tokens lie in an n-gram of `size` tokens that stood earlier in the response, each counted once; 0 for
+    fewer than `size` + 1 tokens.
+    """
+    seen: set[tuple[int, ...]] = set()
+    count = counted = 0  # tokens before `counted` are counted, or belong to no repetition
+    for start in range(len(token_ids) - size + 1):
+        ngram = tuple(token_ids[start : start + size])
+        if ngram in seen:
+            count += start + size - max(start, counted)
+            counted = start + size
+        seen.add(ngram)
+    return count

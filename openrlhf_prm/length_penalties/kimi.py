@@ -20,7 +20,7 @@ class Kimi:
     after a warm-up: `--length_penalty.warmup_steps`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"group"})
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         groups = batch.lengths.float().reshape(-1, batch.group_size)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Lagrangian:
-    """-m * (length / target - 1) with the multiplier m of this batch; then m += rate * (mean length / target - 1).
+    """-m * (length / target - 1) with the multiplier m of this batch; then m += w * rate * (mean length / target - 1).
 
     m is raised while responses are longer than `target` tokens on average and lowered otherwise, kept within
     `min_multiplier`..`max_multiplier`. With the default `min_multiplier` 0 lengths are held down, never up; a negative
     one also lengthens, so that the mean settles at the target from below. m is the penalty's state and starts at
-    `initial`; at m = 0 every penalty is 0.
+    `initial`; at m = 0 every penalty is 0. w, in 0..1, is the warm-up's weight: m does not move while it has no say.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"state"})
@@ -42,6 +42,6 @@ class Lagrangian:
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         excess = batch.lengths.float() / self.target - 1
         multiplier = batch.state.setdefault("multiplier", self.initial)
-        raised = multiplier + self.rate * float(excess.mean())
+        raised = multiplier + batch.warm_up * self.rate * float(excess.mean())
         batch.state["multiplier"] = min(max(raised, self.min_multiplier), self.max_multiplier)
         return -multiplier * excess

@@ -24,6 +24,8 @@ class _Targets:
     target_template: str = "Think for {} tokens."
 
     def __post_init__(self):
+        if not self.alpha > 0:
+            raise ValueError(f"--length_penalty.alpha must be above 0, got {self.alpha}")
         if not 0 < self.target_min <= self.target_max:
             raise ValueError(
                 f"--length_penalty.target_min must lie in 1..target_max ({self.target_max}), got {self.target_min}"

@@ -33,6 +33,7 @@ class O1Pruner:
             raise ValueError(f"--length_penalty.accuracy_coef must be at least 0, got {self.accuracy_coef}")
         if self.reference_file and not Path(self.reference_file).is_file():
             raise ValueError(f"--length_penalty.reference_file: there is no file {self.reference_file}")
+        self._read()  # a malformed row shows before anything starts
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         lengths, correct = batch.lengths.float(), batch.correct.float()

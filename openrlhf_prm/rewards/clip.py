@@ -15,8 +15,9 @@ class Clip:
 
     No step earns more than 0, so adding steps gains nothing; what remains to hack is to write fewer steps, which
     `clip_delta` removes. `eta` is on the scale of the scores given (signed: 0 is p = 0.5); the paper asks for a value
-    that leaves most steps at 0 and gives none, so the default is the PRM's own borderline between good and bad. All
-    scores above eta: all rewards 0. No step: an empty tensor.
+    that leaves most steps at 0 and gives none, so the default is the PRM's own borderline between good and bad (with
+    `--process_reward.score_scale probability` that is 0.5, and at 0 every reward is 0). All scores above eta: all
+    rewards 0. No step: an empty tensor.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

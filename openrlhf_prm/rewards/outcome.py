@@ -9,7 +9,7 @@ from openrlhf_prm.answers import AnswerChecker, math_answer
 def judge(is_correct: AnswerChecker, queries: list[str], prompts: list[str], labels: list[str]) -> dict:
     """Queries are prompt + response, one of each here. Returns rewards, 0/1 scores, what to log."""
     (query,), (prompt,), (label,) = queries, prompts, labels
-    correct = float(is_correct(query.removeprefix(prompt), label))
+    correct = float(is_correct(query.removeprefix(prompt), str(label)))
     return {"rewards": correct, "scores": correct, "extra_logs": {"accuracy": correct}}
 
 

@@ -11,14 +11,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """r_k = alpha * (Q_k - Q_{k-1}) with Q = 1 - (1 - p)^prover_samples: what a step did for a prover's chances.
+    """r_k = alpha * (A_k - A_{k+1}) with A_k = Q_k - Q_{k-1}, Q = 1 - (1 - p)^prover_samples, A_{S+1} = 0: the return
+    from step k is alpha * A_k plus the outcome, the paper's effective reward, where A_k is what the step did for a
+    prover's chances and what later steps did does not count (`--algo.advantage.lambd` 1).
 
-    p is the PRM's score, which must be the policy's chance of success after the step: train the PRM on soft labels.
-    The prover is best-of-`prover_samples` of the policy, as the paper recommends: a prover equal to the policy
+    Rewards of alpha * A_k themselves would telescope to alpha * (Q_S - Q_{k-1}), potentials, which leave the prover no
+    say. p is the PRM's score, which must be the policy's chance of success after the step: train the PRM on soft
+    labels. The prover is best-of-`prover_samples` of the policy, as the paper recommends: a prover equal to the policy
     (`prover_samples` 1) adds nothing in expectation, a prover that always succeeds tells no steps apart. Before the
-    first step p is the group's share of correct responses. The paper's alpha is 3 to 5, its K 4.
+    first step p is the share of correct responses among the group's others, so that no response is charged for its own
+    success; a group of one takes its own. The paper's alpha is 3 to 5, its K 4.
 
-    The rewards telescope to alpha * (Q_S - Q_0). Equal scores: 0 but for the first step. No step: an empty tensor.
+    Equal scores: 0 but for the first step. One step: alpha * A_1. No step: an empty tensor.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"group", "probability"})
@@ -32,6 +36,11 @@ class Progress:
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
         import torch
 
-        solved = correct.float().mean().reshape(1)
-        chances = [1 - (1 - torch.cat([solved, own])) ** self.prover_samples for own in scores]
-        return [self.alpha * own.diff() for own in chances]
+        verdicts = correct.float()
+        solved = (verdicts.sum() - verdicts) / (len(verdicts) - 1) if len(verdicts) > 1 else verdicts
+        rewards = []
+        for first, own in zip(solved, scores, strict=True):
+            gains = (1 - (1 - torch.cat([first[None], own])) ** self.prover_samples).diff()
+            later = torch.cat([gains[1:], gains.new_zeros(min(len(gains), 1))])
+            rewards.append(self.alpha * (gains - later))
+        return rewards

@@ -141,7 +141,5 @@ class BranchSampler:
         return (await engine.generate(prefix, params)).outputs
 
     async def _judge(self, prefix, output, origin, tokenizer) -> float:
-        """The outcome of a continuation; one that was cut has none, as in the paper."""
-        if output.finish_reason == "length":
-            return 0.0
+        """The outcome of a continuation, a cut one judged as a cut response is: values and outcomes need one scale."""
         return await origin.judge(tokenizer.decode([*prefix, *output.token_ids], skip_special_tokens=False))

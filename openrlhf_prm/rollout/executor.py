@@ -20,6 +20,7 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.rollout.branches import BranchSampler, Group, Origin
 from openrlhf_prm.rollout.records import StepRecord
+from openrlhf_prm.score_ranges import as_probabilities
 from openrlhf_prm.steps import Step, split_steps
 
 # The group of the response being written: responses of one question run as tasks of one call.
@@ -30,14 +31,16 @@ GROUP: ContextVar[Group] = ContextVar("group")
 class StepScoring:
     """How responses become step records.
 
-    scorer: a pool of PRM workers or an URL, or None; the question is cut out of the prompt for it. splitter: where
-    steps end in the text. segment_ends: token probabilities of a response -> where its segments end, instead of
-    steps. vine: how states are sampled, None for not at all; with control_variate, scored as well.
+    scorer: a pool of PRM workers or an URL, or None; the question is cut out of the prompt for it. score_range: what
+    its numbers mean, see `score_ranges`. splitter: where steps end in the text. segment_ends: token probabilities of a
+    response -> where its segments end, instead of steps. vine: how states are sampled, None for not at all; with
+    control_variate, scored as well.
     """
 
     scorer: object | None
     splitter: str
     question_pattern: str | None = None
+    score_range: str = "probability"
     segment_ends: Callable[[Sequence[float]], list[int]] | None = None
     vine: VineOptions | None = None
     control_variate: bool = False
@@ -69,7 +72,7 @@ class StepScoring:
         )
 
     async def score(self, prompt: str, steps: list[str]) -> list[float]:
-        return await self.scorer.score(self.question(prompt), steps)
+        return as_probabilities(await self.scorer.score(self.question(prompt), steps), self.score_range)
 
     async def score_last(self, prompt: str, steps: list[str]) -> float:
         return (await self.score(prompt, steps))[-1]

@@ -69,15 +69,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return super().get_advantages_and_returns(values, self._mix(rewards, action_mask), action_mask, gamma, lambd)
 
     def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
-        """Host rewards (B, A), outcome at the end, KL everywhere -> outcome_coef * outcome - KL + process rewards."""
-        if id(action_mask) not in self._token_rewards:
-            return rewards
-        experience, process = self._token_rewards[id(action_mask)]
-        coef = self.args.process_reward.outcome_coef
-        if coef != 1.0:
-            penalty = -max(self.kl_ctl.value, 0.0) * experience.kl
-            rewards = coef * (rewards - penalty) + penalty
-        return rewards + process
+        """Host rewards (B, A), outcome at the end, KL everywhere -> the same with process rewards."""
+        process = self._token_rewards.get(id(action_mask))
+        return rewards if process is None else rewards + process
 
     def _rollout(self, experiences: list[Experience]) -> Rollout:
         """What the mixer sees. A response counts as correct with a score (else reward) above 0.5."""
@@ -115,10 +109,10 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return [tokens for tokens, _ in ordered], [mask.bool() for _, mask in ordered]
 
     def _apply(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> None:
-        """Outcome rewards with their penalties, and the columns to log. A sample that is left out gets the mean outcome
-        of its group's others, so that it moves no baseline.
+        """Weighted outcome rewards with their penalties, and the columns to log. A sample that is left out gets the
+        mean of its group's others, so that it moves no baseline.
         """
-        outcomes = rollout.outcomes + mixed.penalties
+        outcomes = self.args.process_reward.outcome_coef * rollout.outcomes + mixed.penalties
         groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
         means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
         outcomes = groups.where(kept, means).reshape(-1)
@@ -131,9 +125,11 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
     def _estimate_by_host(self, experiences: list[Experience], mixed: MixedRewards) -> list[Experience]:
         if mixed.process:
             group_size = self.args.rollout.n_samples_per_prompt
+            # Weights come after the baseline: `group_norm` divides by the deviation, which would take them out again.
             adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
+            adjusted = [mixed.weight * own for own in adjusted]
             self._token_rewards = {
-                id(experience.action_mask): (experience, self._at_step_ends(experience, adjusted, mixed.ends))
+                id(experience.action_mask): self._at_step_ends(experience, adjusted, mixed.ends)
                 for experience in experiences
             }
         experiences = super().compute_advantages_and_returns(experiences)
@@ -158,12 +154,10 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         apply_length_penalties(experiences, args)
         outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
         coef = args.process_reward.outcome_coef
-        outcomes = coef * outcomes
         if args.reward.clip_range:
             outcomes = outcomes.clamp(*args.reward.clip_range)
-        process = mixed.process
-        if "step_rewards" not in self.step_estimator.needs:
-            process = [torch.zeros_like(own) for own in process]
+        weight = mixed.weight if "step_rewards" in self.step_estimator.needs else 0.0
+        process = [weight * own for own in mixed.process]
         advantages = self.step_estimator(
             StepBatch(
                 process_rewards=process,
@@ -201,14 +195,16 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             experience.advantages = experience.advantages * (experience.action_mask.sum(-1, keepdim=True) / limit)
 
     def _leave_out(self, experiences: list[Experience], kept: torch.Tensor) -> None:
-        """Samples that are left out keep one token in the loss, with advantage 0: the host divides by a micro-batch's
-        number of tokens.
+        """Samples that are left out keep one token in the loss, with advantage 0 and, for a critic, what it says
+        already as its target: the host divides by a micro-batch's number of tokens.
         """
         for experience in experiences:
             for row, index in enumerate(experience.index):
                 if not kept[index]:
                     last = experience.action_mask[row].nonzero()[-1]
                     experience.advantages[row] = 0.0
+                    if experience.values is not None:
+                        experience.returns[row] = experience.values[row]
                     experience.action_mask[row] = 0
                     experience.action_mask[row, last] = 1
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import torch
 
+from openrlhf_prm.advantages.batch import agrees
 from openrlhf_prm.advantages.branch_values import ControlVariate, VineOptions
 from openrlhf_prm.diversity import DiversityOptions, distinct_shares
 from openrlhf_prm.flags import build, options_of
@@ -46,13 +47,14 @@ class Rollout:
 
 @dataclass(frozen=True)
 class MixedRewards:
-    """process: B tensors (S_b,), weighted. ends: B tensors (S_b,) of token counts at which they stand: where steps end,
-    or every token. penalties: (B,), what is added to the outcome reward. kept: (B,), False for
-    samples that training leaves out. values: B tensors (S_b,) of the states before steps, see `StepBatch`. columns:
-    name -> (B,), to be logged.
+    """process: B tensors (S_b,), to be multiplied by `weight`. ends: B tensors (S_b,) of token counts at which they
+    stand: where steps end, or every token. penalties: (B,), what is added to the weighted outcome reward. kept: (B,),
+    False for samples that training leaves out. values: B tensors (S_b,) of the states before steps, see `StepBatch`.
+    columns: name -> (B,), to be logged.
     """
 
     process: list[torch.Tensor]
+    weight: float
     ends: list[torch.Tensor]
     penalties: torch.Tensor
     kept: torch.Tensor
@@ -94,24 +96,25 @@ class RewardMixer:
         if implicit:
             pairs = [self.shaping(own, end) for own, end in zip(rollout.log_ratios, ends, strict=True)]
             shaped, ends = [rewards for rewards, _ in pairs], [end for _, end in pairs]
-        process = [torch.zeros(len(own)) for own in ends]
+        process, weight = [torch.zeros(len(own)) for own in ends], 0.0
         if scored:
             shaped = self._shaped(rollout)
             kept = torch.tensor([own is not None for own in shaped])
             shaped = [zeros if own is None else own for own, zeros in zip(shaped, process, strict=True)]
         if scored or implicit:
             # A malformed response cannot make up for it with steps that look good.
-            shaped = [own if fine else own.clamp(max=0.0) for own, fine in zip(shaped, well_formed, strict=True)]
-            process = self._weighted(shaped)
+            process = [own if fine else own.clamp(max=0.0) for own, fine in zip(shaped, well_formed, strict=True)]
+            weight = self._weight(process)
         penalties = self._penalties(rollout, well_formed, columns)
         if rollout.records:
             columns |= _step_columns(rollout.records, rollout.lengths)
         if scored:
             columns |= _score_columns(rollout.records) | {"process/kept": kept.float()}
         if scored or implicit:
-            columns["process/reward"] = torch.stack([own.sum() for own in process])
+            sums = torch.stack([own.sum() for own in process])
+            columns["process/reward"] = weight * sums
             # Before weights: a warm-up would look like a rise.
-            rewards = [float(torch.stack([own.sum() for own in shaped]).mean())]
+            rewards = [float(sums.mean())]
             if scored:
                 # Some shapings hold the outcome too, and fall with it however well the PRM thinks of the policy.
                 rewards.append(float(columns["process/step_score"].mean()))
@@ -121,7 +124,7 @@ class RewardMixer:
             columns |= _branch_columns(rollout.records)
             self.control.update([state for record in rollout.records for state in record.branches or ()])
         self.rollouts += 1
-        return MixedRewards(process, ends, penalties, kept, values, columns)
+        return MixedRewards(process, weight, ends, penalties, kept, values, columns)
 
     def state_dict(self) -> dict:
         """Plain numbers, strings, lists and dicts."""
@@ -142,13 +145,14 @@ class RewardMixer:
         scores = [torch.tensor(record.scores, dtype=torch.float32) for record in rollout.records]
         return shape(self.shaping, scores, rollout.correct, rollout.group_size, self.options.score_scale)
 
-    def _weighted(self, shaped: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _weight(self, process: list[torch.Tensor]) -> float:
         weight = self.options.coef * warm_up(self.rollouts, self.options.warmup_steps)
         if self.options.normalise:
             # The mean stays: without it every further step would be paid or charged for.
-            joined = torch.cat(shaped)
-            weight /= float(joined.std()) + 1e-9 if len(joined) > 1 else 1.0
-        return [weight * own for own in shaped]
+            joined = torch.cat(process)
+            if not agrees(joined):
+                weight /= float(joined.std())
+        return weight
 
     def _penalties(self, rollout: Rollout, well_formed: torch.Tensor, columns: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B,): what is added to the outcome; each part is also a column."""
@@ -157,8 +161,8 @@ class RewardMixer:
             columns["process/malformed"] = 1 - well_formed.float()
             penalties = penalties - self.options.format_penalty * columns["process/malformed"]
         if self.length_penalty is not None:
-            weight = self.length_options.coef * warm_up(self.rollouts, self.length_options.warmup_steps)
-            columns["length_penalty"] = weight * self.length_penalty(self._length_batch(rollout))
+            batch = self._length_batch(rollout)
+            columns["length_penalty"] = self.length_options.coef * batch.warm_up * self.length_penalty(batch)
             penalties = penalties + columns["length_penalty"]
             if "multiplier" in self.length_state:
                 columns["length_multiplier"] = torch.full_like(penalties, self.length_state["multiplier"])
@@ -181,6 +185,7 @@ class RewardMixer:
             targets=targets,
             questions=rollout.prompts,
             state=self.length_state,
+            warm_up=warm_up(self.rollouts, self.length_options.warmup_steps),
         )
 
     def _values(self, record: StepRecord) -> torch.Tensor | None:

@@ -36,6 +36,7 @@ def attach_step_scoring(args, vllm_engines) -> StepScoring | None:
             scorer=start_scorer(args) if uses_prm(args) else None,
             splitter=args.steps.splitter,
             question_pattern=args.prm.question_pattern,
+            score_range=args.prm.score_range,
             segment_ends=estimator.segment_ends if "segments" in needs else None,
             vine=vine if branches else None,
             control_variate=args.vine.control_variate,

@@ -80,6 +80,20 @@ def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_t
     assert result["targets"] == ["Q: 1+1=?\nThink for 7 tokens.", "Q: 2+2=?\nThink for 7 tokens."]
     for start in (0, 4):
         assert sum(row[0] for row in result["filter"][start : start + 4]) == pytest.approx(0.0, abs=1e-6)
+    # A critic learns nothing from them: the target is its own value.
+    assert [target == [0.25] for target in result["filter_targets"]] == [len(row) == 1 for row in result["filter"]]
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "group_norm", "step_group"])
+def test_process_rewards_and_penalties_keep_the_weights_that_were_asked_for(advantages, estimator):
+    rows = {name: sum(own, []) for name, own in advantages["weights"][estimator].items()}
+    parts = zip(rows["outcome"], rows["half"], rows["whole"], strict=True)
+    assert any(abs(whole - outcome) > 0.1 for outcome, _, whole in parts)
+    if estimator != "step_group":  # it divides by the deviation of the sum
+        for outcome, half, whole in zip(rows["outcome"], rows["half"], rows["whole"], strict=True):
+            assert 2 * (half - outcome) == pytest.approx(whole - outcome, abs=1e-5)
+    # Without outcome and process reward the penalty is all there is.
+    assert max(map(abs, rows["penalty"])) > 0.1
 
 
 def arguments(estimator: str, *flags: str):
@@ -262,24 +276,11 @@ def compare_batches(folder: Path) -> dict:
     from openrlhf_prm.trainers.samples import TargetedPromptDataset
 
     _, tokenizer = policy(folder)
-    common = (
-        "--rollout.n_samples_per_prompt",
-        "4",
-        "--prm.model_name_or_path",
-        "unused",
-        "--actor.num_gpus_per_node",
-        "1",
-    )
-    common += ("--rollout.micro_batch_size", "3", "--rollout.max_new_tokens", "64", "--algo.kl.init_coef", "0")
-    cases = {
-        "plain": (),
-        "dynamic": ("--train.dynamic_batch_enable", "--rollout.max_tokens_per_gpu", "256"),
-        "constant_length": ("--algo.advantage.constant_length_norm", "--actor.loss_agg_mode", "seq-mean-token-mean"),
-        "filter": ("--process_reward.shaping", "filter", "--algo.advantage.no_std_norm"),
-    }
-    result = {}
-    for case, flags in cases.items():
-        args = arguments("step_group", *common, *flags)
+    common = ("--rollout.n_samples_per_prompt", "4", "--prm.model_name_or_path", "unused", "--rollout.micro_batch_size")
+    common += ("3", "--actor.num_gpus_per_node", "1", "--rollout.max_new_tokens", "64", "--algo.kl.init_coef", "0")
+
+    def per_sample(field: str, estimator: str, *flags: str) -> list[list[float]]:
+        args = arguments(estimator, *common, *flags)
         maker = ProcessExperienceMaker(None, None, None, None, FixedKLController(0.0), get_strategy(args), tokenizer)
         samples = rollouts(tokenizer, 4)
         for index, sample in enumerate(samples):
@@ -289,19 +290,34 @@ def compare_batches(folder: Path) -> dict:
         batches = maker.split_rollout_samples(samples)
         for batch in batches:
             batch.kl = torch.zeros(batch.action_mask.shape)
+            batch.values = torch.full(batch.action_mask.shape, 0.25)
         rows = {}
         for batch in maker.compute_advantages_and_returns(batches):
             for row, index in enumerate(batch.index):
-                rows[index] = batch.advantages[row][batch.action_mask[row].bool()].tolist()
-        result[case] = [rows[index] for index in range(len(samples))]
-    target = (
-        "--length_penalty.kind",
-        "lcpo_max",
-        "--length_penalty.target_min",
-        "7",
-        "--length_penalty.target_max",
-        "7",
-    )
+                rows[index] = getattr(batch, field)[row][batch.action_mask[row].bool()].tolist()
+        return [rows[index] for index in range(len(samples))]
+
+    cases = {
+        "plain": (),
+        "dynamic": ("--train.dynamic_batch_enable", "--rollout.max_tokens_per_gpu", "256"),
+        "constant_length": ("--algo.advantage.constant_length_norm", "--actor.loss_agg_mode", "seq-mean-token-mean"),
+        "filter": ("--process_reward.shaping", "filter", "--algo.advantage.no_std_norm"),
+    }
+    result = {case: per_sample("advantages", "step_group", *flags) for case, flags in cases.items()}
+    result["filter_targets"] = per_sample("returns", "gae", *cases["filter"])
+    penalty = ("--length_penalty.kind", "kimi", "--process_reward.outcome_coef", "0", "--process_reward.coef", "0")
+    weights = {
+        "outcome": ("--process_reward.coef", "0"),
+        "half": ("--process_reward.shaping", "sum", "--process_reward.coef", "0.5"),
+        "whole": ("--process_reward.shaping", "sum"),
+        "penalty": penalty,
+    }
+    result["weights"] = {
+        estimator: {name: per_sample("advantages", estimator, *flags) for name, flags in weights.items()}
+        for estimator in ("rloo", "group_norm", "step_group")
+    }
+    target = ("--length_penalty.kind", "lcpo_max", "--length_penalty.target_min", "7")
+    target += ("--length_penalty.target_max", "7")
     strategy = get_strategy(arguments("step_group", *common, *target, "--data.input_key", "question"))
     rows = [{"question": "Q: 1+1=?\n"}, {"question": "Q: 2+2=?\n"}]
     result["targets"] = TargetedPromptDataset(rows, tokenizer, strategy).prompts
@@ -309,7 +325,8 @@ def compare_batches(folder: Path) -> dict:
 
 
 def compare_advantages(folder: Path) -> dict:
-    return {"one_step": compare_one_step(folder), "batches": compare_batches(folder)}
+    batches = compare_batches(folder)
+    return {"one_step": compare_one_step(folder), "batches": batches, "weights": batches.pop("weights")}
 
 
 if __name__ == "__main__":

@@ -249,6 +249,24 @@ def test_segment_options_out_of_range_are_named(options):
         SPO(**options)
 
 
+def test_vine_whitens_penalties_with_the_values():
+    values = [torch.tensor([float("nan"), 0.5])] * 2 + [None] * 2
+    penalties = torch.tensor([0.25, -0.25, 0.25, -0.25])
+    given = outcomes_batch([1.25, -0.25, 1.25, 0.75], [[1, 2]] * 4, 2, values=values, penalties=penalties)
+    plain, white = Vine(std_norm=False)(given), Vine()(given)
+    assert [row.tolist() for row in plain] == [[1.0, 1.0], [-1.0, -1.0], [0.5, 0.5], [-0.5, -0.5]]
+    scale = torch.cat(plain[:2]).std()
+    for own, expected in zip(white, plain, strict=True):
+        assert own.tolist() == pytest.approx((expected / scale).tolist())
+
+
+def test_numbers_that_agree_but_for_rounding_are_no_scale():
+    rewards = [torch.full((1,), 0.1 * 3) for _ in range(8)]
+    assert all(own.tolist() == [0.0] for own in apply_host_baseline("group_norm", rewards, 8))
+    noise = [torch.tensor([1e-9, -1e-9]), torch.tensor([0.0, 1e-9])]
+    assert [own.tolist() for own in whitened(noise, [True, True])] == [[0.0, 0.0]] * 2
+
+
 def test_whitening_of_one_token_changes_nothing():
     assert whitened([torch.tensor([3.0])], [True])[0].tolist() == [3.0]
 

@@ -8,7 +8,8 @@ import pytest
 
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.advantages.spo import SPO
-from openrlhf_prm.flags import add_arguments, build, build_estimator, check_args, options_of, uses_plugin
+from openrlhf_prm.flag_checks import check_args
+from openrlhf_prm.flags import add_arguments, build, build_estimator, options_of, uses_plugin
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.min_form import MinForm
 
@@ -16,7 +17,7 @@ from openrlhf_prm.rewards.min_form import MinForm
 def parse(*flags: str) -> SimpleNamespace:
     """The namespace the host hands to the plugin: the host flags the checks read, and all of ours."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo"], default="rloo")
+    parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo", "group_norm"], default="rloo")
     parser.add_argument("--algo.advantage.gamma", type=float, default=1.0)
     parser.add_argument("--algo.advantage.lambd", type=float, default=1.0)
     parser.add_argument("--algo.advantage.no_std_norm", action="store_true")
@@ -33,7 +34,7 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--ds.ring_attn_size", type=int, default=1)
     parser.add_argument("--ds.tensor_parallel_size", type=int, default=1)
     parser.add_argument("--ds.use_universal_ckpt", action="store_true")
-    parser.add_argument("--data.prompt_dataset", default=None)
+    parser.add_argument("--data.prompt_dataset", default="owner/questions")
     parser.add_argument("--data.input_key", default="input")
     parser.add_argument("--data.label_key", default=None)
     parser.add_argument("--eval.dataset", default=None)
@@ -83,9 +84,13 @@ def test_every_option_of_every_algorithm_is_a_flag():
 def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse())
     check_args(parse("--algo.advantage.estimator", "tree"))
-    check_args(parse(*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", "reward.py"))
+    reward = tmp_path / "reward.py"
+    reward.write_text("")
+    (tmp_path / "config.json").write_text('{"prm": {"family": "placeholder"}}')
+    check_args(parse(*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", str(reward)))
     check_args(parse(*VINE, "--vine.values", "prm", "--prm.url", "http://x"))
     check_args(parse("--prm.model_name_or_path", str(tmp_path), "--algo.advantage.estimator", "step_group"))
+    check_args(parse("--prm.url", "http://x", "--algo.advantage.estimator", "tree", "--process_reward.coef", "0"))
     check_args(parse(*IMPLICIT, "--algo.advantage.estimator", "prime", "--online_prm.reference", str(tmp_path)))
 
 
@@ -115,6 +120,38 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
             ["--prm.url", "http://x", "--prm.family", "nope"],
             "--prm.family: unknown 'nope'; choose one of .*placeholder",
         ),
+        (["--prm.url", "localhost:8000"], "--prm.url must begin with http:// or https://"),
+        (["--prm.model_name_or_path", "."], "--prm.model_name_or_path: no checkpoint"),
+        (["--prm.gpus_per_engine", "-1"], "--prm.gpus_per_engine must be above 0"),
+        (["--prm.gpu_memory_utilization", "5"], "--prm.gpu_memory_utilization must lie in"),
+        (["--prm.max_model_len", "0"], "--prm.max_model_len must be at least 1"),
+        (["--prm.url", "http://x", "--prm.kv_cache_mb", "8"], "--prm.kv_cache_mb needs --prm.model_name_or_path"),
+        (["--prm.score_range", "signed"], "--prm.score_range needs --prm.model_name_or_path or --prm.url"),
+        (["--process_reward.coef", "nan"], "--process_reward.coef must be a finite number"),
+        (["--process_reward.coef", "2"], "--process_reward.coef needs --prm.model_name_or_path"),
+        (["--process_reward.shaping", "delta"], "--process_reward.shaping needs --prm.model_name_or_path"),
+        (["--process_reward.normalise"], "--process_reward.normalise needs"),
+        (["--process_reward.truncation_penalty", "-1"], "--process_reward.truncation_penalty must be at least 0"),
+        (["--process_reward.temperature", "1"], "is an option of min_form, which a run without a PRM does not read"),
+        (["--prm.url", "http://x", "--process_reward.eta", "1"], "is an option of clip, which .*min_form does not"),
+        (["--length_penalty.target", "100"], "is an option of lagrangian, which --length_penalty.kind None"),
+        (["--length_penalty.coef", "2"], "--length_penalty.coef needs --length_penalty.kind"),
+        (["--length_penalty.kind", "kimi", "--length_penalty.target", "100"], "option of lagrangian, which .*kimi"),
+        (["--length_penalty.kind", "kimi", "--rollout.n_samples_per_prompt", "1"], "kimi needs --rollout.n_samples"),
+        (["--length_penalty.kind", "cosine", "--length_penalty.repetition", "-1"], "--length_penalty.repetition"),
+        (["--length_penalty.kind", "lcpo_max", "--length_penalty.alpha", "-1"], "--length_penalty.alpha must be above"),
+        (["--diversity.ngram", "2"], "--diversity.ngram needs --diversity.coef"),
+        (["--vine.k", "3"], "--vine.k needs --algo.advantage.estimator vine or spo"),
+        (["--algo.advantage.cut_points", "3"], "--algo.advantage.cut_points is an option of spo, which .*rloo"),
+        (
+            ["--algo.advantage.estimator", "tree", "--prm.url", "http://x"],
+            "tree reads no process rewards: give --process_reward.coef 0",
+        ),
+        (
+            ["--algo.advantage.estimator", "group_norm", "--process_reward.outcome_coef", "0.5"],
+            "--process_reward.outcome_coef 0.5: group_norm divides",
+        ),
+        (["--reward.remote_url", "no_such.py"], "--reward.remote_url: there is no file no_such.py"),
         (["--prm.url", "http://x", "--prm.num_engines", "0"], "--prm.num_engines must be at least 1"),
         (["--prm.url", "http://x", "--prm.kv_cache_mb", "0"], "--prm.kv_cache_mb must be at least 1"),
         (["--prm.url", "http://x", "--prm.question_pattern", "user"], "--prm.question_pattern needs a group"),
@@ -192,6 +229,8 @@ def test_unknown_names_list_what_is_allowed(flags, capsys):
     [
         ('{"question": "q"}', "line 2 has no 'label'"),
         ('{"label": "1"}', "line 2 has no 'question'"),
+        ('{"question": 7, "label": "1"}', "line 2: 'question' must be a text or a list of messages, got 7"),
+        ("[1]", "line 2 is no object with keys"),
         ("{", "line 2 is not JSON"),
     ],
 )
@@ -204,8 +243,25 @@ def test_bad_rows_are_named_by_line(tmp_path, row, message):
         )
 
 
+def test_files_without_rows_or_in_another_encoding_are_named(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("")
+    with pytest.raises(ValueError, match="--data.prompt_dataset: .* has no rows"):
+        check_args(parse("--data.prompt_dataset", str(path)))
+    path.write_bytes('{"input": "é"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="line 1 is not UTF-8"):
+        check_args(parse("--data.prompt_dataset", str(path)))
+
+
+def test_a_prm_that_shows_no_family_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    with pytest.raises(ValueError, match="--prm.model_name_or_path: [^\n]+\\(--prm.family names it\\)$"):
+        check_args(parse("--prm.model_name_or_path", str(tmp_path)))
+    check_args(parse("--prm.model_name_or_path", str(tmp_path), "--prm.family", "placeholder"))
+
+
 def test_the_prm_must_be_able_to_read_what_the_policy_may_write(tmp_path):
-    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64}')
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 64, "prm": "placeholder"}')
     data = tmp_path / "data.jsonl"
     data.write_text('{"input": "ten letter", "label": "1"}\n')
     given = ["--prm.model_name_or_path", str(tmp_path), "--data.prompt_dataset", str(data), "--data.label_key", "label"]

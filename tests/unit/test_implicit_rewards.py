@@ -66,7 +66,8 @@ def test_token_rewards_are_mixed_without_any_step_score():
     ratios = [torch.tensor([1.0, -1.0, 2.0, 0.0])] * 4
     flags = ("--process_reward.shaping", "implicit", "--process_reward.beta", "0.5")
     mixed = mixer(*flags, "--process_reward.coef", "2")(rollout(records=records, log_ratios=ratios))
-    assert mixed.process[0].tolist() == [1.0, -1.0, 2.0, 0.0] and mixed.ends[0].tolist() == [1, 2, 3, 4]
+    assert (mixed.weight * mixed.process[0]).tolist() == [1.0, -1.0, 2.0, 0.0]
+    assert mixed.ends[0].tolist() == [1, 2, 3, 4]
     assert mixed.columns["process/reward"].tolist() == [2.0] * 4
     assert "process/step_score" not in mixed.columns and mixed.columns["process/hacking"].tolist() == [0.0] * 4
     by_steps = mixer(*flags, "--process_reward.granularity", "step")(rollout(records=records, log_ratios=ratios))

@@ -19,6 +19,7 @@ LAYERS = [
     "openrlhf_prm.files",
     "openrlhf_prm.patching",
     "openrlhf_prm.steps",
+    "openrlhf_prm.score_ranges",
     "openrlhf_prm.answers",
     "openrlhf_prm.tasks",
     "openrlhf_prm.gguf_tokenizer",
@@ -30,6 +31,7 @@ LAYERS = [
     "openrlhf_prm.watching",
     "openrlhf_prm.context_length",
     "openrlhf_prm.flags",
+    "openrlhf_prm.flag_checks",
     "openrlhf_prm.placement",
     "openrlhf_prm.annotation",
     "openrlhf_prm.rollout",
@@ -43,7 +45,13 @@ LAYERS = [
 ]
 # What a command line may not wait for before it has checked its flags.
 HEAVY = {"torch", "vllm", "ray", "deepspeed", "transformers", "openrlhf", "datasets", "matplotlib"}
-LIGHT_MODULES = ["vllm_prm", "vllm_prm.protocol", "openrlhf_prm.flags", "openrlhf_prm.plugin", "openrlhf_prm.steps"]
+LIGHT_MODULES = [
+    "vllm_prm",
+    "vllm_prm.protocol",
+    "openrlhf_prm.flag_checks",
+    "openrlhf_prm.plugin",
+    "openrlhf_prm.steps",
+]
 
 
 def module_name(path: Path) -> str:

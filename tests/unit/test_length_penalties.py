@@ -8,7 +8,7 @@ import torch
 
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.length_penalties.batch import LengthBatch
-from openrlhf_prm.length_penalties.cosine import Cosine, repeated_ngrams
+from openrlhf_prm.length_penalties.cosine import Cosine, repeated_tokens
 from openrlhf_prm.length_penalties.grpo_lambda import GRPOLambda
 from openrlhf_prm.length_penalties.kimi import Kimi
 from openrlhf_prm.length_penalties.lagrangian import Lagrangian
@@ -42,10 +42,10 @@ def test_overlong_by_hand():
 
 
 def test_cosine_gives_the_papers_rewards():
-    lengths, correct = [0, 50, 100, 0, 50, 100, 101], [True] * 3 + [False] * 4
+    lengths, correct = [0, 50, 99, 0, 50, 99, 100], [True] * 3 + [False] * 4
     responses = [range(length) for length in lengths]
     rewards = Cosine(max_tokens=100)(batch(lengths, correct, token_ids=responses)) + torch.tensor(correct).float()
-    assert rewards.tolist() == pytest.approx([2.0, 1.5, 1.0, -10.0, -5.0, 0.0, -10.0], abs=1e-5)
+    assert rewards.tolist() == pytest.approx([2.0, 1.5, 1.0, -10.0, -5.0, 0.0, -10.0], abs=3e-3)
 
 
 def test_cosine_does_not_come_back_beyond_the_limit():
@@ -53,12 +53,15 @@ def test_cosine_does_not_come_back_beyond_the_limit():
     assert rewards.tolist() == [-10.0]
 
 
-def test_cosine_charges_for_repeated_ngrams():
+def test_cosine_charges_for_repeated_tokens():
     fresh, repeated = [1, 2, 3, 4, 5, 6], [1, 2, 3, 1, 2, 3]
     penalties = Cosine(ngram=2, repetition=0.5)(batch([6, 6], token_ids=[fresh, repeated]))
-    # Of the five pairs of the second response 12, 23, 31, 12, 23 two stood there before.
-    assert (penalties[0] - penalties[1]).item() == pytest.approx(2 * 0.5)
-    assert repeated_ngrams([1], 2) == repeated_ngrams([], 2) == 0
+    # Of the pairs 12, 23, 31, 12, 23 of the second response the last two stood there before: three tokens.
+    assert (penalties[0] - penalties[1]).item() == pytest.approx(3 * 0.5)
+    assert repeated_tokens([1], 2) == repeated_tokens([], 2) == 0
+    assert repeated_tokens([*range(40), *range(40)], 40) == 40, "a sentence written twice costs all of its tokens"
+    assert repeated_tokens([7] * 100, 40) == 99
+    assert repeated_tokens([1, 2, 9, 1, 2, 8, 1, 2], 2) == 4, "two repetitions with a token between them"
 
 
 def test_lcpo_exact_by_hand():
@@ -110,7 +113,7 @@ def test_grpo_lambda_in_degenerate_groups():
     assert GRPOLambda(share=1.0)(batch([10, 10], [True, True])).tolist() == pytest.approx([-0.1, -0.1])
     assert GRPOLambda(share=1.0)(batch([10, 20], [True, False])).tolist() == pytest.approx([-0.1, 0.0])
     assert GRPOLambda(share=1.0)(batch([10, 20], [False, False])).tolist() == [0.0, 0.0]
-    assert GRPOLambda(share=0.2)(batch([10, 20])).tolist() == [0.0, 0.0], "a fifth of one group is none"
+    assert GRPOLambda(share=0.2)(batch([10, 10])).tolist() == pytest.approx([-0.1, -0.1]), "at least one group"
 
 
 def test_lagrangian_raises_and_lowers_its_price():
@@ -120,6 +123,14 @@ def test_lagrangian_raises_and_lowers_its_price():
     assert penalty(batch([50, 50], state=state)).tolist() == pytest.approx([0.35, 0.35])
     assert state["multiplier"] == pytest.approx(0.7 - 0.25)
     assert penalty(batch([100], state=state)).tolist() == [0.0]
+
+
+def test_lagrangian_waits_for_its_warm_up():
+    penalty, state = Lagrangian(target=100, rate=0.5), {}
+    penalty(batch([200, 200], state=state, warm_up=0.0))
+    assert state["multiplier"] == 0.0
+    penalty(batch([200, 200], state=state, warm_up=0.5))
+    assert state["multiplier"] == pytest.approx(0.25)
 
 
 def test_lagrangian_stays_within_its_bounds():

@@ -37,7 +37,7 @@ def rollout(**columns) -> Rollout:
 
 
 def rewards(mixed) -> list[list[float]]:
-    return [own.tolist() for own in mixed.process]
+    return [(mixed.weight * own).tolist() for own in mixed.process]
 
 
 def test_process_rewards_are_scaled_shaped_and_weighted():
@@ -59,13 +59,19 @@ def test_warm_up_rises_from_nothing():
 def test_normalised_process_rewards_keep_their_mean():
     records = [StepRecord((1,), (score,), 0.0, 0.0) for score in (0.5, 1.0, 0.5, 1.0)]
     mixed = mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
-    joined = torch.cat(mixed.process)
+    joined = mixed.weight * torch.cat(mixed.process)
     assert joined.std().item() == pytest.approx(1.0) and joined.min() == 0.0
     one = rollout(
         outcomes=torch.ones(1), correct=torch.ones(1) > 0, lengths=torch.ones(1), truncated=torch.zeros(1) > 0,
         prompts=["p"], responses=["r"], token_ids=[[1]], records=records[:1], group_size=1,
     )  # fmt: skip
-    assert torch.isfinite(mixer("--process_reward.normalise")(one).process[0]).all()
+    assert rewards(mixer("--process_reward.normalise")(one)) == [[0.0]]
+
+
+def test_process_rewards_that_agree_are_not_blown_up_by_normalising():
+    records = [StepRecord((1, 2), (0.9, 0.9), 0.0, 0.0)] * 4
+    mixed = mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
+    assert mixed.weight == 1.0 and mixed.process[0].tolist() == pytest.approx([0.8, 0.8])
 
 
 def test_truncated_and_malformed_responses_pay():
@@ -91,8 +97,9 @@ def test_length_penalty_with_warm_up_and_its_state():
     )
     assert mix(rollout()).penalties.tolist() == [0.0] * 4
     mixed = mix(rollout())
-    assert mixed.penalties.tolist() == pytest.approx([-0.6] * 4)
-    assert mixed.columns["length_multiplier"].tolist() == pytest.approx([0.7] * 4)
+    # The price stays where it was while it weighs nothing.
+    assert mixed.penalties.tolist() == pytest.approx([-0.5] * 4)
+    assert mixed.columns["length_multiplier"].tolist() == pytest.approx([0.6] * 4)
 
 
 def test_targets_are_read_from_the_prompts():

@@ -94,9 +94,43 @@ def test_gate_opens_only_where_all_are_wrong():
 
 
 def test_progress_by_hand():
-    # Half of the group is right: Q goes from 1 - 0.5^2 = 0.75 to 1 - 0.25 = 0.75 and 1 - 0 = 1.
+    # Of the others none is right for the first response and all are for the second. Q of the first goes from 0 to
+    # 1 - 0.5^2 = 0.75 and 1, a gain of 0.75 and 0.25; that of the second from 1 to 0.
     rewards = Progress(alpha=2.0, prover_samples=2)(rows([0.5, 1.0], [0.0]), torch.tensor([True, False]))
-    assert [row.tolist() for row in rewards] == [[0.0, 0.5], [-1.5]]
+    assert [row.tolist() for row in rewards] == [[2 * 0.5, 2 * 0.25], [-2.0]]
+    returns = rewards[0].flip(0).cumsum(0).flip(0)
+    assert returns.tolist() == [2 * 0.75, 2 * 0.25], "a step's return is its own gain, whatever follows"
+
+
+def test_progress_of_one_response_and_of_no_step():
+    (alone,) = Progress(alpha=1.0, prover_samples=1)(rows([0.25]), torch.tensor([True]))
+    assert alone.tolist() == [-0.75]
+    assert [len(row) for row in Progress()(rows([], [0.5]), torch.tensor([True, False]))] == [0, 1]
+
+
+def test_the_prover_has_a_say_in_the_gradient():
+    """The exact gradient of a policy's first choice, good or bad, over all responses of two steps: it is that of the
+    prover's values, which with potentials it would not be.
+    """
+    first, second = 0.5, {"good": 0.4, "bad": 0.1}  # chance of the good choice; of success after each
+
+    def gradient(samples: int) -> float:
+        total = 0.0
+        for choice, chance in second.items():
+            q = first * second["good"] + (1 - first) * second["bad"]
+            for right, probability in ((True, chance), (False, 1 - chance)):
+                scores = torch.tensor([chance, float(right)])
+                # Two responses of which the other one is right with chance q: its share is q in the mean.
+                for other, weight in ((True, q), (False, 1 - q)):
+                    shaping = Progress(alpha=1.0, prover_samples=samples)
+                    own = shaping([scores, scores], torch.tensor([right, other]))[0]
+                    score = (1 - first) if choice == "good" else -first
+                    share = first if choice == "good" else 1 - first
+                    total += weight * share * probability * score * float(own.sum())
+        return total
+
+    assert gradient(1) == pytest.approx(0.25 * 0.3, abs=1e-6)
+    assert gradient(4) == pytest.approx(0.25 * (0.9**4 - 0.6**4), abs=1e-6)
 
 
 def test_progress_of_a_solved_group_without_mistakes_is_nothing():
@@ -146,7 +180,7 @@ def test_shape_hands_groups_to_the_shapings_that_need_them():
     assert [row.tolist() for row in shape(SumForm(), scores, correct, 2)] == [[-0.5], [0.0], [-0.5], [0.0]]
     assert [row.tolist() for row in shape(Gate(), scores, correct, 2)] == [[-0.5], [0.0], [0.0], [0.0]]
     progress = shape(Progress(alpha=1.0, prover_samples=1), scores, correct, 2)
-    assert [row.tolist() for row in progress] == [[0.25], [0.5], [-0.25], [0.0]], "probabilities, not signed scores"
+    assert [row.tolist() for row in progress] == [[0.25], [0.5], [0.25], [-0.5]], "probabilities, not signed scores"
 
 
 def apply(shaping, scores):

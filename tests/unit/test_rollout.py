@@ -175,14 +175,14 @@ def branching(module, *rewards, **options):
 
 def test_states_between_steps_are_branched_from_and_judged(executor_module):
     executor = branching(executor_module, 1.0, 0.0, k=2)
-    # The second continuation is as long as what was left of the response: it counts as unfinished.
+    # The second continuation is as long as what was left of the response: it is judged as a cut response is.
     engine = Engine([3, 0], [1, 1, 1, 3])
     records = group_of(executor_module, executor, engine, 2)
     first, second = sorted(records, key=lambda record: not record.branches[0].fresh)
     assert engine.asked == [((7, 8, 1, 2), 2, 4)], "one state between two steps, met by both responses, sampled once"
-    assert first.branches == (Branches((1.0, 0.0), tokens=6),)
-    assert second.branches == (Branches((1.0, 0.0), tokens=6, fresh=False),)
-    assert executor.inner.judged == ["Q:a\nb\n"], "a cut continuation is not judged"
+    assert first.branches == (Branches((1.0, 1.0), tokens=6),)
+    assert second.branches == (Branches((1.0, 1.0), tokens=6, fresh=False),)
+    assert len(executor.inner.judged) == 2
     assert first.scores is None and first.ends == (2, 5)
 
 
