@@ -1,5 +1,5 @@
-"""The host's asynchronous mode, packing and dynamic batches, together with branches and a length multiplier that the
-plugin keeps between rollouts.
+"""The host's modes: asynchronous with partial rollouts, packing and dynamic batches, together with branches and a
+length multiplier that the plugin keeps between rollouts; all models on one device, with a critic.
 """
 
 import pytest
@@ -8,10 +8,15 @@ from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplie
 pytestmark = pytest.mark.stack
 
 
-def flags(questions, model, folder) -> list:
+def async_flags(questions, model, folder) -> list:
     return [
         *host_flags(questions),
-        *("--train.async_enable", "--train.dynamic_batch_enable", "--ds.packing_samples"),
+        *(
+            "--train.async_enable",
+            "--train.partial_rollout_enable",
+            "--train.dynamic_batch_enable",
+            "--ds.packing_samples",
+        ),
         *("--rollout.max_tokens_per_gpu", 2048, "--train.max_tokens_per_gpu", 2048),
         *("--prm.model_name_or_path", model, "--data.max_samples", 16),
         # Branches also where all outcomes agree: this test is not about how good the policy is.
@@ -22,8 +27,8 @@ def flags(questions, model, folder) -> list:
     ]
 
 
-def test_branches_in_async_mode_with_dynamic_batches(data, prm, tmp_path):  # noqa: F811
-    done = train(*flags(data, prm, tmp_path))
+def test_branches_in_async_mode_with_partial_rollouts_and_dynamic_batches(data, prm, tmp_path):  # noqa: F811
+    done = train(*async_flags(data, prm, tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     first = logged_steps(done.stdout + done.stderr)
     assert len(first) == 2
@@ -35,3 +40,15 @@ def test_branches_in_async_mode_with_dynamic_batches(data, prm, tmp_path):  # no
         assert 0 <= status["process/step_score"] <= 1 and status["process/steps"] >= 2
         multiplier = multiplier_after(multiplier, status)
         assert status["length_multiplier"] == pytest.approx(multiplier, abs=1e-3) and multiplier > 0
+
+
+def test_step_rewards_with_a_critic_where_all_models_share_a_device(data, prm, tmp_path):  # noqa: F811
+    done = train(
+        *host_flags(data),
+        *("--train.colocate_all", "--data.max_samples", 8, "--prm.model_name_or_path", prm),
+        *("--process_reward.shaping", "potential", "--algo.advantage.estimator", "gae"),
+        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (status,) = logged_steps(done.stdout + done.stderr)
+    assert status["critic_loss"] > 0 and status["process/reward"] != 0 and 0 <= status["process/step_score"] <= 1
