@@ -121,7 +121,8 @@ def _check_unread(args: SimpleNamespace) -> None:
         _refuse(args, "prm", "--prm.model_name_or_path", **local)
     if kind is None:
         _refuse(args, "length_penalty", "--length_penalty.kind", coef=1.0, warmup_steps=0)
-    _refuse_options(args, "length_penalty", LENGTH_PENALTIES, kind, f"--length_penalty.kind {kind}")
+    chosen = f"--length_penalty.kind {kind}" if kind else "a run without --length_penalty.kind"
+    _refuse_options(args, "length_penalty", LENGTH_PENALTIES, kind, chosen)
     estimator = args.algo.advantage.estimator
     _refuse_options(args, "algo.advantage", ADVANTAGE_ESTIMATORS, estimator, f"--algo.advantage.estimator {estimator}")
     if not args.diversity.coef:

@@ -134,7 +134,7 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--process_reward.truncation_penalty", "-1"], "--process_reward.truncation_penalty must be at least 0"),
         (["--process_reward.temperature", "1"], "is an option of min_form, which a run without a PRM does not read"),
         (["--prm.url", "http://x", "--process_reward.eta", "1"], "is an option of clip, which .*min_form does not"),
-        (["--length_penalty.target", "100"], "is an option of lagrangian, which --length_penalty.kind None"),
+        (["--length_penalty.target", "100"], "is an option of lagrangian, which a run without --length_penalty.kind"),
         (["--length_penalty.coef", "2"], "--length_penalty.coef needs --length_penalty.kind"),
         (["--length_penalty.kind", "kimi", "--length_penalty.target", "100"], "option of lagrangian, which .*kimi"),
         (["--length_penalty.kind", "kimi", "--rollout.n_samples_per_prompt", "1"], "kimi needs --rollout.n_samples"),
