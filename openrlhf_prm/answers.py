@@ -7,20 +7,23 @@ Python file with `is_correct(response, label) -> bool`.
 
 import importlib.util
 import json
-import logging
 import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+
+from openrlhf_prm.answer_process import AnswerProcess
 
 AnswerChecker = Callable[[str, str], bool]
 
 _BOXED = re.compile(r"\\boxed\s*\{")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _MARKED = re.compile(r"(?:####|answer\s+is\s*:?|answer\s*[:=])\s*(.+)", re.IGNORECASE)
-# A longer "answer" is a model gone astray; parsing it could take forever.
+# A longer "answer" is a model gone astray.
 _LONGEST = 500
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)?\.?\d+")
+# Commas only where they part thousands: "1, 2" and "1,2" are two numbers.
+_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)")
+_MATH_VERIFY = AnswerProcess()
 
 
 def extract_answer(response: str) -> str | None:
@@ -61,12 +64,7 @@ def math_answer(response: str, label: str) -> bool:
     given, wanted = _as_number(answer), _as_number(reference)
     if given is not None and wanted is not None:
         return given == wanted
-    from math_verify import parse, verify  # imported late: sympy takes a second
-
-    # Its own time limits need the main thread's signals, so they are off; it would warn of that at each call.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    parsed = [parse(f"${text}$", parsing_timeout=None) for text in (reference, answer)]
-    return bool(verify(*parsed, timeout_seconds=None))
+    return _MATH_VERIFY.same(reference, answer)
 
 
 def exact_answer(response: str, label: str) -> bool:
@@ -133,7 +131,7 @@ def answer_checker(name: str) -> AnswerChecker:
 
 
 def _as_number(text: str) -> Fraction | None:
-    text = text.strip().strip("$").replace("\\", "").replace(" ", "")
+    text = text.strip().strip("$").replace("\\", "").strip()
     if not _NUMBER.fullmatch(text):
         return None
     return Fraction(text.replace(",", ""))

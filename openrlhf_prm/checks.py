@@ -6,6 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 
+class TooFewGPUs(ValueError):
+    """The flags ask for more GPUs than Ray has."""
+
+
 def require_at_least_one(args: SimpleNamespace, *flags: str) -> None:
     """Numbers of `args`, as `nested` makes it, that count something; None where a flag was not given."""
     for flag in flags:

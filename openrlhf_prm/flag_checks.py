@@ -259,6 +259,8 @@ def _check_online_prm(args: SimpleNamespace) -> None:
     for flag, value in (
         ("--data.max_images_per_prompt", args.data.max_images_per_prompt),
         ("--ds.load_in_4bit", args.ds.load_in_4bit),
+        # DeepSpeed's offloaded gradients are not summed over micro-batches that each end an accumulation.
+        ("--ds.adam_offload", args.ds.adam_offload),
         ("--ds.ring_attn_size", args.ds.ring_attn_size > 1),
         ("--ds.tensor_parallel_size", args.ds.tensor_parallel_size > 1),
         ("--ds.use_universal_ckpt", args.ds.use_universal_ckpt),

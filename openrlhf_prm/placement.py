@@ -48,7 +48,8 @@ class EngineOptions:
             "enforce_eager": self.enforce_eager or on_cpu(),
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "tensor_parallel_size": self.tensor_parallel_size,
-            "distributed_executor_backend": "uni" if self.tensor_parallel_size == 1 else "ray",
+            # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
+            "distributed_executor_backend": "uni" if self.tensor_parallel_size == 1 else "mp",
             **self.extra,
         }
         return {key: value for key, value in args.items() if value is not None}

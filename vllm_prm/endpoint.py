@@ -124,7 +124,7 @@ class StepRewardsPlugin:
     required_tasks = ("token_classify", "generate")
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the route to vLLM's app, and put those of vLLM's routes behind the API key that it leaves open."""
+        """Add the route to vLLM's app, and put what vLLM leaves open behind the API key."""
         app.include_router(router)
         if tokens := [key for key in (app.state.args.api_key or [envs.VLLM_API_KEY]) if key]:
             app.add_middleware(EngineAuthentication, tokens=tokens)
@@ -170,17 +170,16 @@ def _score_cache_size(limits: Limits, engine_client: EngineClient) -> int:
 
 
 class EngineAuthentication(AuthenticationMiddleware):
-    """vLLM asks for the API key below /v1 and a few other paths; these routes reach the same engine, too."""
+    """vLLM asks for the API key below /v1 and a few other paths. Others reach the same engine, or change its weights
+    where VLLM_SERVER_DEV_MODE is set, so all need it but those that only say how the server is.
+    """
 
-    ROUTES = (
-        *("/pooling", "/invocations", "/classify", "/score", "/rerank"),
-        *("/generative_scoring", "/scale_elastic_ep", "/is_scaling_elastic_ep"),
-    )
+    OPEN = frozenset(("/health", "/ping", "/load", "/version", "/metrics", "/docs", "/redoc", "/openapi.json"))
 
     def __call__(self, scope, receive, send):
         """Pass the request on, or answer 401 as vLLM does."""
         path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
-        guarded = scope["type"] == "http" and scope["method"] != "OPTIONS" and path.startswith(self.ROUTES)
+        guarded = scope["type"] == "http" and scope["method"] != "OPTIONS" and path.rstrip("/") not in self.OPEN
         if guarded and not self.verify_token(Request(scope).headers):
             return JSONResponse({"error": "Unauthorized"}, status_code=401)(scope, receive, send)
         return self.app(scope, receive, send)

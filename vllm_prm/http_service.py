@@ -45,6 +45,10 @@ class HTTPService:
             raise ValueError(f"url must start with http:// or https://, got {url!r}")
         if api_key_env is not None and api_key_env not in os.environ:
             raise ValueError(f"api_key_env names the environment variable {api_key_env!r}, which is not set")
+        key = "" if api_key_env is None else os.environ[api_key_env].strip()  # files with secrets end in a newline
+        if api_key_env is not None and not (key and key.isascii() and key.isprintable()):
+            # The client's own error about a bad header would show the key.
+            raise ValueError(f"the environment variable {api_key_env} must hold a key of printable ASCII characters")
         self.endpoint = url.rstrip("/").removesuffix("/v1") + "/v1/step_rewards"
         self.model = model
         self.max_retries = max_retries
@@ -52,7 +56,7 @@ class HTTPService:
         self._options: dict[str, Any] = {
             "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             "limits": httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
-            "headers": {} if api_key_env is None else {"Authorization": f"Bearer {os.environ[api_key_env]}"},
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
         }
         self._client: httpx.Client | None = None
         self._async_client: httpx.AsyncClient | None = None

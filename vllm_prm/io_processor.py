@@ -6,7 +6,8 @@ parameters per request, so every token is forwarded (no score cache, no prefix c
 is an error. `POST /v1/step_rewards` has neither limitation.
 
 vLLM calls `pre_process`, `merge_pooling_params` and `post_process` of one object for all requests. Which positions a
-request wants is kept under its id from the first call to the last.
+request wants is kept from the first call to the last, under its id and its tokens: clients choose the id
+(`X-Request-Id`), and two may choose the same.
 """
 
 import math
@@ -26,12 +27,11 @@ from vllm.renderers import BaseRenderer
 from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.engines import PoolRequest, longest_prompt, pooling_params, step_rows
 from vllm_prm.errors import ContextLengthError, StepScoringError
-from vllm_prm.families import Rendered
 from vllm_prm.protocol import StepRewardItem
 
 Solutions = list[StepRewardItem]
 _SOLUTIONS = TypeAdapter(Solutions)
-_IN_FLIGHT = 65_536  # requests that failed inside vLLM are never collected; the oldest give way
+_IN_FLIGHT = 65_536  # solutions; those of requests that failed inside vLLM are never collected, the oldest give way
 
 
 def processor_class() -> str:
@@ -49,7 +49,7 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         if family is None or family.runner != "pooling" or family.engines > 1:
             raise ValueError(f"{vllm_config.model_config.model} is no PRM that one pooling engine scores")
         self.family = family
-        self._in_flight: OrderedDict[str | None, list[Rendered]] = OrderedDict()
+        self._in_flight: OrderedDict[tuple[str | None, int], list[list[int]]] = OrderedDict()
         self._this_thread = threading.local()
 
     def parse_data(self, data: object) -> Solutions:
@@ -70,7 +70,9 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
             raise ContextLengthError(
                 f"a solution has {longest} tokens, the PRM takes {self.longest} (max_model_len - 1)"
             )
-        self._in_flight[request_id] = rendered
+        for solution in rendered:
+            asked = self._in_flight.setdefault(_key(request_id, solution.token_ids), [])
+            asked.append(solution.step_positions)
         while len(self._in_flight) > _IN_FLIGHT:
             self._in_flight.popitem(last=False)
         # vLLM asks for the parameters next, from the same thread and without saying for which request.
@@ -89,10 +91,18 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
     ) -> list[dict[str, Any]]:
         """`[{"index", "step_rewards"}]`, one per solution. `StepScoringError` for a score that is not finite."""
         answers = []
-        for index, (rendered, output) in enumerate(zip(self._in_flight.pop(request_id), model_output, strict=True)):
-            rows = step_rows(output)
-            scores = self.family.decode([rows[position] for position in rendered.step_positions])
+        for index, output in enumerate(model_output):
+            key, rows = _key(request_id, output.prompt_token_ids), step_rows(output)
+            asked = self._in_flight[key]
+            positions = asked.pop(0)
+            if not asked:
+                del self._in_flight[key]
+            scores = self.family.decode([rows[position] for position in positions])
             if not all(math.isfinite(score) for score in scores):
                 raise StepScoringError("the PRM gave non-finite scores; try dtype='float32'")
             answers.append({"index": index, "step_rewards": scores})
         return answers
+
+
+def _key(request_id: str | None, token_ids: Sequence[int]) -> tuple[str | None, int]:
+    return request_id, hash(tuple(token_ids))

@@ -68,7 +68,7 @@ def finished_lines(partial: Path, rows: Sequence[dict]) -> int:
     complete = content[: content.rfind(b"\n") + 1]
     if len(complete) < len(content):
         os.truncate(partial, len(complete))
-    kept = complete.decode().splitlines()
+    kept = complete.decode().split("\n")[:-1]  # splitlines would also cut at separators inside texts
     for number, line in enumerate(kept, start=1):
         row = {name: value for name, value in json.loads(line).items() if name not in ADDED_FIELDS}
         if number > len(rows) or row != rows[number - 1]:
@@ -82,6 +82,12 @@ def score_file(args: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
     if args.model is None and not args.url:
         raise ValueError("name the PRM (a folder or hub id), or a server with --url")
+    ours = {"--family": args.family, "--family-options": args.family_options, "--engine-args": args.engine_args != "{}"}
+    for flag, given in ours.items():
+        if given and args.url:
+            raise ValueError(f"{flag} is for an engine of our own, and with --url the server has its own")
+    if args.api_key_env and not args.url:
+        raise ValueError("--api-key-env is for a server: give its --url")
     engine_args = json_object("--engine-args", args.engine_args)
     items = read_items(_read(args.input).split("\n"))
     to_stdout = args.output == "-"
@@ -124,5 +130,5 @@ def _read(source: str) -> str:
 
 def _start(args: argparse.Namespace, engine_args: dict) -> StepScorer:
     if args.url:
-        return StepScorer.from_url(args.url, args.api_key_env)
+        return StepScorer.from_url(args.url, args.api_key_env, model=args.model)
     return StepScorer.from_pretrained(args.model, args.family, family_options=args.family_options, **engine_args)

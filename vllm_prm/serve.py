@@ -16,6 +16,7 @@ from pkgutil import resolve_name
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import device_defaults
+from vllm_prm.errors import StepScoringError
 from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
@@ -179,8 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             from vllm_prm.score_file import score_file
 
             score_file(args)
-    except ValueError as error:
-        parser.exit(2, f"vllm-prm {args.command}: {error}\n")
+    except (ValueError, StepScoringError) as error:
+        parser.exit(2, f"vllm-prm {args.command}: {' '.join(str(error).split())}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"vllm-prm {args.command}: interrupted\n")
 

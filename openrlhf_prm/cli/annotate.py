@@ -22,8 +22,9 @@ from types import SimpleNamespace
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question
 from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.checks import require_at_least_one, require_urls
+from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_urls
 from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
+from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.steps import STEP_SPLITTERS
 
 
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
         todo = [question for question in questions if question.id not in labels.finished]
         try:
             summary = run(args, options, is_correct, todo, labels) if todo else {}
-        except QuestionTooLong as error:
+        except (QuestionTooLong, TooFewGPUs) as error:
             parser.error(str(error))
         except KeyboardInterrupt:
             done = len(labels.finished) - done_before
@@ -154,6 +155,7 @@ def settings_of(args: SimpleNamespace, options) -> dict:
     return {
         "--annotator": args.annotator,
         "--actor.model_name_or_path": args.actor.model_name_or_path,
+        "state of the policy": fingerprint(args.actor.model_name_or_path),
         "--data.input_template": args.data.input_template,
         "--data.apply_chat_template": args.data.apply_chat_template,
         "--answers.checker": args.answers.checker,
@@ -180,10 +182,10 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
     if context is not None:
         check_lengths(todo, prompt_of, tokenizer, context)
     work = Work(policy, ANNOTATORS[args.annotator], options, args.answers.checker)
-    start_ray(0 if args.annotation.urls else args.vllm.num_engines * args.vllm.gpus_per_engine)
+    vllm = engine_options(policy, args.vllm, args.train.seed, args.vllm.tensor_parallel_size)
+    start_ray(0 if args.annotation.urls else vllm.num_engines * vllm.gpus)
     engines = []
     try:
-        vllm = engine_options(policy, args.vllm, args.train.seed, args.vllm.tensor_parallel_size)
         engines = start_engines(vllm, args.annotation.urls, work, args.annotation.concurrency, prompt_of)
         return asyncio.run(label_all(todo, engines, args.annotation.concurrency, labels))
     finally:

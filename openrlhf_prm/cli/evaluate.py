@@ -23,8 +23,9 @@ from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.answers import answer_checker
 from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family
+from openrlhf_prm.cli.annotate import check_lengths
 from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
-from openrlhf_prm.context_length import require_room
+from openrlhf_prm.context_length import model_context, require_room
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
@@ -89,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             questions = check(args)
             is_correct = answer_checker(args.answers.checker)
+            check_room(args, questions)
             start(args)
         except ValueError as error:
             parser.error(str(error))
@@ -123,7 +125,7 @@ def check(args: SimpleNamespace) -> list[Question]:
         require_checkpoint("--actor.model_name_or_path", policy)
     if args.prm.model_name_or_path is not None:
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    require_family(args.prm.family)
+    require_family(args.prm.family, args.prm.model_name_or_path)
     written: set[str] = set()
     for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
         if paths is not None and len(paths) != len(policies):
@@ -145,6 +147,29 @@ def check(args: SimpleNamespace) -> list[Question]:
             except ValueError as error:
                 raise ValueError(f"--eval.step_checker {args.eval.step_checker}: {error}") from None
     return questions
+
+
+def check_room(args: SimpleNamespace, questions: list[Question]) -> None:
+    """Raises ValueError where a question leaves a policy's context no room for a response."""
+    from transformers import AutoTokenizer
+
+    for policy in args.actor.model_name_or_path:
+        context = model_context(policy, args.vllm.max_model_len)
+        if context is not None:
+            tokenizer = AutoTokenizer.from_pretrained(policy)
+            check_lengths(questions, prompt_maker(args, tokenizer), tokenizer, context)
+
+
+def prompt_maker(args: SimpleNamespace, tokenizer):
+    """The function from a question to the text that a policy reads."""
+
+    def prompt_of(question: str) -> str:
+        if not args.data.apply_chat_template:
+            return question
+        messages = [{"role": "user", "content": question}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    return prompt_of
 
 
 def start(args: SimpleNamespace) -> None:
@@ -216,13 +241,7 @@ async def _collect(args, questions, is_correct, pool, prm, tokenizer) -> list[Gr
     )
     checker = STEP_CHECKERS.get(args.eval.step_checker)
     judges = Judges(is_correct=is_correct, splitter=args.steps.splitter, prm=prm, step_checker=checker)
-
-    def prompt_of(question: str) -> str:
-        if not args.data.apply_chat_template:
-            return question
-        messages = [{"role": "user", "content": question}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
+    prompt_of = prompt_maker(args, tokenizer)
     total = len(questions) * (sampling.n + 1)
     with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
         return await collect(questions, pool, tokenizer, sampling, judges, prompt_of, progress.update)

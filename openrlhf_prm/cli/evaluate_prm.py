@@ -110,6 +110,9 @@ def check(args: SimpleNamespace) -> list[Item]:
     if args.prm.model_name_or_path is not None:
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
     require_family(args.prm.family)
+    for option in ("family", "family_options", "max_model_len"):
+        if args.prm.url is not None and getattr(args.prm, option) is not None:
+            raise ValueError(f"--prm.{option} is for an engine of our own, and with --prm.url the server has its own")
     if args.prm.family_options is not None:
         args.prm.family_options = json_object("--prm.family_options", args.prm.family_options)
     for flag, path in (("--eval.output", args.eval.output), ("--eval.report", args.eval.report)):
@@ -132,6 +135,8 @@ def check(args: SimpleNamespace) -> list[Item]:
     items = benchmark.read(source, options)
     if not items:
         raise ValueError(f"--data.input: {source} holds no solution")
+    if not benchmark.has_threshold and (args.eval.threshold is not None or args.eval.threshold_split is not None):
+        raise ValueError(f"--eval.threshold and --eval.threshold_split mean nothing to --benchmark {args.benchmark}")
     check_split(items, measure_options(args), benchmark.default_split)
     return items
 

@@ -62,25 +62,20 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 def engine_options(model: str, flags: SimpleNamespace, seed: int, tensor_parallel_size: int | None = None):
     """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`; without `tensor_parallel_size` an
-    engine takes all of its whole GPUs.
+    engine takes all of its whole GPUs, with it at least so many.
     """
     from openrlhf_prm.placement import EngineOptions  # imports Ray, which no check of flags waits for
 
-    extra = {}
     if tensor_parallel_size is None:
         tensor_parallel_size = 1 if on_cpu() else max(1, int(flags.gpus_per_engine))
-        if tensor_parallel_size > 1:
-            # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
-            extra = {"distributed_executor_backend": "mp"}
     return EngineOptions(
         model=model,
         num_engines=flags.num_engines,
-        gpus=flags.gpus_per_engine,
+        gpus=flags.gpus_per_engine if on_cpu() else max(flags.gpus_per_engine, tensor_parallel_size),
         dtype=flags.dtype,
         seed=seed,
         max_model_len=flags.max_model_len,
         enforce_eager=flags.enforce_eager,
         gpu_memory_utilization=flags.gpu_memory_utilization,
         tensor_parallel_size=tensor_parallel_size,
-        extra=extra,
     )

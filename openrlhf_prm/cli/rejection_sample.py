@@ -22,7 +22,7 @@ from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation.records import Question
-from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
+from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
 from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.context_length import model_context, require_room
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         todo = [question for question in questions if question.id not in samples.finished]
         try:
             retried = run(args, sampling, todo, samples) if todo else 0
-        except QuestionTooLong as error:
+        except (QuestionTooLong, TooFewGPUs) as error:
             parser.error(str(error))
         except KeyboardInterrupt:
             kept = f"{len(samples.finished)} finished questions are in {samples.path}"
@@ -110,7 +110,7 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
     require_checkpoint("--actor.model_name_or_path", args.actor.model_name_or_path)
     if args.prm.model_name_or_path is not None:
         require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    require_family(args.prm.family)
+    require_family(args.prm.family, args.prm.model_name_or_path)
     if args.select.min_score is not None and args.prm.model_name_or_path is None and args.prm.url is None:
         raise ValueError("--select.min_score needs step scores: --prm.model_name_or_path or --prm.url")
     if "{}" not in args.data.input_template:
@@ -230,7 +230,7 @@ def row_maker(args: SimpleNamespace):
     if not args.data.apply_chat_template:
         from transformers import AutoTokenizer
 
-        ending = AutoTokenizer.from_pretrained(args.actor.model_name_or_path).eos_token
+        ending = AutoTokenizer.from_pretrained(args.actor.model_name_or_path).eos_token or ""
 
     def row(question: Question, response: str) -> dict:
         return {"input": args.data.input_template.replace("{}", question.question), "output": response + ending}

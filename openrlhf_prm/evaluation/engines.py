@@ -8,6 +8,7 @@ import time
 import ray
 
 from openrlhf_prm.accelerator import on_cpu
+from openrlhf_prm.checks import TooFewGPUs
 from openrlhf_prm.placement import EngineOptions, GenerationPool
 
 
@@ -15,14 +16,14 @@ def start_ray(gpus_needed: float, show_logs: bool = False) -> None:
     """Starts Ray, or joins the cluster this process belongs to. On CPU, outside a cluster, it is always a Ray of our
     own.
 
-    Raises ValueError where Ray has fewer GPUs than the engines need: their actors would wait for ever.
+    Raises TooFewGPUs where Ray has fewer GPUs than the engines need: their actors would wait for ever.
     """
     if not ray.is_initialized():
         address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
         ray.init(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus < gpus_needed:
-        raise ValueError(
+        raise TooFewGPUs(
             f"--vllm.num_engines x --vllm.gpus_per_engine and the same of --prm need {gpus_needed:g} GPUs, "
             f"Ray has {gpus:g}"
         )

@@ -1,10 +1,12 @@
 """Answer extraction and equivalence."""
 
 import json
+import time
 
 import pytest
 import reasoning_gym
 
+from openrlhf_prm.answer_process import AnswerProcess
 from openrlhf_prm.answers import answer_checker, exact_answer, extract_answer, math_answer, reasoning_gym_answer
 from openrlhf_prm.rewards import reasoning_gym_outcome
 
@@ -40,6 +42,23 @@ def test_equivalence_is_mathematical():
     assert math_answer("Answer: 72", "Natalia sold 48/2 = 24.\n#### 72")
     assert not math_answer(r"\boxed{\frac{1}{3}}", "0.5")
     assert not exact_answer("Answer: 1,234", "1234")
+
+
+def test_lists_are_no_number():
+    assert not math_answer(r"\boxed{1, 2}", "12")
+    assert not math_answer(r"\boxed{1,2}", "12")
+    assert not math_answer("Answer: 1 2", "12")
+    assert math_answer(r"\boxed{2, 1}", "1, 2"), "roots in any order"
+    assert math_answer(r"\boxed{1{,}234}", "1234") or math_answer(r"\boxed{1,234,567.5}", "1234567.5")
+
+
+def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_judged():
+    checker = AnswerProcess(limit_s=3.0)
+    assert checker.same("1/2", r"\frac{1}{2}")
+    started = time.monotonic()
+    assert not checker.same("1", "9^{9^{9^9}}")
+    assert time.monotonic() - started < 30
+    assert checker.same("x+1", "1+x")
 
 
 def test_an_endless_answer_is_compared_as_text():

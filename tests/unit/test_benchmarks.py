@@ -136,9 +136,12 @@ def test_prmbench_without_a_wrong_step(tmp_path):
     benchmark = BENCHMARKS["prmbench"]
     result = benchmark.measure(benchmark.read(tmp_path, OPTIONS), [[0.9, 0.8, 0.7]], MeasureOptions())
     found = result["categories"]["multi_solutions"]
-    assert found["f1"] == 1.0 and found["negative_f1"] is None and found["prm_score"] is None
-    assert result["average"] is None and result["first_error_auc"] is None
+    assert found["f1"] == found["prm_score"] == 1.0 and found["negative_f1"] is None
+    assert result["average"] == 1.0 and result["first_error_auc"] is None
     benchmark.tables(result)
+    result = benchmark.measure(benchmark.read(tmp_path, OPTIONS), [[0.9, 0.2, 0.7]], MeasureOptions())
+    found = result["categories"]["multi_solutions"]
+    assert found["prm_score"] == found["f1"] == pytest.approx(0.8), "as the published tables, not half of it"
 
 
 @pytest.mark.parametrize(
@@ -187,14 +190,11 @@ def test_best_of_n_by_hand(tmp_path):
     assert len(benchmark.tables(result)) == 1 and len(benchmark.plots(result)) == 2
 
 
-def test_best_of_n_needs_equal_groups_and_no_threshold(tmp_path):
+def test_best_of_n_needs_equal_groups(tmp_path):
     path = write_lines(tmp_path / "x.jsonl", response("q", "7"), response("q", "8"), response("p", "7"))
     benchmark = BENCHMARKS["best_of_n"]
     with pytest.raises(ValueError, match=r"same number of responses; got \[1, 2\]"):
         benchmark.read(path, OPTIONS)
-    items = benchmark.read(path, ReadOptions(max_samples=1, answer_checker=OPTIONS.answer_checker))
-    with pytest.raises(ValueError, match="--eval.threshold"):
-        benchmark.measure(items, [[0.5], [0.5]], FIXED)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -297,6 +297,12 @@ def test_a_bad_flag_is_named(flags, tmp_path, capsys, monkeypatch, flag, value, 
 def test_threshold_and_split_exclude_each_other(flags, tmp_path, capsys):
     given = ["--eval.output", str(tmp_path / "r.json"), "--eval.threshold", "0.5", "--eval.threshold_split", "half"]
     assert "exclude each other" in complaint(capsys, [*flags, *given])
+
+
+def test_a_threshold_means_nothing_to_best_of_n(flags, tmp_path, capsys):
+    path = write_lines(tmp_path / "x.jsonl", response("q", "7"), response("q", "8"))
+    given = ["--benchmark", "best_of_n", "--data.input", str(path), "--eval.output", str(tmp_path / "r.json")]
+    assert "mean nothing to --benchmark best_of_n" in complaint(capsys, [*flags, *given, "--eval.threshold", "0.5"])
 
 
 def test_a_solution_beyond_the_context_is_one_line(flags, tmp_path, capsys, monkeypatch):

@@ -210,7 +210,7 @@ def test_requests_repeat_and_differ():
 
 
 def test_a_response_that_the_prm_cannot_read_is_named_before_an_engine_starts(given, capsys):
-    (given.path / "policy" / "config.json").write_text('{"max_position_embeddings": 64}')
+    (given.path / "policy" / "config.json").write_text('{"max_position_embeddings": 64, "prm": "placeholder"}')
     prm = ["--prm.model_name_or_path", str(given.path / "policy")]
     error = complaint(capsys, *given.flags, *prm, "--rollout.max_new_tokens", "64")
     assert "--rollout.max_new_tokens 64" in error and "context of 64" in error

@@ -31,6 +31,7 @@ def parse(*flags: str) -> SimpleNamespace:
     parser.add_argument("--reward.remote_url", default=None)
     parser.add_argument("--data.max_images_per_prompt", type=int, default=0)
     parser.add_argument("--ds.load_in_4bit", action="store_true")
+    parser.add_argument("--ds.adam_offload", action="store_true")
     parser.add_argument("--ds.ring_attn_size", type=int, default=1)
     parser.add_argument("--ds.tensor_parallel_size", type=int, default=1)
     parser.add_argument("--ds.use_universal_ckpt", action="store_true")

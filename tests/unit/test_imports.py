@@ -20,6 +20,7 @@ LAYERS = [
     "openrlhf_prm.patching",
     "openrlhf_prm.steps",
     "openrlhf_prm.score_ranges",
+    "openrlhf_prm.answer_process",
     "openrlhf_prm.answers",
     "openrlhf_prm.tasks",
     "openrlhf_prm.gguf_tokenizer",

@@ -169,7 +169,7 @@ def test_right_and_finished_responses_are_candidates():
 @pytest.fixture
 def given(tmp_path):
     (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "config.json").write_text('{"max_position_embeddings": 64}')
+    (tmp_path / "policy" / "config.json").write_text('{"max_position_embeddings": 64, "prm": "placeholder"}')
     data = tmp_path / "in.jsonl"
     data.write_text("".join(json.dumps({"question": f"q{i}", "label": "7"}) + "\n" for i in range(4)))
     flags = ["--actor.model_name_or_path", str(tmp_path / "policy"), "--data.input", str(data)]

@@ -97,7 +97,10 @@ def load_tokenizer(path: str) -> Any:
     """The tokenizer saved with the checkpoint: a PRM must be read with its own, never with the policy's."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path)
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except OSError as error:
+        raise ValueError(f"{path} has no tokenizer that can be read: {error}") from error
 
 
 def step_reward_architecture(path: str, architectures: Sequence[str] | None) -> str:

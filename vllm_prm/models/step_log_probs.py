@@ -67,6 +67,12 @@ class StepLogProbPooler(Pooler):
                 empty = torch.zeros(len(wanted[request]), 2, dtype=torch.float64, device=hidden_states.device)
                 state.hidden_states_cache[:] = [torch.tensor(0), empty]
             done = int(state.hidden_states_cache[0])
+            if start > done > 0:
+                # Resumed behind a prefix that others have cached meanwhile: what lies before it is not seen any more,
+                # and `positions` counts back from a span's end.
+                for number, (first, end) in enumerate(wanted[request]):
+                    if first < start and end > done:
+                        state.hidden_states_cache[1][number] = 0.0
             before = 0
             for number, (first, end) in enumerate(wanted[request]):
                 low, high = max(first, start, done), min(end, seq_lens[request])

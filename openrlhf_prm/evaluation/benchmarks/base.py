@@ -60,6 +60,7 @@ class Benchmark(Protocol):
 
     title: str
     source: str  # the paper
+    has_threshold: bool  # whether its measures compare scores with one
     default_split: str | None  # where the threshold is chosen unless the flags say; None: no threshold, or a fixed one
 
     def read(self, path: Path, options: ReadOptions) -> list[Item]:
@@ -93,6 +94,8 @@ def check_split(items: Sequence[Item], options: MeasureOptions, default: str | N
     subsets = list(dict.fromkeys(item.subset for item in items))
     if split not in (None, HALF, *subsets):
         raise ValueError(f"--eval.threshold_split {split!r} is neither {HALF} nor a subset: {', '.join(subsets)}")
+    if split == HALF and len({in_half(item.group) for item in items}) < 2:
+        raise ValueError(f"--eval.threshold_split {HALF}: all questions fall into the same half; give more of them")
     if split not in (None, HALF) and len(subsets) == 1:
         raise ValueError(f"--eval.threshold_split {split}: the only subset cannot be reported too; use {HALF}")
     return split

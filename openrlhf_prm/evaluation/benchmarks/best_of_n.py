@@ -27,6 +27,7 @@ class BestOfN:
 
     title = "Best-of-N"
     source = "arXiv:2305.20050, arXiv:2312.08935"
+    has_threshold: bool = False
     default_split: str | None = None
 
     def read(self, path: Path, options: ReadOptions) -> list[Item]:
@@ -83,8 +84,6 @@ class BestOfN:
 
     def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
         """See the class. `curves` maps a way of choosing to {N: {"accuracy", "interval"}}."""
-        if options.threshold is not None or options.threshold_split is not None:
-            raise ValueError("--eval.threshold and --eval.threshold_split mean nothing to --benchmark best_of_n")
         groups: dict[str, list[int]] = {}
         for index, item in enumerate(items):
             groups.setdefault(item.group, []).append(index)

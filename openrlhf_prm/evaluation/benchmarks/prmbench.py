@@ -39,6 +39,7 @@ class PRMBench:
 
     title = "PRMBench"
     source = "arXiv:2501.03124"
+    has_threshold: bool = True
     default_split: str | None = None
 
     def read(self, path: Path, options: ReadOptions) -> list[Item]:
@@ -95,12 +96,18 @@ class PRMBench:
             matrix = np.array([counts[index] for index in indices])
             found = detection.prm_score(*matrix.sum(axis=0))
             columns = detection.by_question([items[index].group for index in indices], *matrix.T)
-            result = {name: None if np.isnan(found[name]) else float(found[name]) for name in SCORES}
+            # As PRMBench's own tables: a category without wrong steps has no negative F1, and is reported by its F1.
+            measures = dict(zip(SCORES, SCORES, strict=True))
+            if not matrix[:, [1, 3]].any():
+                measures["prm_score"] = "f1"
+            result = {
+                name: None if np.isnan(found[measure]) else float(found[measure]) for name, measure in measures.items()
+            }
             result["intervals"] = {
                 name: detection.interval_of(
-                    columns, lambda sums, n=name: detection.prm_score(*sums.T)[n], seed=options.seed
+                    columns, lambda sums, m=measure: detection.prm_score(*sums.T)[m], seed=options.seed
                 )
-                for name in SCORES
+                for name, measure in measures.items()
             }
             return result | {"solutions": len(indices), "steps": int(matrix.sum())}
 

@@ -25,6 +25,7 @@ class ProcessBench:
 
     title = "ProcessBench"
     source = "arXiv:2412.06559"
+    has_threshold: bool = True
     default_split: str | None = HALF
 
     def read(self, path: Path, options: ReadOptions) -> list[Item]:

@@ -9,7 +9,11 @@ from vllm_prm.endpoint import EngineAuthentication
 
 @pytest.mark.parametrize(
     ("path", "guarded"),
-    [("/pooling", True), ("/generative_scoring", True), ("/scale_elastic_ep", True), ("/health", False)],
+    [
+        *((path, True) for path in ("/pooling", "/generative_scoring", "/scale_elastic_ep", "/update_weights")),
+        *((path, True) for path in ("/collective_rpc", "/sleep", "/healthy", "/health/pooling", "/not/known/yet")),
+        *((path, False) for path in ("/health", "/ping", "/metrics", "/metrics/", "/version")),
+    ],
 )
 def test_what_vllm_leaves_open_needs_the_key(path, guarded):
     app = FastAPI()

@@ -132,6 +132,14 @@ def test_the_key_comes_from_the_environment(monkeypatch):
 
     scorer_over(handler, api_key_env="MY_KEY").score([("q", ["a"])])
     assert seen == ["Bearer secret"]
+    monkeypatch.setenv("MY_KEY", "secret\n")
+    scorer_over(handler, api_key_env="MY_KEY").score([("q", ["a"])])
+    assert seen == ["Bearer secret"] * 2
+    for bad in ("", "\n", "sec\nret", "sécret"):
+        monkeypatch.setenv("MY_KEY", bad)
+        with pytest.raises(ValueError, match="MY_KEY must hold a key") as error:
+            StepScorer.from_url("http://prm:8000", api_key_env="MY_KEY")
+        assert not bad.strip() or bad not in str(error.value)
     with pytest.raises(ValueError, match="NOT_SET_ANYWHERE"):
         StepScorer.from_url("http://prm:8000", api_key_env="NOT_SET_ANYWHERE")
     with pytest.raises(ValueError, match="http://"):

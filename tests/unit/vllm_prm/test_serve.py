@@ -189,6 +189,9 @@ def run_score(*arguments, stdin="", code=2):
         (["prm", "--output", "no/such/folder/out.jsonl"], "folder no/such/folder does not exist"),
         ([], "name the PRM"),
         (["--url", "nonsense"], "http://"),
+        (["--url", "http://127.0.0.1:9", "--family", "placeholder"], "--family is for an engine of our own"),
+        (["--url", "http://127.0.0.1:9", "--engine-args", '{"seed": 1}'], "--engine-args is for an engine of our own"),
+        (["prm", "--api-key-env", "KEY"], "--api-key-env is for a server"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):

@@ -94,3 +94,11 @@ def test_pieces_and_preemption_count_no_position_twice(seed):
         position += count
     assert output.tolist() == [pytest.approx(row, rel=1e-6) for row in request.expected(start)]
     assert request.state.hidden_states_cache == []
+
+
+def test_a_prefix_that_was_cached_during_a_preemption_hides_what_lies_before_it():
+    pooler, request = StepLogProbPooler(read), Request(10, 20, SPANS)
+    assert forward(pooler, [(request, 0, 5)]) == [None]
+    # Another request with this prefix went further meanwhile: tokens 5 to 15 are not forwarded any more.
+    [output] = forward(pooler, [(request, 16, 4)])
+    assert output.tolist() == [pytest.approx(row, rel=1e-6) for row in request.expected(16)]
