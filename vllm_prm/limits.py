@@ -17,12 +17,13 @@ VARIABLE_PREFIX = "STEP_REWARDS_"  # vLLM warns of variables that begin with VLL
 class Limits:
     """Limits of one request, all inclusive; `score_cache_size` is the server's number of remembered scores.
 
-    `max_items` solutions, `max_steps` steps in each, `max_bytes` of body. A body that is larger is refused before it is
-    parsed.
+    `max_items` solutions, `max_steps` steps and `max_messages` chat messages in each, `max_bytes` of body. A body that
+    is larger is refused before it is parsed.
     """
 
     max_items: int = 1024
     max_steps: int = 4096
+    max_messages: int = 256
     max_bytes: int = 16 << 20
     score_cache_size: int = 200_000
 
@@ -59,6 +60,11 @@ class Limits:
             steps = len(item.solution_steps())
             if steps > self.max_steps:
                 raise ValueError(f"data[{index}] has {steps} steps, this server takes {self.max_steps} (--max-steps)")
+            messages = len(item.messages or ())
+            if messages > self.max_messages:
+                raise ValueError(
+                    f"data[{index}] has {messages} messages, this server takes {self.max_messages} (--max-messages)"
+                )
 
 
 def add_limit_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +72,7 @@ def add_limit_flags(parser: argparse.ArgumentParser) -> None:
     texts = {
         "max_items": "solutions per request",
         "max_steps": "steps per solution",
+        "max_messages": "chat messages per solution",
         "max_bytes": "bytes per request body; a larger one is refused unread",
         "score_cache_size": "scores the server remembers, about 300 bytes each; 0 = none",
     }

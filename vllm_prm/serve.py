@@ -87,16 +87,33 @@ def _require_one_process(flags: Sequence[str]) -> None:
 
 
 def _split_hf_overrides(flags: Sequence[str]) -> tuple[list[str], dict]:
-    """Take `--hf-overrides JSON` out of `flags`, so that it adds to our overrides instead of replacing them."""
+    """Take `--hf-overrides JSON` and `--hf-overrides.KEY VALUE` out of `flags`, so that they add to our overrides
+    instead of replacing them. `ValueError` for vLLM's `--config`, over whose values our flags would win unseen.
+    """
     kept: list[str] = []
     given: dict = {}
     rest = iter(flags)
     for flag in rest:
         name, equals, value = flag.partition("=")
-        if name.replace("_", "-") != "--hf-overrides":
+        option, *path = name.split(".")
+        if option == "--config":
+            raise ValueError("--config is not read: give what the file holds as flags")
+        if option.replace("_", "-") != "--hf-overrides":
             kept.append(flag)
             continue
-        given = json_object("--hf-overrides", value if equals else next(rest, ""))
+        value = value if equals else next(rest, "")
+        if not path:
+            given |= json_object("--hf-overrides", value)
+            continue
+        node = given
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{name}: {key} was given another value before")
+        try:
+            node[path[-1]] = json.loads(value)
+        except json.JSONDecodeError:
+            node[path[-1]] = value  # a text without quotes, as vLLM takes it
     return kept, given
 
 
@@ -147,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="vllm-prm", description="Step rewards from process reward models on vLLM.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("serve", "start vLLM's server with POST /v1/step_rewards; takes every flag of that server"),
+        ("serve", "start vLLM's server with POST /v1/step_rewards; takes every flag of that server but --config"),
         ("inspect", "say how a checkpoint would be rendered and read"),
         ("score", "score a JSONL file"),
     ):

@@ -42,3 +42,11 @@ def test_requests_at_and_beyond_a_limit():
         )
     with pytest.raises(ValueError, match=r"data\[0\] has 4 steps"):
         limits.check(StepRewardRequest(question="q", steps=[""] * 4))
+
+
+def test_a_chat_of_too_many_messages_is_refused():
+    messages = [{"role": "user", "content": "q"}] * 3
+    request = StepRewardRequest(messages=messages, steps=["a"])
+    Limits(max_messages=3).check(request)
+    with pytest.raises(ValueError, match=r"data\[0\] has 3 messages.*takes 2.*--max-messages"):
+        Limits(max_messages=2).check(request)

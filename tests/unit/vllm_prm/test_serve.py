@@ -22,6 +22,12 @@ def test_hf_overrides_of_the_user_are_taken_out_and_kept():
     assert _split_hf_overrides(["--port", "1", "--hf-overrides", '{"a": 1}', "-x"]) == (["--port", "1", "-x"], {"a": 1})
     assert _split_hf_overrides(['--hf_overrides={"a": 1}']) == ([], {"a": 1})
     assert _split_hf_overrides(["--port", "1"]) == (["--port", "1"], {})
+    dotted = ["--hf-overrides.rope_scaling.rope_type", "yarn", "--hf-overrides.rope_scaling.factor=4", "--port", "1"]
+    assert _split_hf_overrides(dotted) == (["--port", "1"], {"rope_scaling": {"rope_type": "yarn", "factor": 4}})
+    with pytest.raises(ValueError, match="--hf-overrides.a.b: a was given another value"):
+        _split_hf_overrides(["--hf-overrides", '{"a": 1}', "--hf-overrides.a.b", "1"])
+    with pytest.raises(ValueError, match="--config is not read"):
+        _split_hf_overrides(["--config", "serve.yaml"])
     with pytest.raises(ValueError, match="JSON object"):
         _split_hf_overrides(["--hf-overrides", "[1]"])
 
