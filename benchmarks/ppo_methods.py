@@ -1,6 +1,7 @@
 """What `sample_efficiency` compares: chains of additions, PPO methods, and settings of the optimizer to tune over."""
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +13,30 @@ HABITS = {"quick": 0.7, "quick_per_unit": 0.027, "filler": 0.1, "carry": 0.22}
 
 @dataclass(frozen=True)
 class Adam:
-    """What is tuned of the actor's optimizer; written LR:EPS:MAX_NORM."""
+    """What is tuned of the actor's optimizer; written LR:EPS:MAX_NORM:STEPS. `steps`: optimizer steps an update, 4
+    where they are left out.
+    """
 
     lr: float
     eps: float
     max_norm: float
+    steps: int = 4
 
     @classmethod
     def read(cls, text: str) -> "Adam":
-        """Raises argparse.ArgumentTypeError where `text` is not three numbers above 0."""
+        """Raises argparse.ArgumentTypeError where `text` is not three or four numbers above 0."""
+        parts = text.split(":")
         try:
-            lr, eps, max_norm = map(float, text.split(":"))
-        except ValueError:
-            lr = eps = max_norm = 0.0
-        if not (lr > 0 and eps > 0 and max_norm > 0):
-            raise argparse.ArgumentTypeError(f"must be LR:EPS:MAX_NORM, all above 0, got {text!r}")
-        return cls(lr, eps, max_norm)
+            found = cls(*map(float, parts[:3]), *map(int, parts[3:]))
+        except (TypeError, ValueError):
+            found = cls(0.0, 0.0, 0.0)
+        if not min(dataclasses.astuple(found)) > 0:
+            raise argparse.ArgumentTypeError(f"must be LR:EPS:MAX_NORM[:STEPS], all above 0, got {text!r}")
+        return found
 
     def __str__(self) -> str:
-        return f"{self.lr:g}:{self.eps:g}:{self.max_norm:g}"
+        numbers = f"{self.lr:g}:{self.eps:g}:{self.max_norm:g}"
+        return numbers if self.steps == 4 else f"{numbers}:{self.steps}"
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ not.
           actor, adaptive K), `tree` (values from what the group's responses share), by
           `openrlhf_prm.cli.train_ppo_ray`
 
-Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped), on the tune split
-by the mean accuracy over the last third of the updates: the two that are best on one seed are tried on another, and the
-best in the mean is taken (cells `tune/...`), since the fastest setting may ruin the policy on some seeds. Epsilon is
-tuned because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default
-of 1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows with the
-gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
+Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps an
+update), on the tune split by the mean accuracy over the last third of the updates: the two that are best on one seed
+are tried on another, and the best in the mean is taken (cells `tune/...`), since the fastest setting may ruin the
+policy on some seeds. Epsilon is tuned because it decides how fast a policy can be pushed: an element's gradient is some
+1e-5 here, and at Adam's default of 1e-8 elements whose gradient is mere noise move as far as the others. With a larger
+one the step grows with the gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does
+nothing.
 
 Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
 ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
@@ -124,9 +125,9 @@ class Runs:
             more = ("--prm.model_name_or_path", self.args.work_dir / chain / prm, *more)
         limits = {"rollout.max_new_tokens": limit, "data.max_len": limit + 80}
         limits |= {"actor.adam.lr": adam.lr, "actor.adam.eps": adam.eps, "actor.max_norm": adam.max_norm}
-        # Four optimizer steps an update.
         limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
-        limits |= {name: 2 * self.args.prompts for name in ("train.batch_size", "train.micro_batch_size")}
+        batch = 8 * self.args.prompts // adam.steps
+        limits |= {name: batch for name in ("train.batch_size", "train.micro_batch_size")}
         if split == "train":
             # The host's own evaluation, once, after the last update.
             limits |= {
@@ -266,6 +267,7 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
             "accuracy": [round(value, 4) for value in mean_interval(ends[name])],
             "ahead": [round(value, 4) for value in difference_interval(ends[name], ends[best_end])],
             "updates": statistics.fmean(own[0] for own in needs),
+            "optimizer_steps": statistics.fmean(own[0] for own in needs) * Adam.read(runs[0]["adam"]).steps,
             "tokens": round(statistics.fmean(own[1] for own in needs)),
             "seconds": round(statistics.fmean(own[2] for own in needs), 1),
             "not_reached": [seed for seed, own in enumerate(needs) if not own[3]],
@@ -306,7 +308,7 @@ def command() -> int:
         "--adam",
         type=Adam.read,
         nargs="+",
-        metavar="LR:EPS:MAX_NORM",
+        metavar="LR:EPS:MAX_NORM[:STEPS]",
         default=ADAMS,
         help=f"what is tried (default {' '.join(map(str, ADAMS))})",
     )
@@ -316,6 +318,8 @@ def command() -> int:
     flags.add_argument("--figure", type=Path, default=Path("docs/sample_efficiency.svg"))
     add_jobs_flag(flags)
     args = flags.parse_args()
+    if uneven := [str(adam) for adam in args.adam if 8 * args.prompts % adam.steps]:
+        flags.error(f"--adam {uneven[0]}: STEPS must divide the {8 * args.prompts} responses of an update")
     positive(flags, args, "jobs", "seeds", "updates", "prompts", "tuning", "labelled", "questions")
     return main("sample_efficiency", run, args)
 

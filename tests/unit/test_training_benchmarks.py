@@ -143,6 +143,7 @@ def test_what_a_method_needs_to_reach_the_best_stock_peak():
     summary = sample_efficiency.summarise(cells, "short")
     # The moving mean over at most 3 updates of rloo ends at 0.6; vine's second mean is 0.65.
     assert summary["best_stock"] == "rloo" and summary["peak"] == 0.6
+    assert summary["methods"]["vine"]["optimizer_steps"] == 8
     assert summary["methods"]["vine"]["updates"] == 2 and summary["methods"]["vine"]["tokens"] == 20
     assert summary["methods"]["rloo"]["updates"] == 4 and summary["methods"]["rloo"]["not_reached"] == []
     assert sample_efficiency.reached(cell(slow, 0), 0.9) == (4, 40.0, 4.0, False)
@@ -166,6 +167,13 @@ def test_a_stock_method_with_more_updates_sets_no_peak():
     summary = sample_efficiency.summarise(cells, "long")
     assert summary["best_stock"] == summary["best_stock_at_the_end"] == "ppo" and summary["peak"] == 0.3
     assert summary["methods"]["ppo_longer"]["ahead"][0] == pytest.approx(0.6)
+
+
+def test_settings_are_read_and_written():
+    given = sample_efficiency.Adam.read("4.8e-3:1e-4:0.01")
+    assert given.steps == 4 and str(given) == "0.0048:0.0001:0.01"
+    given = sample_efficiency.Adam.read("9.6e-3:1e-4:0.01:2")
+    assert given.steps == 2 and sample_efficiency.Adam.read(str(given)) == given
 
 
 def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp_path):
@@ -298,10 +306,11 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
         (["mc_values", "--prm", "/no/prm"], "mc_values: error: --prm: there is no checkpoint in /no/prm"),
         (["hacking", "--noise", "0.7"], "hacking: error: --noise must lie in [0, 0.5), got 0.7"),
         (["length_control", "--updates", "0"], "length_control: error: --updates must be 1 or more, got 0"),
-        (["sample_efficiency", "--adam", "3e-4"], "argument --adam: must be LR:EPS:MAX_NORM, all above 0, got '3e-4'"),
+        (["sample_efficiency", "--adam", "3e-4"], "must be LR:EPS:MAX_NORM[:STEPS], all above 0, got '3e-4'"),
+        (["sample_efficiency", "--adam", "1:1:1:3"], "--adam 1:1:1:3: STEPS must divide the 128 responses"),
         (
             ["sample_efficiency", "--adam", "1:0:1"],
-            "argument --adam: must be LR:EPS:MAX_NORM, all above 0, got '1:0:1'",
+            "argument --adam: must be LR:EPS:MAX_NORM[:STEPS], all above 0, got '1:0:1'",
         ),
     ],
 )
