@@ -239,6 +239,10 @@ def _check_estimator(args: SimpleNamespace) -> None:
             f"--process_reward.outcome_coef {args.process_reward.outcome_coef:g}: group_norm divides outcomes by their "
             "deviation, which takes a weight out again; weigh --process_reward.coef, or choose another estimator"
         )
+    if not 0.0 <= args.algo.advantage.negative_weight <= 1.0:
+        raise ValueError(
+            f"--algo.advantage.negative_weight must lie in 0..1, got {args.algo.advantage.negative_weight}"
+        )
     if args.algo.advantage.constant_length_norm and args.actor.loss_agg_mode != "seq-mean-token-mean":
         raise ValueError("--algo.advantage.constant_length_norm needs --actor.loss_agg_mode seq-mean-token-mean")
 

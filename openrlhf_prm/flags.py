@@ -121,6 +121,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Dr. GRPO: divide a response's loss by the length limit instead of its own length",
     )
+    group.add_argument(
+        "--algo.advantage.negative_weight",
+        type=float,
+        default=1.0,
+        help="what negative advantages are multiplied by, 0 to 1, with any estimator",
+    )
     _add_options(group, "algo.advantage", ADVANTAGE_ESTIMATORS, host_flags=HOST_ESTIMATOR_FLAGS)
     for action in parser._actions:
         if action.dest == "algo.advantage.estimator":
@@ -183,6 +189,7 @@ def uses_plugin(args: SimpleNamespace) -> bool:
         args.process_reward.format_pattern,
         args.process_reward.outcome_coef != 1.0,
         args.algo.advantage.constant_length_norm,
+        args.algo.advantage.negative_weight != 1.0,
     )
     return uses_steps(args) or any(changes_outcome)
 

@@ -92,3 +92,13 @@ def discounted(rewards: torch.Tensor, lambd: float) -> torch.Tensor:
     for k in range(len(rewards) - 2, -1, -1):
         returns[k] += lambd * returns[k + 1]
     return returns
+
+
+def weigh_negative(advantages: torch.Tensor, weight: float) -> torch.Tensor:
+    """Advantages with the negative ones multiplied by `weight` in 0..1; 1 changes nothing.
+
+    To make a token likelier says what to write instead of all else; to make it less likely does not, and its
+    probability may go to what the policy had no reason to write (arXiv:2503.14286 tapers such updates for that reason).
+    A critic's targets are not weighed.
+    """
+    return advantages.where(advantages > 0, weight * advantages)

@@ -14,7 +14,7 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
-from openrlhf_prm.advantages.batch import StepBatch
+from openrlhf_prm.advantages.batch import StepBatch, weigh_negative
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
 from openrlhf_prm.flags import build_estimator, uses_plugin, uses_steps
 from openrlhf_prm.trainers.mixing import MixedRewards, RewardMixer, Rollout
@@ -57,6 +57,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             experiences = self._estimate_by_host(experiences, mixed)
         if self.args.algo.advantage.constant_length_norm:
             self._divide_by_limit(experiences)
+        for experience in experiences:
+            weight = self.args.algo.advantage.negative_weight
+            experience.advantages = weigh_negative(experience.advantages, weight)
         self._leave_out(experiences, mixed.kept)
         return experiences
 

@@ -92,6 +92,8 @@ def test_process_rewards_and_penalties_keep_the_weights_that_were_asked_for(adva
     if estimator != "step_group":  # it divides by the deviation of the sum
         for outcome, half, whole in zip(rows["outcome"], rows["half"], rows["whole"], strict=True):
             assert 2 * (half - outcome) == pytest.approx(whole - outcome, abs=1e-5)
+    for outcome, weighed in zip(rows["outcome"], rows["negative"], strict=True):
+        assert weighed == pytest.approx(outcome if outcome > 0 else outcome / 2, abs=1e-6)
     # Without outcome and process reward the penalty is all there is.
     assert max(map(abs, rows["penalty"])) > 0.1
 
@@ -311,6 +313,7 @@ def compare_batches(folder: Path) -> dict:
         "half": ("--process_reward.shaping", "sum", "--process_reward.coef", "0.5"),
         "whole": ("--process_reward.shaping", "sum"),
         "penalty": penalty,
+        "negative": ("--process_reward.coef", "0", "--algo.advantage.negative_weight", "0.5"),
     }
     result["weights"] = {
         estimator: {name: per_sample("advantages", estimator, *flags) for name, flags in weights.items()}

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from openrlhf_prm.advantages.batch import StepBatch, discounted, leave_one_out, spread_over_tokens, whitened
+from openrlhf_prm.advantages.batch import (
+    StepBatch,
+    discounted,
+    leave_one_out,
+    spread_over_tokens,
+    weigh_negative,
+    whitened,
+)
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
 from openrlhf_prm.advantages.spo import SPO
@@ -265,6 +272,13 @@ def test_numbers_that_agree_but_for_rounding_are_no_scale():
     assert all(own.tolist() == [0.0] for own in apply_host_baseline("group_norm", rewards, 8))
     noise = [torch.tensor([1e-9, -1e-9]), torch.tensor([0.0, 1e-9])]
     assert [own.tolist() for own in whitened(noise, [True, True])] == [[0.0, 0.0]] * 2
+
+
+def test_negative_advantages_are_weighed():
+    advantages = torch.tensor([[2.0, -1.0, 0.0], [-4.0, 0.5, -0.0]])
+    assert weigh_negative(advantages, 0.25).tolist() == [[2.0, -0.25, 0.0], [-1.0, 0.5, 0.0]]
+    assert torch.equal(weigh_negative(advantages, 1.0), advantages)
+    assert weigh_negative(advantages, 0.0).min() == 0.0
 
 
 def test_whitening_of_one_token_changes_nothing():

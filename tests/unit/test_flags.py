@@ -68,6 +68,7 @@ def test_nothing_asked_for_leaves_the_host_alone():
         ["--process_reward.truncation_penalty", "1"],
         ["--process_reward.format_pattern", "boxed"],
         ["--algo.advantage.constant_length_norm"],
+        ["--algo.advantage.negative_weight", "0.5"],
         [*IMPLICIT],
     ):
         assert uses_plugin(parse(*flags)), flags
@@ -141,6 +142,8 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--length_penalty.kind", "kimi", "--rollout.n_samples_per_prompt", "1"], "kimi needs --rollout.n_samples"),
         (["--length_penalty.kind", "cosine", "--length_penalty.repetition", "-1"], "--length_penalty.repetition"),
         (["--length_penalty.kind", "lcpo_max", "--length_penalty.alpha", "-1"], "--length_penalty.alpha must be above"),
+        (["--algo.advantage.negative_weight", "2"], "--algo.advantage.negative_weight must lie in 0..1, got 2.0"),
+        (["--algo.advantage.negative_weight", "nan"], "--algo.advantage.negative_weight must lie in 0..1"),
         (["--diversity.ngram", "2"], "--diversity.ngram needs --diversity.coef"),
         (["--vine.k", "3"], "--vine.k needs --algo.advantage.estimator vine or spo"),
         (["--algo.advantage.cut_points", "3"], "--algo.advantage.cut_points is an option of spo, which .*rloo"),
