@@ -93,12 +93,15 @@ AS_CRITIC = (
     *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
     *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
 )
+WEIGHED = ("--algo.advantage.negative_weight", 0.25)
 METHODS = {
     "ppo": Method(STOCK, PPO),
     "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
     "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
+    "prm_weighed": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm"),
+    "group_norm_weighed": Method(OURS, ("--algo.advantage.estimator", "group_norm", *WEIGHED)),
     "prm_mistakes": Method(OURS, AS_CRITIC, prm="prm_mistakes"),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),

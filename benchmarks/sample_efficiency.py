@@ -9,9 +9,11 @@ not.
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
           `ppo` with three times the updates, as tuned for `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
-          `step_returns`), `prm_mistakes` (the same with as many solutions labelled again in which a digit was changed,
-          since the policy may come to make mistakes that it did not make before), `vine` (branches in the rollout
-          actor, adaptive K), `tree` (values from what the group's responses share), by
+          `step_returns`), `prm_weighed` (the same with negative advantages times 0.25, so that where the policy gets
+          worse it does not unlearn all that it did; `group_norm_weighed` is the host's estimator with that, to tell
+          what is the PRM's part), `prm_mistakes` (as `prm` with as many solutions labelled again in which a digit was
+          changed, since the policy may come to make mistakes that it did not make before), `vine` (branches in the
+          rollout actor, adaptive K), `tree` (values from what the group's responses share), by
           `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps an

@@ -155,15 +155,14 @@ class GenerativeScorer(StepScorer):
         return AsyncGenerator(client)
 
     def request(self, ask: Ask, sample: int, turn: int, truncate: bool) -> GenerationRequest | None:
-        """What to generate for `ask`; None when the prompt leaves no room in the context, with `truncate` or after what
-        the critic wrote itself, which may use up the room of a solution that fits.
+        """What to generate for `ask`; None, with `truncate`, when the prompt leaves no room in the context.
 
-        Raises `ContextLengthError` for the first prompt without `truncate`.
+        Raises `ContextLengthError` without `truncate`.
         """
         token_ids = self.family.write(ask)
         room = self.engine.max_model_len - len(token_ids)
         if room < 1:
-            if truncate or turn:
+            if truncate:
                 return None
             raise ContextLengthError(
                 f"the critic's prompt has {len(token_ids)} tokens, its context (max_model_len) is "

@@ -373,6 +373,7 @@ def test_score_file_reports_what_was_malformed(tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_text(json.dumps({"question": "q", "steps": STEPS}) + "\n")
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
+    parser.set_defaults(family=None, family_options={})
     add_arguments(parser)
     files = ["--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out.jsonl")]
     score_file(parser.parse_args(["m", *files, "--aggregate", "min"]))
