@@ -38,9 +38,10 @@ def check_args(args: SimpleNamespace) -> None:
     _check_online_prm(args)
     if not args.vllm.num_engines and uses_steps(args):
         raise ValueError("--prm.* and step estimators need rollouts by vLLM, --vllm.num_engines above 0")
-    for path in (args.reward.remote_url or "").split(","):
-        if path.strip().endswith(".py") and not Path(path.strip()).is_file():
-            raise ValueError(f"--reward.remote_url: there is no file {path.strip()}")
+    urls = args.reward.remote_url or []  # a patched host has split it already
+    for url in map(str.strip, urls.split(",") if isinstance(urls, str) else urls):
+        if url.endswith(".py") and not Path(url).is_file():
+            raise ValueError(f"--reward.remote_url: there is no file {url}")
     build(REWARD_SHAPINGS, args.process_reward.shaping, args.process_reward)
     if args.process_reward.format_pattern is not None:
         _compiled("--process_reward.format_pattern", args.process_reward.format_pattern)

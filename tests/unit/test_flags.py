@@ -96,6 +96,17 @@ def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse(*IMPLICIT, "--algo.advantage.estimator", "prime", "--online_prm.reference", str(tmp_path)))
 
 
+def test_reward_functions_are_looked_for_before_and_after_the_host_has_split_them(tmp_path):
+    (tmp_path / "reward.py").write_text("")
+    args = parse("--reward.remote_url", f"{tmp_path / 'reward.py'},http://x")
+    check_args(args)
+    args.reward.remote_url = args.reward.remote_url.split(",")
+    check_args(args)
+    args.reward.remote_url = ["http://x", "no_such.py"]
+    with pytest.raises(ValueError, match="--reward.remote_url: there is no file no_such.py"):
+        check_args(args)
+
+
 def test_a_checkpoint_without_its_online_prm_is_refused(tmp_path):
     flags = [*IMPLICIT, "--algo.advantage.estimator", "prime", "--ckpt.path", str(tmp_path)]
     check_args(parse(*flags, "--ckpt.load_enable"))
