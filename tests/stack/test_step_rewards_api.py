@@ -293,7 +293,8 @@ def load_weights(server, path):
         ("/resume", None),
     ]
     for route, body in steps:
-        response = httpx.post(f"{server}{route}", json=body, timeout=120)
+        assert httpx.post(f"{server}{route}", json=body, timeout=60).status_code == 401, "without the key"
+        response = httpx.post(f"{server}{route}", json=body, headers=HEADERS, timeout=120)
         assert response.status_code == 200, response.text
         if route == "/reset_prefix_cache":
             assert response.json() == {"success": True}
