@@ -27,15 +27,16 @@ def require_urls(flag: str, urls: Sequence[str]) -> None:
 
 def require_family(family: str | None, model: str | None = None) -> None:
     """A PRM family; without one a folder with a checkpoint must show its own."""
+    if family is None and not (model and Path(model).is_dir()):
+        return
     from vllm_prm.families import PRM_FAMILIES, detect_family
 
     if family is None:
-        if model and Path(model).is_dir():
-            try:
-                detect_family(model)
-            except (ValueError, OSError) as error:
-                found = " ".join(str(error).split())
-                raise ValueError(f"--prm.model_name_or_path: {found} (--prm.family names it)") from None
+        try:
+            detect_family(model)
+        except (ValueError, OSError) as error:
+            found = " ".join(str(error).split())
+            raise ValueError(f"--prm.model_name_or_path: {found} (--prm.family names it)") from None
         return
     if family not in PRM_FAMILIES:
         raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")
