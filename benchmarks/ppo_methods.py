@@ -13,7 +13,7 @@ HABITS = {"quick": 0.7, "quick_per_unit": 0.027, "filler": 0.1, "carry": 0.22}
 
 @dataclass(frozen=True)
 class Adam:
-    """What is tuned of the actor's optimizer; written LR:EPS:MAX_NORM:STEPS. `steps`: optimizer steps an update, 4
+    """What is tuned of the actor's optimizer; written LR:EPS:MAX_NORM[:STEPS]. `steps`: optimizer steps an update, 4
     where they are left out.
     """
 
@@ -83,10 +83,11 @@ class Method:
     prm: str | None = None
 
 
+# Four, two and one optimizer steps an update, each at the learning rate that four bore and at twice that.
 ADAMS = [
-    *(Adam(lr, 1e-8, 1.0) for lr in (3e-4, 6e-4, 1.2e-3)),
-    *(Adam(lr, 1e-4, 1.0) for lr in (1.2e-3, 2.4e-3)),
-    *(Adam(lr, 1e-4, 0.01) for lr in (2.4e-3, 4.8e-3, 9.6e-3)),
+    *(Adam(lr, 1e-4, 0.01) for lr in (2.4e-3, 4.8e-3)),
+    *(Adam(lr, 1e-4, 0.01, steps=2) for lr in (4.8e-3, 9.6e-3)),
+    Adam(9.6e-3, 1e-4, 0.01, steps=1),
 ]
 PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
 AS_CRITIC = (

@@ -177,7 +177,6 @@ def run(args) -> dict | None:
         "prompts": args.prompts,
         "tuning": args.tuning,
         "labelled": args.labelled,
-        "adam": [str(adam) for adam in args.adam],
         "questions": args.questions,
     }
     cells = Cells(args.output, settings, args.fresh)
