@@ -39,6 +39,7 @@ The last line of output is one JSON object.
 
 import itertools
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterable
@@ -66,6 +67,8 @@ from benchmarks.runs import (
 )
 
 WINDOW, SAMPLES = 3, 4
+# Responses that are trained on at once: gradients of larger batches are accumulated, which is faster on CPU.
+MICRO_BATCH = 32
 TUNING_SEEDS, FINALISTS = (99, 98), 2
 
 
@@ -129,7 +132,7 @@ class Runs:
         limits |= {"actor.adam.lr": adam.lr, "actor.adam.eps": adam.eps, "actor.max_norm": adam.max_norm}
         limits |= {"rollout.batch_size": self.args.prompts, "rollout.micro_batch_size": min(128, 8 * self.args.prompts)}
         batch = 8 * self.args.prompts // adam.steps
-        limits |= {name: batch for name in ("train.batch_size", "train.micro_batch_size")}
+        limits |= {"train.batch_size": batch, "train.micro_batch_size": math.gcd(batch, MICRO_BATCH)}
         if split == "train":
             # The host's own evaluation, once, after the last update.
             limits |= {
