@@ -287,13 +287,8 @@ def _check_online_prm(args: SimpleNamespace) -> None:
         if getattr(options, option) is not None and getattr(options, option) < 1:
             raise ValueError(f"--online_prm.{option} must be at least 1, got {getattr(options, option)}")
     for option in ("model_name_or_path", "reference"):
-        _check_model(f"--online_prm.{option}", getattr(options, option))
-
-
-def _check_model(flag: str, model: str | None) -> None:
-    """Hub ids are "owner/name"; anything that looks like a path must exist."""
-    if model and not Path(model).is_dir() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
-        raise ValueError(f"{flag}: there is no folder {model}")
+        if model := getattr(options, option):
+            require_checkpoint(f"--online_prm.{option}", model)
 
 
 def _compiled(flag: str, pattern: str) -> re.Pattern:

@@ -16,13 +16,12 @@ import json
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question
 from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_urls
+from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
 from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
 from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.steps import STEP_SPLITTERS
@@ -125,11 +124,9 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
         "data.max_samples",
     )
     require_urls("--annotation.urls", args.annotation.urls)
-    policy = args.actor.model_name_or_path
-    if (policy.startswith((".", "/")) or Path(policy).exists()) and not (Path(policy) / "config.json").is_file():
-        raise ValueError(f"--actor.model_name_or_path: no checkpoint (config.json) in {policy}")
     if "{}" not in args.data.input_template:
         raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
+    require_checkpoint("--actor.model_name_or_path", args.actor.model_name_or_path)
     return questions_of(args), options_of(args)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.accelerator import on_cpu, prepare_environment
-from openrlhf_prm.checks import require_at_least_one
+from openrlhf_prm.checks import require_at_least_one, require_checkpoint
 from openrlhf_prm.cli.flags import FlagParser, nested
 from openrlhf_prm.trainers.prm_formats import ROW_FORMATS
 from openrlhf_prm.trainers.prm_heads import PRM_HEADS, resolve_flags
@@ -204,11 +204,10 @@ def check(args: SimpleNamespace) -> None:
         raise ValueError(f"--prm.beta must be above 0, got {args.prm.beta}")
     args.prm.options = json_object("--prm.options", args.prm.options)
     resolve_flags(PRM_HEADS[args.prm.head], args.prm, HEAD_FLAGS)
-    for flag, model in (("model.model_name_or_path", args.model.model_name_or_path), ("reference", args.prm.reference)):
-        if model and (model.startswith((".", "/")) or Path(model).exists()):
-            if not (Path(model) / "config.json").is_file():
-                prefix = "" if flag.startswith("model") else "prm."
-                raise ValueError(f"--{prefix}{flag}: no checkpoint (config.json) in {model}")
+    if args.data.apply_chat_template and not PRM_HEADS[args.prm.head].reads_chat_template:
+        raise ValueError(
+            f"--data.apply_chat_template is not read by --prm.head {args.prm.head}, which always uses the template"
+        )
     output = Path(args.ckpt.output_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"--ckpt.output_dir {output} already exists; remove it or choose another")
@@ -216,6 +215,10 @@ def check(args: SimpleNamespace) -> None:
         for flag, given in (("--eval.output", args.eval.output), ("--ckpt.best_metric_key", args.ckpt.best_metric_key)):
             if given:
                 raise ValueError(f"{flag} needs --eval.dataset")
+    # Last, because a model of the hub is looked up there.
+    if args.prm.reference:
+        require_checkpoint("--prm.reference", args.prm.reference)
+    require_checkpoint("--model.model_name_or_path", args.model.model_name_or_path)
 
 
 def _single_process_defaults() -> None:

@@ -150,6 +150,13 @@ def test_bad_rows_are_named_by_line(tmp_path, bad, message):
         read_questions(path, "q", "a")
 
 
+def policy_in(parent) -> str:
+    """A folder that looks like a checkpoint from outside."""
+    (parent / "policy").mkdir()
+    (parent / "policy" / "config.json").write_text("{}")
+    return str(parent / "policy")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -158,7 +165,7 @@ def test_bad_rows_are_named_by_line(tmp_path, bad, message):
         (["--annotation.concurrency", "0"], "--annotation.concurrency must be at least 1"),
         (["--data.input", "nowhere.jsonl"], "--data.input: no such file: nowhere.jsonl"),
         (["--data.label_key", "answer"], "line 1: no key 'answer'"),
-        (["--actor.model_name_or_path", "./nowhere"], "no checkpoint (config.json) in ./nowhere"),
+        (["--actor.model_name_or_path", "./nowhere"], "--actor.model_name_or_path: there is no folder ./nowhere"),
         (["--annotator", "guess"], "invalid choice: 'guess'"),
         (["--steps.splitter", "word"], "invalid choice: 'word'"),
         (["--answers.checker", "vibes"], "unknown answer checker 'vibes'"),
@@ -170,7 +177,7 @@ def test_bad_rows_are_named_by_line(tmp_path, bad, message):
 def test_bad_flags_end_with_one_line(tmp_path, capsys, flags, message):
     questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
     output = tmp_path / "out.jsonl"
-    base = ["--actor.model_name_or_path", "org/policy", "--data.input", questions, "--data.output", str(output)]
+    base = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
     with pytest.raises(SystemExit) as end:
         annotate.main([*base, *flags])
     assert end.value.code == 2
@@ -182,7 +189,7 @@ def test_bad_flags_end_with_one_line(tmp_path, capsys, flags, message):
 def test_nothing_left_to_do_starts_no_engine(tmp_path, capsys):
     questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
     output = tmp_path / "out.jsonl"
-    flags = ["--actor.model_name_or_path", "org/policy", "--data.input", questions, "--data.output", str(output)]
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
     args = annotate.nested(annotate.build_parser().parse_args(flags))
     [question], options = annotate.check(args)
     with LabelFile(output, annotate.settings_of(args, options)) as labels:
@@ -203,7 +210,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(annotate, "run", interrupted)
-    flags = ["--actor.model_name_or_path", "org/policy", "--data.input", questions, "--data.output", str(output)]
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
     assert annotate.main(flags) == 130
     error = capsys.readouterr().err
     assert "1 questions finished in this run" in error and "run the same command again" in error

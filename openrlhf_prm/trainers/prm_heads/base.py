@@ -38,6 +38,8 @@ class PRMHead(ABC):
     """Flags `--prm.<key>` that it reads -> value where one is left out. Other heads' flags are an error."""
     outcome: ClassVar[bool] = False
     """Whether a solution has one label, its outcome, instead of one per step."""
+    reads_chat_template: ClassVar[bool] = True
+    """Whether `--data.apply_chat_template` is read; other heads write every question through the template."""
     layers: ClassVar[tuple[str, ...]] = ()
     """Names of the linear layers of its own, which LoRA trains whole."""
 

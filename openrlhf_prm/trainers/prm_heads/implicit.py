@@ -25,6 +25,7 @@ class ImplicitHead(PRMHead):
     """Log-ratio to a reference model; see the module's formula."""
 
     name = "implicit"
+    reads_chat_template = False
     defaults = {"reference": None, "beta": 0.05}
     outcome = True
 

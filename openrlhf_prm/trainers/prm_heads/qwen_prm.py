@@ -23,6 +23,7 @@ class QwenPRMHead(ClassLogits, PRMHead):
     """Two classes of a two-layer head; see the module's formula."""
 
     name = "qwen_prm"
+    reads_chat_template = False
     defaults = {"placeholder_token": "<extra_0>"}
     layers = ("score.0", "score.2")
 
