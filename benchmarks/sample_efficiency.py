@@ -16,13 +16,13 @@ not.
           rollout actor, adaptive K), `tree` (values from what the group's responses share), by
           `openrlhf_prm.cli.train_ppo_ray`
 
-Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps an
-update), on the tune split by the mean accuracy over the last third of the updates: the two that are best on one seed
-are tried on another, and the best in the mean is taken (cells `tune/...`), since the fastest setting may ruin the
-policy on some seeds. Epsilon is tuned because it decides how fast a policy can be pushed: an element's gradient is some
-1e-5 here, and at Adam's default of 1e-8 elements whose gradient is mere noise move as far as the others. With a larger
-one the step grows with the gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does
-nothing.
+Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps
+an update), on the tune split by the mean accuracy over the last third of the updates: the two that are best on one
+seed are tried on another, and the best in the mean is taken, or what has fewer optimizer steps an update and is within
+one point of it (cells `tune/...`); two seeds, since the fastest setting may ruin the policy on some. Epsilon is tuned
+because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of
+1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows with the
+gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
 
 Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
 ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
@@ -70,6 +70,7 @@ WINDOW, SAMPLES = 3, 4
 # Responses that are trained on at once: gradients of larger batches are accumulated, which is faster on CPU.
 MICRO_BATCH = 32
 TUNING_SEEDS, FINALISTS = (99, 98), 2
+MARGIN = 0.01
 
 
 def tuning_cell(chain: str, method: str, adam: Adam, seed: int) -> str:
@@ -159,18 +160,21 @@ class Runs:
             figures["test"] = values(scalars, tag)[-1]
         return figures
 
-    def best_adams(self, chain: str, method: str, seeds: tuple[int, ...]) -> list[Adam]:
-        """What was tried with all of these tuning seeds, best first."""
-        tuned = METHODS[method].tuned_as or method
+    def late_accuracies(self, chain: str, method: str, seeds: tuple[int, ...]) -> dict[Adam, float]:
+        """What was tried with all of these tuning seeds, best first -> mean accuracy over the last third."""
+        tuned, found = METHODS[method].tuned_as or method, {}
+        for adam in self.args.adam:
+            cells = [self.cells.found.get(tuning_cell(chain, tuned, adam, seed)) for seed in seeds]
+            if all(cells):
+                ends = (cell["accuracy"][-max(len(cell["accuracy"]) // 3, 1) :] for cell in cells)
+                found[adam] = statistics.fmean(map(statistics.fmean, ends))
+        return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
 
-        def tried(adam: Adam) -> list[dict | None]:
-            return [self.cells.found.get(tuning_cell(chain, tuned, adam, seed)) for seed in seeds]
-
-        def late(adam: Adam) -> float:
-            curves = [cell["accuracy"] for cell in tried(adam)]
-            return statistics.fmean(statistics.fmean(curve[-max(len(curve) // 3, 1) :]) for curve in curves)
-
-        return sorted((adam for adam in self.args.adam if all(tried(adam))), key=late, reverse=True)
+    def chosen_adam(self, chain: str, method: str) -> Adam:
+        """The setting to run: of those within `MARGIN` of the best the one with fewest optimizer steps."""
+        found = self.late_accuracies(chain, method, TUNING_SEEDS)
+        equal = [adam for adam, late in found.items() if late >= max(found.values()) - MARGIN]
+        return min(equal, key=lambda adam: adam.steps)
 
 
 def run(args) -> dict | None:
@@ -206,12 +210,14 @@ def run(args) -> dict | None:
         return cells.fill({name: cell for group in groups for name, cell in group.items()}, args.seconds, args.jobs)
 
     complete = fill([prepare]) and fill(tuning(*pair, args.adam, [first]) for pair in tuned)
-    complete = complete and fill(tuning(*p, runs.best_adams(*p, (first,))[:FINALISTS], others) for p in tuned)
+    complete = complete and fill(
+        tuning(*pair, list(runs.late_accuracies(*pair, (first,)))[:FINALISTS], others) for pair in tuned
+    )
     if complete:
         wanted = {}
         # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
         for seed, (chain, method) in itertools.product(range(args.seeds), pairs):
-            name, adam = f"{chain}/{method}/{seed}", runs.best_adams(chain, method, TUNING_SEEDS)[0]
+            name, adam = f"{chain}/{method}/{seed}", runs.chosen_adam(chain, method)
             if name in cells.found and cells.found[name]["adam"] != str(adam):
                 del cells.found[name]
             wanted[name] = lambda c=chain, m=method, s=seed, a=adam: runs.train(c, m, s, a, "train")

@@ -188,8 +188,24 @@ def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp
         sample_efficiency.tuning_cell("long", "ppo", adam, seed): cell(end) for (adam, seed), end in ends.items()
     }
     found = sample_efficiency.Runs(argparse.Namespace(adam=[worst, slow, fast]), cells)
-    assert found.best_adams("long", "ppo", (99,)) == [fast, slow, worst]
-    assert found.best_adams("long", "ppo_longer", (99, 98)) == [slow, fast], "0.7 against 0.45; the worst has one seed"
+    assert list(found.late_accuracies("long", "ppo", (99,))) == [fast, slow, worst]
+    both = found.late_accuracies("long", "ppo_longer", (99, 98))
+    assert both == {slow: pytest.approx(0.7), fast: pytest.approx(0.45)}, "the worst has one seed"
+    assert list(both) == [slow, fast]
+    assert found.chosen_adam("long", "ppo") == slow
+
+
+@pytest.mark.parametrize(("late", "expected"), [(0.895, 1), (0.885, 4)])
+def test_of_equal_settings_the_one_with_fewest_optimizer_steps_is_taken(tmp_path, late, expected):
+    many, few = (sample_efficiency.Adam.read(text) for text in ("4.8e-3:1e-4:0.01", "9.6e-3:1e-4:0.01:1"))
+    cells = runs.Cells(tmp_path / "out.json", {})
+    cells.found = {
+        sample_efficiency.tuning_cell("long", "ppo", adam, seed): {"accuracy": [0.1, 0.2, end]}
+        for adam, end in ((many, 0.9), (few, late))
+        for seed in sample_efficiency.TUNING_SEEDS
+    }
+    found = sample_efficiency.Runs(argparse.Namespace(adam=[many, few]), cells)
+    assert found.chosen_adam("long", "ppo").steps == expected
 
 
 def test_spoilt_labels():
