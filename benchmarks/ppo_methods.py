@@ -72,8 +72,8 @@ PRMS = {"prm": 0, "prm_mistakes": 2}
 
 @dataclass(frozen=True)
 class Method:
-    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning it takes;
-    `prm`: which of `PRMS` it needs.
+    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning it takes; `prm`: which
+    of `PRMS` it needs; `steps`: the optimizer steps an update, where they are not tuned.
     """
 
     module: str
@@ -81,6 +81,7 @@ class Method:
     times: int = 1
     tuned_as: str | None = None
     prm: str | None = None
+    steps: int | None = None
 
 
 # Four, two and one optimizer steps an update, each at the learning rate that four bore and at twice that.
@@ -102,6 +103,7 @@ METHODS = {
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
     "prm_weighed": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm"),
+    "prm_once": Method(OURS, (*AS_CRITIC, *WEIGHED), tuned_as="prm_weighed", prm="prm", steps=1),
     "group_norm_weighed": Method(OURS, ("--algo.advantage.estimator", "group_norm", *WEIGHED)),
     "prm_mistakes": Method(OURS, AS_CRITIC, prm="prm_mistakes"),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),

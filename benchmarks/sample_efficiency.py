@@ -11,18 +11,18 @@ not.
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
           `step_returns`), `prm_weighed` (the same with negative advantages times 0.25, so that where the policy gets
           worse it does not unlearn all that it did; `group_norm_weighed` is the host's estimator with that, to tell
-          what is the PRM's part), `prm_mistakes` (as `prm` with as many solutions labelled again in which a digit was
-          changed, since the policy may come to make mistakes that it did not make before), `vine` (branches in the
-          rollout actor, adaptive K), `tree` (values from what the group's responses share), by
-          `openrlhf_prm.cli.train_ppo_ray`
+          what is the PRM's part), `prm_once` (`prm_weighed` with one optimizer step an update), `prm_mistakes` (as
+          `prm` with as many solutions labelled again in which a digit was changed, since the policy may come to make
+          mistakes that it did not make before), `vine` (branches in the rollout actor, adaptive K), `tree` (values
+          from what the group's responses share), by `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps
-an update), on the tune split by the mean accuracy over the last third of the updates: the two that are best on one
-seed are tried on another, and the best in the mean is taken, or what has fewer optimizer steps an update and is within
-one point of it (cells `tune/...`); two seeds, since the fastest setting may ruin the policy on some. Epsilon is tuned
-because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of
-1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows with the
-gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
+an update), on questions of the tune split, by the mean accuracy over the last third of the updates. The setting whose
+worse of two seeds is best is taken (cells `tune/...`), since the fastest may ruin the policy on some seeds; one that
+is already worse on the first seed is not tried on the second. Epsilon is tuned because it decides how fast a policy
+can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of 1e-8 elements whose gradient is mere
+noise move as far as the others. With a larger one the step grows with the gradient, whose norm is 0.003 to 0.2 here,
+and the host's default clipping to 1 does nothing.
 
 Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
 ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
@@ -69,8 +69,7 @@ from benchmarks.runs import (
 WINDOW, SAMPLES = 3, 4
 # Responses that are trained on at once: gradients of larger batches are accumulated, which is faster on CPU.
 MICRO_BATCH = 32
-TUNING_SEEDS, FINALISTS = (99, 98), 2
-MARGIN = 0.01
+TUNING_SEEDS = (99, 98)
 
 
 def tuning_cell(chain: str, method: str, adam: Adam, seed: int) -> str:
@@ -160,21 +159,27 @@ class Runs:
             figures["test"] = values(scalars, tag)[-1]
         return figures
 
-    def late_accuracies(self, chain: str, method: str, seeds: tuple[int, ...]) -> dict[Adam, float]:
-        """What was tried with all of these tuning seeds, best first -> mean accuracy over the last third."""
-        tuned, found = METHODS[method].tuned_as or method, {}
-        for adam in self.args.adam:
-            cells = [self.cells.found.get(tuning_cell(chain, tuned, adam, seed)) for seed in seeds]
+    def tuned(self, chain: str, method: str, seeds: tuple[int, ...] = TUNING_SEEDS) -> dict[Adam, float]:
+        """What was tried with all of these seeds, best first -> the worst seed's mean accuracy over the last third."""
+        name, found = METHODS[method].tuned_as or method, {}
+        for adam in self.adams(method):
+            cells = [self.cells.found.get(tuning_cell(chain, name, adam, seed)) for seed in seeds]
             if all(cells):
                 ends = (cell["accuracy"][-max(len(cell["accuracy"]) // 3, 1) :] for cell in cells)
-                found[adam] = statistics.fmean(map(statistics.fmean, ends))
+                found[adam] = min(map(statistics.fmean, ends))
         return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
 
-    def chosen_adam(self, chain: str, method: str) -> Adam:
-        """The setting to run: of those within `MARGIN` of the best the one with fewest optimizer steps."""
-        found = self.late_accuracies(chain, method, TUNING_SEEDS)
-        equal = [adam for adam, late in found.items() if late >= max(found.values()) - MARGIN]
-        return min(equal, key=lambda adam: adam.steps)
+    def contender(self, chain: str, method: str) -> Adam | None:
+        """What is best on the first tuning seed of the settings that might still be the best on all, if any is left."""
+        known = self.tuned(chain, method)
+        best = max(known.values(), default=-1.0)
+        first = self.tuned(chain, method, TUNING_SEEDS[:1])
+        return next((adam for adam, late in first.items() if adam not in known and late > best), None)
+
+    def adams(self, method: str) -> list[Adam]:
+        """What is tried of this method."""
+        steps = METHODS[method].steps
+        return [adam for adam in self.args.adam if steps in (None, adam.steps)]
 
 
 def run(args) -> dict | None:
@@ -196,10 +201,10 @@ def run(args) -> dict | None:
                 cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
             prepare[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
     pairs = [(chain, method) for chain in args.chains for method in args.methods]
-    tuned = dict.fromkeys((chain, METHODS[name].tuned_as or name) for chain, name in pairs)
     first, *others = TUNING_SEEDS
 
     def tuning(chain: str, method: str, adams: list[Adam], seeds: list[int]) -> dict:
+        method = METHODS[method].tuned_as or method
         return {
             tuning_cell(chain, method, adam, seed): lambda a=adam, s=seed: runs.train(chain, method, s, a, "tune")
             for adam in adams
@@ -209,15 +214,15 @@ def run(args) -> dict | None:
     def fill(groups: Iterable[dict]) -> bool:
         return cells.fill({name: cell for group in groups for name, cell in group.items()}, args.seconds, args.jobs)
 
-    complete = fill([prepare]) and fill(tuning(*pair, args.adam, [first]) for pair in tuned)
-    complete = complete and fill(
-        tuning(*pair, list(runs.late_accuracies(*pair, (first,)))[:FINALISTS], others) for pair in tuned
-    )
+    complete = fill([prepare]) and fill(tuning(chain, name, runs.adams(name), [first]) for chain, name in pairs)
+    for pair in pairs:
+        while complete and (adam := runs.contender(*pair)):
+            complete = fill([tuning(*pair, [adam], others)])
     if complete:
         wanted = {}
         # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
         for seed, (chain, method) in itertools.product(range(args.seeds), pairs):
-            name, adam = f"{chain}/{method}/{seed}", runs.chosen_adam(chain, method)
+            name, adam = f"{chain}/{method}/{seed}", next(iter(runs.tuned(chain, method)))
             if name in cells.found and cells.found[name]["adam"] != str(adam):
                 del cells.found[name]
             wanted[name] = lambda c=chain, m=method, s=seed, a=adam: runs.train(c, m, s, a, "train")

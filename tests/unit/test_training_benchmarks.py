@@ -188,24 +188,25 @@ def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp
         sample_efficiency.tuning_cell("long", "ppo", adam, seed): cell(end) for (adam, seed), end in ends.items()
     }
     found = sample_efficiency.Runs(argparse.Namespace(adam=[worst, slow, fast]), cells)
-    assert list(found.late_accuracies("long", "ppo", (99,))) == [fast, slow, worst]
-    both = found.late_accuracies("long", "ppo_longer", (99, 98))
-    assert both == {slow: pytest.approx(0.7), fast: pytest.approx(0.45)}, "the worst has one seed"
-    assert list(both) == [slow, fast]
-    assert found.chosen_adam("long", "ppo") == slow
+    assert list(found.tuned("long", "ppo", (99,))) == [fast, slow, worst]
+    assert found.tuned("long", "ppo_longer") == {slow: pytest.approx(0.7), fast: 0.0}, "the worst has one seed"
+    assert next(iter(found.tuned("long", "ppo"))) == slow
+    assert found.contender("long", "ppo") is None, "0.1 cannot become better than 0.7"
+    del cells.found[sample_efficiency.tuning_cell("long", "ppo", slow, 98)]
+    assert found.contender("long", "ppo") == slow
+    assert found.contender("short", "ppo") is None, "nothing was tried"
 
 
-@pytest.mark.parametrize(("late", "expected"), [(0.895, 1), (0.885, 4)])
-def test_of_equal_settings_the_one_with_fewest_optimizer_steps_is_taken(tmp_path, late, expected):
-    many, few = (sample_efficiency.Adam.read(text) for text in ("4.8e-3:1e-4:0.01", "9.6e-3:1e-4:0.01:1"))
+def test_a_method_with_its_own_optimizer_steps_takes_the_tuning_of_those_alone(tmp_path):
+    four, one = (sample_efficiency.Adam.read(text) for text in ("4.8e-3:1e-4:0.01", "9.6e-3:1e-4:0.01:1"))
     cells = runs.Cells(tmp_path / "out.json", {})
     cells.found = {
-        sample_efficiency.tuning_cell("long", "ppo", adam, seed): {"accuracy": [0.1, 0.2, end]}
-        for adam, end in ((many, 0.9), (few, late))
-        for seed in sample_efficiency.TUNING_SEEDS
+        sample_efficiency.tuning_cell("long", "prm_weighed", adam, 99): {"accuracy": [end] * 3}
+        for adam, end in ((four, 0.9), (one, 0.8))
     }
-    found = sample_efficiency.Runs(argparse.Namespace(adam=[many, few]), cells)
-    assert found.chosen_adam("long", "ppo").steps == expected
+    found = sample_efficiency.Runs(argparse.Namespace(adam=[four, one]), cells)
+    assert list(found.tuned("long", "prm_weighed", (99,))) == [four, one]
+    assert list(found.tuned("long", "prm_once", (99,))) == [one]
 
 
 def test_spoilt_labels():
