@@ -314,8 +314,13 @@ def figure(path: Path, cells: dict[str, dict], chains: list[str]) -> None:
 def command() -> int:
     """The command line."""
     flags = parser("sample_efficiency", __doc__)
-    flags.add_argument("--chains", nargs="+", choices=list(CHAINS), default=list(CHAINS), help="default: all")
-    flags.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="default: all")
+    flags.add_argument(
+        "--chains", nargs="+", choices=list(CHAINS), default=["short", "long"], help="default: short long"
+    )
+    compared = [*STOCKS, "prm_once"]
+    flags.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), default=compared, help=f"default: {' '.join(compared)}"
+    )
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
     flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
