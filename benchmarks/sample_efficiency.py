@@ -340,6 +340,9 @@ def command() -> int:
     args = flags.parse_args()
     if uneven := [str(adam) for adam in args.adam if 8 * args.prompts % adam.steps]:
         flags.error(f"--adam {uneven[0]}: STEPS must divide the {8 * args.prompts} responses of an update")
+    for name in args.methods:
+        if METHODS[name].steps not in (None, *(adam.steps for adam in args.adam)):
+            flags.error(f"--methods {name} needs an --adam with {METHODS[name].steps} optimizer steps an update")
     positive(flags, args, "jobs", "seeds", "updates", "prompts", "tuning", "labelled", "questions")
     return main("sample_efficiency", run, args)
 
