@@ -305,6 +305,7 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
     monkeypatch.setattr(sample_efficiency, "evaluate", evaluation)
     monkeypatch.setattr(sample_efficiency, "run_command", annotated)
     flags = ("--chains", "short", "--seeds", "2", "--updates", "4", "--questions", "5", "--labelled", "5")
+    flags = (*flags, "--methods", *sample_efficiency.METHODS)
     summary = command(monkeypatch, capsys, tmp_path, sample_efficiency, *flags)["short"]
     assert set(summary["methods"]) == set(sample_efficiency.METHODS)
     assert set(summary["prm_cost"]) == {"prm", "prm_mistakes"} and summary["prm_cost"]["prm"]["label_rollouts"] == 12
@@ -324,6 +325,7 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
         (["hacking", "--noise", "0.7"], "hacking: error: --noise must lie in [0, 0.5), got 0.7"),
         (["length_control", "--updates", "0"], "length_control: error: --updates must be 1 or more, got 0"),
         (["sample_efficiency", "--adam", "3e-4"], "must be LR:EPS:MAX_NORM[:STEPS], all above 0, got '3e-4'"),
+        (["sample_efficiency", "--adam", "1:1:1"], "--methods prm_once needs an --adam with 1 optimizer steps"),
         (["sample_efficiency", "--adam", "1:1:1:3"], "--adam 1:1:1:3: STEPS must divide the 128 responses"),
         (
             ["sample_efficiency", "--adam", "1:0:1"],
