@@ -72,16 +72,17 @@ PRMS = {"prm": 0, "prm_mistakes": 2}
 
 @dataclass(frozen=True)
 class Method:
-    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning it takes; `prm`: which
-    of `PRMS` it needs; `steps`: the optimizer steps an update, where they are not tuned.
+    """A command line of PPO. `times`: how many times --updates it runs; `tuned_as`: whose tuning runs it takes;
+    `tuned_for`: the share of a run's updates, counted from its end, whose mean accuracy decides there; `prm`: which of
+    `PRMS` it needs.
     """
 
     module: str
     flags: tuple
     times: int = 1
     tuned_as: str | None = None
+    tuned_for: float = 1 / 3
     prm: str | None = None
-    steps: int | None = None
 
 
 # Four, two and one optimizer steps an update, each at the learning rate that four bore and at twice that.
@@ -95,7 +96,7 @@ AS_CRITIC = (
     *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
     *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
 )
-WEIGHED = ("--algo.advantage.negative_weight", 0.25)
+WEIGHED = ("--algo.advantage.negative_weight", 0.1)
 METHODS = {
     "ppo": Method(STOCK, PPO),
     "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
@@ -103,9 +104,9 @@ METHODS = {
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
     "prm_weighed": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm"),
-    "prm_once": Method(OURS, (*AS_CRITIC, *WEIGHED), tuned_as="prm_weighed", prm="prm", steps=1),
+    "prm_mistakes": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm_mistakes"),
+    "prm_fast": Method(OURS, (*AS_CRITIC, *WEIGHED), tuned_as="prm_mistakes", tuned_for=1.0, prm="prm_mistakes"),
     "group_norm_weighed": Method(OURS, ("--algo.advantage.estimator", "group_norm", *WEIGHED)),
-    "prm_mistakes": Method(OURS, AS_CRITIC, prm="prm_mistakes"),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
 }

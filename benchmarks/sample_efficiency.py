@@ -9,20 +9,21 @@ not.
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
           `ppo` with three times the updates, as tuned for `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
-          `step_returns`), `prm_weighed` (the same with negative advantages times 0.25, so that where the policy gets
-          worse it does not unlearn all that it did; `group_norm_weighed` is the host's estimator with that, to tell
-          what is the PRM's part), `prm_once` (`prm_weighed` with one optimizer step an update), `prm_mistakes` (as
-          `prm` with as many solutions labelled again in which a digit was changed, since the policy may come to make
-          mistakes that it did not make before), `vine` (branches in the rollout actor, adaptive K), `tree` (values
-          from what the group's responses share), by `openrlhf_prm.cli.train_ppo_ray`
+          `step_returns`), `prm_weighed` (the same with negative advantages times 0.1, so that where the policy gets
+          worse it does not unlearn all that it did), `prm_mistakes` (`prm_weighed` with a PRM that learned from as
+          many solutions again in which a digit was changed, since a policy that is pushed fast comes to make mistakes
+          that it did not make before, and a PRM that never saw them leads nowhere then), `prm_fast` (the same, tuned
+          for speed), `group_norm_weighed` (the host's estimator with the same weight, to tell what is the PRM's part),
+          `vine` (branches in the rollout actor, adaptive K), `tree` (values from what the group's responses share), by
+          `openrlhf_prm.cli.train_ppo_ray`
 
-Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps
-an update), on questions of the tune split, by the mean accuracy over the last third of the updates. The setting whose
-worse of two seeds is best is taken (cells `tune/...`), since the fastest may ruin the policy on some seeds; one that
-is already worse on the first seed is not tried on the second. Epsilon is tuned because it decides how fast a policy
-can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of 1e-8 elements whose gradient is mere
-noise move as far as the others. With a larger one the step grows with the gradient, whose norm is 0.003 to 0.2 here,
-and the host's default clipping to 1 does nothing.
+Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps an
+update), on questions of the tune split, by the mean accuracy over the last third of the updates, `prm_fast` by that
+over all of them. The setting whose worse of two seeds is best is taken (cells `tune/...`), since the fastest may ruin
+the policy on some seeds; one that is already worse on the first seed is not tried on the second. Epsilon is tuned
+because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of
+1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows with the
+gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
 
 Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
 ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
@@ -160,12 +161,12 @@ class Runs:
         return figures
 
     def tuned(self, chain: str, method: str, seeds: tuple[int, ...] = TUNING_SEEDS) -> dict[Adam, float]:
-        """What was tried with all of these seeds, best first -> the worst seed's mean accuracy over the last third."""
-        name, found = METHODS[method].tuned_as or method, {}
-        for adam in self.adams(method):
+        """What was tried with all of these seeds, best first -> the worst seed's mean accuracy over `tuned_for`."""
+        name, share, found = METHODS[method].tuned_as or method, METHODS[method].tuned_for, {}
+        for adam in self.args.adam:
             cells = [self.cells.found.get(tuning_cell(chain, name, adam, seed)) for seed in seeds]
             if all(cells):
-                ends = (cell["accuracy"][-max(len(cell["accuracy"]) // 3, 1) :] for cell in cells)
+                ends = (cell["accuracy"][-max(int(len(cell["accuracy"]) * share), 1) :] for cell in cells)
                 found[adam] = min(map(statistics.fmean, ends))
         return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
 
@@ -175,11 +176,6 @@ class Runs:
         best = max(known.values(), default=-1.0)
         first = self.tuned(chain, method, TUNING_SEEDS[:1])
         return next((adam for adam, late in first.items() if adam not in known and late > best), None)
-
-    def adams(self, method: str) -> list[Adam]:
-        """What is tried of this method."""
-        steps = METHODS[method].steps
-        return [adam for adam in self.args.adam if steps in (None, adam.steps)]
 
 
 def run(args) -> dict | None:
@@ -214,7 +210,7 @@ def run(args) -> dict | None:
     def fill(groups: Iterable[dict]) -> bool:
         return cells.fill({name: cell for group in groups for name, cell in group.items()}, args.seconds, args.jobs)
 
-    complete = fill([prepare]) and fill(tuning(chain, name, runs.adams(name), [first]) for chain, name in pairs)
+    complete = fill([prepare]) and fill(tuning(chain, name, args.adam, [first]) for chain, name in pairs)
     for pair in pairs:
         while complete and (adam := runs.contender(*pair)):
             complete = fill([tuning(*pair, [adam], others)])
@@ -317,7 +313,7 @@ def command() -> int:
     flags.add_argument(
         "--chains", nargs="+", choices=list(CHAINS), default=["short", "long"], help="default: short long"
     )
-    compared = [*STOCKS, "prm_once"]
+    compared = [*STOCKS, "prm_mistakes", "prm_fast"]
     flags.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=compared, help=f"default: {' '.join(compared)}"
     )
@@ -340,9 +336,6 @@ def command() -> int:
     args = flags.parse_args()
     if uneven := [str(adam) for adam in args.adam if 8 * args.prompts % adam.steps]:
         flags.error(f"--adam {uneven[0]}: STEPS must divide the {8 * args.prompts} responses of an update")
-    for name in args.methods:
-        if METHODS[name].steps not in (None, *(adam.steps for adam in args.adam)):
-            flags.error(f"--methods {name} needs an --adam with {METHODS[name].steps} optimizer steps an update")
     positive(flags, args, "jobs", "seeds", "updates", "prompts", "tuning", "labelled", "questions")
     return main("sample_efficiency", run, args)
 

@@ -197,16 +197,17 @@ def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp
     assert found.contender("short", "ppo") is None, "nothing was tried"
 
 
-def test_a_method_with_its_own_optimizer_steps_takes_the_tuning_of_those_alone(tmp_path):
-    four, one = (sample_efficiency.Adam.read(text) for text in ("4.8e-3:1e-4:0.01", "9.6e-3:1e-4:0.01:1"))
+def test_what_is_tuned_for_speed_counts_all_updates(tmp_path):
+    early, late = (sample_efficiency.Adam.read(text) for text in ("1:1:1:2", "1:1:1:4"))
+    curves = {early: [0.8, 0.9, 0.9, 0.9, 0.9, 0.9], late: [0.1, 0.2, 0.3, 0.4, 1.0, 1.0]}
     cells = runs.Cells(tmp_path / "out.json", {})
     cells.found = {
-        sample_efficiency.tuning_cell("long", "prm_weighed", adam, 99): {"accuracy": [end] * 3}
-        for adam, end in ((four, 0.9), (one, 0.8))
+        sample_efficiency.tuning_cell("long", "prm_mistakes", adam, 99): {"accuracy": curve}
+        for adam, curve in curves.items()
     }
-    found = sample_efficiency.Runs(argparse.Namespace(adam=[four, one]), cells)
-    assert list(found.tuned("long", "prm_weighed", (99,))) == [four, one]
-    assert list(found.tuned("long", "prm_once", (99,))) == [one]
+    found = sample_efficiency.Runs(argparse.Namespace(adam=[late, early]), cells)
+    assert list(found.tuned("long", "prm_mistakes", (99,))) == [late, early]
+    assert list(found.tuned("long", "prm_fast", (99,))) == [early, late]
 
 
 def test_spoilt_labels():
@@ -325,7 +326,6 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
         (["hacking", "--noise", "0.7"], "hacking: error: --noise must lie in [0, 0.5), got 0.7"),
         (["length_control", "--updates", "0"], "length_control: error: --updates must be 1 or more, got 0"),
         (["sample_efficiency", "--adam", "3e-4"], "must be LR:EPS:MAX_NORM[:STEPS], all above 0, got '3e-4'"),
-        (["sample_efficiency", "--adam", "1:1:1"], "--methods prm_once needs an --adam with 1 optimizer steps"),
         (["sample_efficiency", "--adam", "1:1:1:3"], "--adam 1:1:1:3: STEPS must divide the 128 responses"),
         (
             ["sample_efficiency", "--adam", "1:0:1"],
