@@ -99,7 +99,7 @@ AS_CRITIC = (
 WEIGHED = ("--algo.advantage.negative_weight", 0.1)
 METHODS = {
     "ppo": Method(STOCK, PPO),
-    "ppo_longer": Method(STOCK, PPO, times=3, tuned_as="ppo"),
+    "ppo_longer": Method(STOCK, PPO, times=2, tuned_as="ppo"),
     "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),

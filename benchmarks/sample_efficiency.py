@@ -7,7 +7,7 @@ carries are. As 22% of additions carry, most quick steps are right, and an outco
 not.
 
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
-          `ppo` with three times the updates, as tuned for `ppo`
+          `ppo` with twice the updates, as tuned for `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
           `step_returns`), `prm_weighed` (the same with negative advantages times 0.1, so that where the policy gets
           worse it does not unlearn all that it did), `prm_mistakes` (`prm_weighed` with a PRM that learned from as
