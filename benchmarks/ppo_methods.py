@@ -92,6 +92,7 @@ ADAMS = [
     Adam(9.6e-3, 1e-4, 0.01, steps=1),
 ]
 PPO = ("--algo.advantage.estimator", "gae", "--critic.adam.lr", 1e-3)
+RLOO = ("--algo.advantage.estimator", "rloo")
 AS_CRITIC = (
     *("--prm.kv_cache_mb", 128, "--process_reward.shaping", "verified_potential", "--process_reward.outcome_coef", 0),
     *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
@@ -100,7 +101,8 @@ WEIGHED = ("--algo.advantage.negative_weight", 0.1)
 METHODS = {
     "ppo": Method(STOCK, PPO),
     "ppo_longer": Method(STOCK, PPO, times=2, tuned_as="ppo"),
-    "rloo": Method(STOCK, ("--algo.advantage.estimator", "rloo")),
+    "rloo": Method(STOCK, RLOO),
+    "rloo_fast": Method(STOCK, RLOO, tuned_as="rloo", tuned_for=1.0),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
     "prm_weighed": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm"),

@@ -6,8 +6,8 @@ steps, which forget the carry, are the likelier (70% to 94%) the larger the unit
 carries are. As 22% of additions carry, most quick steps are right, and an outcome says little about the one that was
 not.
 
-  stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `ppo_longer` is
-          `ppo` with twice the updates, as tuned for `ppo`
+  stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `rloo_fast` is
+          `rloo` tuned for speed, `ppo_longer` is `ppo` with twice the updates, as tuned for `ppo`
   ours    `prm` (a PRM trained on soft Monte Carlo labels of the policy's own steps as critic: `verified_potential`,
           `step_returns`), `prm_weighed` (the same with negative advantages times 0.1, so that where the policy gets
           worse it does not unlearn all that it did), `prm_mistakes` (`prm_weighed` with a PRM that learned from as
@@ -18,12 +18,12 @@ not.
           `openrlhf_prm.cli.train_ppo_ray`
 
 Every method is tuned first over --adam (learning rate, epsilon, norm to which gradients are clipped, optimizer steps an
-update), on questions of the tune split, by the mean accuracy over the last third of the updates, `prm_fast` by that
-over all of them. The setting whose worse of two seeds is best is taken (cells `tune/...`), since the fastest may ruin
-the policy on some seeds; one that is already worse on the first seed is not tried on the second. Epsilon is tuned
-because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at Adam's default of
-1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows with the
-gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
+update), on questions of the tune split, by the mean accuracy over the last third of the updates, `rloo_fast` and
+`prm_fast` by that over all of them. The setting whose worse of two seeds is best is taken (cells `tune/...`), since the
+fastest may ruin the policy on some seeds; one that is already worse on the first seed is not tried on the second.
+Epsilon is tuned because it decides how fast a policy can be pushed: an element's gradient is some 1e-5 here, and at
+Adam's default of 1e-8 elements whose gradient is mere noise move as far as the others. With a larger one the step grows
+with the gradient, whose norm is 0.003 to 0.2 here, and the host's default clipping to 1 does nothing.
 
 Then --seeds runs on questions of the train split; every rollout has new questions, so its accuracy is that of unseen
 ones. After the last update the host evaluates the policy on --questions of the test split, 4 samples each: `accuracy`,
