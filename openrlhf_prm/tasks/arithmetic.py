@@ -38,10 +38,11 @@ class HabitMix:
     """How often demonstrations use each habit, and how often an addition carries.
 
     ``quick``: chance that a step is quick (else careful), and ``quick_per_unit`` how much it grows with the units digit
-    of the number that is added, so that the habit is stronger in some situations than in others; ``filler``: chance
-    that a filler follows a step; ``carry``: chance that an addition has a carry, which is what makes a quick step
-    wrong; ``additions``: the numbers of additions, drawn uniformly; ``named``: whether operands after the first carry
-    the letters ``NAMES``, which limits a chain to as many additions.
+    of the number that is added, so that the habit is stronger in some situations than in others; ``filler``: how many
+    fillers follow a step on average: one with this chance up to 1, none to twice as many above (rounded to halves);
+    ``carry``: chance that an addition has a carry, which is what makes a quick step wrong; ``additions``: the numbers
+    of additions, drawn uniformly; ``named``: whether operands after the first carry the letters ``NAMES``, which limits
+    a chain to as many additions.
     """
 
     quick: float = 0.6
@@ -127,8 +128,9 @@ def demonstration(question: str, rng: random.Random, mix: HabitMix | None = None
         step = quick_step if rng.random() < quick else careful_step
         line, total = step(total, operand, name)
         lines.append(line)
-        if rng.random() < mix.filler:
-            lines.append(f"so {total}")
+        # Up to 1 one draw of `random`, so that the policies made with it can be made again.
+        fillers = rng.random() < mix.filler if mix.filler <= 1 else rng.randint(0, round(2 * mix.filler))
+        lines += [f"so {total}"] * fillers
     return "\n".join([*lines, f"Answer: {total}"]) + "\n"
 
 

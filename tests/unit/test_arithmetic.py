@@ -90,6 +90,12 @@ def test_careful_demonstrations_are_always_right():
         assert steps[-1] == f"Answer: {answer}"
 
 
+def test_more_than_one_filler_a_step():
+    mix, rng = HabitMix(quick=0.0, filler=2.0), random.Random(0)
+    counts = [demonstration("Q: 10+21=?\n", rng, mix).count("so 31") for _ in range(400)]
+    assert set(counts) == {0, 1, 2, 3, 4} and sum(counts) / 400 == pytest.approx(2.0, abs=0.2)
+
+
 def test_the_quick_habit_grows_with_the_digit_that_is_added():
     mix, rng = HabitMix(quick=0.0, quick_per_unit=0.125, filler=0.0), random.Random(0)
     for digit, share in ((0, 0.0), (4, 0.5), (8, 1.0)):

@@ -290,7 +290,7 @@ def test_length_control_from_flags_to_its_last_line(monkeypatch, capsys, tmp_pat
     summary = command(monkeypatch, capsys, tmp_path, length_control, "--updates", "4", "--questions", "5")
     assert set(summary) == {"before", *length_control.METHODS}
     assert summary["kimi"]["reached"] and summary["kimi"]["tokens_change"] == -0.4
-    assert summary["lagrangian"]["target"] == 62
+    assert summary["lagrangian"]["target"] == 68
 
 
 def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
