@@ -37,7 +37,7 @@ from benchmarks.runs import (
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
 MIX = HabitMix(carry=0.18)
-LIMIT = 300
+LIMIT = 360
 # What bears the largest updates on this policy (`sample_efficiency`): at the host's own epsilon and clipping, and the
 # learning rate that those bear, 30 updates are not enough to change habits.
 ADAM = {"actor.adam.lr": 4.8e-3, "actor.adam.eps": 1e-4, "actor.max_norm": 0.01, "train.batch_size": 128}
@@ -187,7 +187,7 @@ def command() -> int:
     flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
     flags.add_argument("--tuning", type=int, default=250, help="updates that make the policy verbose (default 250)")
     flags.add_argument("--quick", type=float, default=0.12, help="chance of a quick step before (default 0.12)")
-    flags.add_argument("--filler", type=float, default=2.0, help="fillers after a step before, on average (default 2)")
+    flags.add_argument("--filler", type=float, default=3.0, help="fillers after a step before, on average (default 3)")
     flags.add_argument(
         "--target", type=float, default=0.68, help="lagrangian's, as share of tokens before (default 0.68)"
     )
