@@ -98,6 +98,7 @@ AS_CRITIC = (
     *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
 )
 WEIGHED = ("--algo.advantage.negative_weight", 0.1)
+WEIGHED_CRITIC = (*AS_CRITIC, *WEIGHED)
 METHODS = {
     "ppo": Method(STOCK, PPO),
     "ppo_longer": Method(STOCK, PPO, times=2, tuned_as="ppo"),
@@ -105,9 +106,9 @@ METHODS = {
     "rloo_fast": Method(STOCK, RLOO, tuned_as="rloo", tuned_for=1.0),
     "group_norm": Method(STOCK, ("--algo.advantage.estimator", "group_norm")),
     "prm": Method(OURS, AS_CRITIC, prm="prm"),
-    "prm_weighed": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm"),
-    "prm_mistakes": Method(OURS, (*AS_CRITIC, *WEIGHED), prm="prm_mistakes"),
-    "prm_fast": Method(OURS, (*AS_CRITIC, *WEIGHED), tuned_as="prm_mistakes", tuned_for=1.0, prm="prm_mistakes"),
+    "prm_weighed": Method(OURS, WEIGHED_CRITIC, prm="prm"),
+    "prm_mistakes": Method(OURS, WEIGHED_CRITIC, prm="prm_mistakes"),
+    "prm_fast": Method(OURS, WEIGHED_CRITIC, tuned_as="prm_mistakes", tuned_for=1.0, prm="prm_mistakes"),
     "group_norm_weighed": Method(OURS, ("--algo.advantage.estimator", "group_norm", *WEIGHED)),
     "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
