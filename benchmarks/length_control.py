@@ -37,7 +37,7 @@ from benchmarks.runs import (
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
 MIX = HabitMix(carry=0.18)
-LIMIT = 360
+LIMIT = 400
 # What bears the largest updates on this policy (`sample_efficiency`): at the host's own epsilon and clipping, and the
 # learning rate that those bear, 30 updates are not enough to change habits.
 ADAM = {"actor.adam.lr": 4.8e-3, "actor.adam.eps": 1e-4, "actor.max_norm": 0.01, "train.batch_size": 128}
@@ -50,16 +50,19 @@ def penalties(target: int) -> dict[str, tuple]:
     """Flags of each method; the lengths that some of them need follow from the target."""
     return {
         "none": NOTHING,
-        "kimi": ("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.5),
+        "kimi": ("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.25),
         "lagrangian": (
             *("--length_penalty.kind", "lagrangian", "--length_penalty.target", target),
             *("--length_penalty.rate", 0.1, "--length_penalty.initial", 0.3),
         ),
-        "grpo_lambda": ("--length_penalty.kind", "grpo_lambda", "--length_penalty.coef", 0.5),
+        "grpo_lambda": (
+            *("--length_penalty.kind", "grpo_lambda", "--length_penalty.coef", 1.0),
+            *("--length_penalty.alpha", 0.5, "--length_penalty.share", 0.5),
+        ),
         "o1_pruner": ("--length_penalty.kind", "o1_pruner", "--length_penalty.coef", 0.5),
         "overlong": (
             *("--length_penalty.kind", "overlong", "--length_penalty.max_tokens", 2 * target),
-            *("--length_penalty.buffer", 2 * target - target // 2, "--length_penalty.coef", 1.0),
+            *("--length_penalty.buffer", 2 * target - target // 2, "--length_penalty.coef", 0.75),
         ),
     }
 
@@ -184,12 +187,12 @@ def command() -> int:
     """The command line."""
     flags = parser("length_control", __doc__)
     flags.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all")
-    flags.add_argument("--updates", type=int, default=30, help="PPO updates a run (default 30)")
+    flags.add_argument("--updates", type=int, default=24, help="PPO updates a run (default 24)")
     flags.add_argument("--tuning", type=int, default=250, help="updates that make the policy verbose (default 250)")
     flags.add_argument("--quick", type=float, default=0.12, help="chance of a quick step before (default 0.12)")
-    flags.add_argument("--filler", type=float, default=3.0, help="fillers after a step before, on average (default 3)")
+    flags.add_argument("--filler", type=float, default=4.0, help="fillers after a step before, on average (default 4)")
     flags.add_argument(
-        "--target", type=float, default=0.68, help="lagrangian's, as share of tokens before (default 0.68)"
+        "--target", type=float, default=0.65, help="lagrangian's, as share of tokens before (default 0.65)"
     )
     flags.add_argument("--guided", action="store_true", help="with a PRM: `potential` and `step_group`")
     flags.add_argument("--split", choices=("tune", "test"), default="test", help="what is evaluated on (default test)")
