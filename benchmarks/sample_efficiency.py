@@ -189,13 +189,14 @@ def run(args) -> dict | None:
     }
     cells = Cells(args.output, settings, args.fresh)
     runs = Runs(args, cells)
-    prepare: dict = {}
+    # Each makes its chain's policy, so that what needs the policy begins after them.
+    policies = {f"before/{chain}": lambda c=chain: runs.before(c) for chain in args.chains}
+    prms: dict = {}
     for chain in args.chains:
-        prepare[f"before/{chain}"] = lambda c=chain: runs.before(c)
         for prm in dict.fromkeys(METHODS[name].prm for name in args.methods if METHODS[name].prm):
             if not (args.work_dir / chain / prm / "config.json").exists():
                 cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
-            prepare[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
+            prms[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
     pairs = [(chain, method) for chain in args.chains for method in args.methods]
     first, *others = TUNING_SEEDS
 
@@ -210,7 +211,8 @@ def run(args) -> dict | None:
     def fill(groups: Iterable[dict]) -> bool:
         return cells.fill({name: cell for group in groups for name, cell in group.items()}, args.seconds, args.jobs)
 
-    complete = fill([prepare]) and fill(tuning(chain, name, args.adam, [first]) for chain, name in pairs)
+    prepared = fill([policies]) and fill([prms])
+    complete = prepared and fill(tuning(chain, name, args.adam, [first]) for chain, name in pairs)
     for pair in pairs:
         while complete and (adam := runs.contender(*pair)):
             complete = fill([tuning(*pair, [adam], others)])
