@@ -128,24 +128,24 @@ def moving_mean(numbers: Sequence[float], window: int) -> list[float]:
     return [statistics.fmean(numbers[max(0, end - window) : end]) for end in range(1, len(numbers) + 1)]
 
 
-def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95% interval by Student's t; with one number the interval is unknown (nan)."""
+def mean_interval(numbers: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean and its 95% interval by Student's t; with one number the interval is unknown (None)."""
     mean = statistics.fmean(numbers)
     if len(numbers) < 2:
-        return mean, math.nan, math.nan
+        return mean, None, None
     from scipy.stats import t
 
     half = t.ppf(0.975, len(numbers) - 1) * statistics.stdev(numbers) / math.sqrt(len(numbers))
     return mean, mean - half, mean + half
 
 
-def difference_interval(numbers: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """Difference of the means and its 95% interval by Welch's t; unknown (nan) where either has fewer than two numbers
+def difference_interval(numbers: Sequence[float], others: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Difference of the means and its 95% interval by Welch's t; unknown (None) where either has fewer than two numbers
     or neither varies.
     """
     difference = statistics.fmean(numbers) - statistics.fmean(others)
     if min(len(numbers), len(others)) < 2 or len({*numbers}) == len({*others}) == 1:
-        return difference, math.nan, math.nan
+        return difference, None, None
     from scipy.stats import ttest_ind
 
     interval = ttest_ind(numbers, others, equal_var=False).confidence_interval(0.95)

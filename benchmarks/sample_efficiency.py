@@ -43,7 +43,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +257,11 @@ def reached(run: dict, level: float) -> tuple[int, float, float, bool]:
     return count, sum(run["tokens"][:count]), sum(run["seconds"][:count]), at is not None
 
 
+def rounded(estimate: Sequence[float | None]) -> list[float | None]:
+    """To four places, what is unknown (None) as it is."""
+    return [value if value is None else round(value, 4) for value in estimate]
+
+
 def summarise(cells: dict[str, dict], chain: str) -> dict:
     """Final accuracies with intervals, and what each method needed to reach the best stock method's peak."""
     found = curves_of(cells, chain)
@@ -277,8 +282,8 @@ def summarise(cells: dict[str, dict], chain: str) -> dict:
         summary["methods"][name] = {
             "seeds": len(runs),
             "adam": runs[0]["adam"],
-            "accuracy": [round(value, 4) for value in mean_interval(ends[name])],
-            "ahead": [round(value, 4) for value in difference_interval(ends[name], ends[best_end])],
+            "accuracy": rounded(mean_interval(ends[name])),
+            "ahead": rounded(difference_interval(ends[name], ends[best_end])),
             "updates": statistics.fmean(own[0] for own in needs),
             "optimizer_steps": statistics.fmean(own[0] for own in needs) * Adam.read(runs[0]["adam"]).steps,
             "tokens": round(statistics.fmean(own[1] for own in needs)),

@@ -83,13 +83,13 @@ def test_means_and_intervals():
     assert (
         mean == 2.0 and high - mean == pytest.approx(4.303 / math.sqrt(3), abs=1e-3) and low == pytest.approx(4 - high)
     )
-    assert math.isnan(runs.mean_interval([1.0])[1])
+    assert runs.mean_interval([1.0]) == (1.0, None, None)
     difference, low, high = runs.difference_interval([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])
     # Equal variances: t with 4 degrees of freedom is 2.776; the standard error is sqrt(1/3 + 1/3).
     assert difference == 2.0 and high - difference == pytest.approx(2.776 * math.sqrt(2 / 3), abs=1e-3)
     assert low == pytest.approx(4 - high)
-    assert math.isnan(runs.difference_interval([1.0], [1.0, 2.0])[1])
-    assert math.isnan(runs.difference_interval([1.0, 1.0], [2.0, 2.0])[2])
+    assert runs.difference_interval([1.0], [1.0, 2.0]) == (-0.5, None, None)
+    assert runs.difference_interval([1.0, 1.0], [2.0, 2.0]) == (-1.0, None, None)
 
 
 def test_a_run_diverges_where_reward_rises_and_accuracy_falls():
@@ -149,6 +149,12 @@ def test_what_a_method_needs_to_reach_the_best_stock_peak():
     assert sample_efficiency.reached(cell(slow, 0), 0.9) == (4, 40.0, 4.0, False)
     assert summary["methods"]["vine"]["accuracy"][0] == pytest.approx(0.905)
     assert summary["best_stock_at_the_end"] == "rloo" and summary["methods"]["vine"]["ahead"][0] == pytest.approx(0.2)
+
+
+def test_a_summary_of_one_seed_has_no_interval():
+    cell = {"adam": "0.0001:1e-08:1", "accuracy": [0.5], "tokens": [10.0], "seconds": [1.0], "test": 0.51234}
+    own = sample_efficiency.summarise({"short/rloo/0": cell}, "short")["methods"]["rloo"]
+    assert own["accuracy"] == [0.5123, None, None] and own["ahead"] == [0.0, None, None]
 
 
 def test_a_stock_method_with_more_updates_sets_no_peak():
@@ -287,10 +293,11 @@ def test_hacking_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
 def test_length_control_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(length_control, "fine_tune", lambda output, *rest: output)
     monkeypatch.setattr(length_control, "evaluate", evaluation)
-    summary = command(monkeypatch, capsys, tmp_path, length_control, "--updates", "4", "--questions", "5")
+    flags = ("--updates", "4", "--questions", "5", "--target", "0.7")
+    summary = command(monkeypatch, capsys, tmp_path, length_control, *flags)
     assert set(summary) == {"before", *length_control.METHODS}
     assert summary["kimi"]["reached"] and summary["kimi"]["tokens_change"] == -0.4
-    assert summary["lagrangian"]["target"] == 68
+    assert summary["lagrangian"]["target"] == 70
 
 
 def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_path):
