@@ -82,5 +82,5 @@ def quality(prm: Path, folder: Path, mix: HabitMix, count: int = 200) -> dict[st
         "step_accuracy": sum((score > 0.5) == label for score, label in zip(scores, truth, strict=True)) / len(truth),
         "auc": roc_auc(scores, [bool(label) for label in truth]),
         "score_of_wrong_steps": sum(wrong) / len(wrong),
-        "score_of_fillers": sum(fillers) / len(fillers) if fillers else float("nan"),
+        "score_of_fillers": sum(fillers) / len(fillers) if fillers else None,
     }

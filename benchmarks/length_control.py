@@ -17,6 +17,7 @@ The last line of output is one JSON object: `before` and each penalty with `accu
 
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.demonstration_prms import Labels, train
@@ -26,6 +27,7 @@ from benchmarks.runs import (
     OURS,
     Cells,
     add_jobs_flag,
+    as_flags,
     draw_questions,
     main,
     parser,
@@ -42,28 +44,23 @@ LIMIT = 400
 # learning rate that those bear, 30 updates are not enough to change habits.
 ADAM = {"actor.adam.lr": 4.8e-3, "actor.adam.eps": 1e-4, "actor.max_norm": 0.01, "train.batch_size": 128}
 OUTCOME = ("--algo.advantage.estimator", "dr_grpo")
-# A penalty of weight 0: the plugin's curves are logged and nothing else changes.
-NOTHING = ("--length_penalty.kind", "overlong", "--length_penalty.coef", 0.0)
+
+
+def penalty(kind: str, **options: float) -> tuple:
+    """Flags of `--length_penalty.*`."""
+    return tuple(as_flags({f"length_penalty.{name}": value for name, value in {"kind": kind, **options}.items()}))
 
 
 def penalties(target: int) -> dict[str, tuple]:
     """Flags of each method; the lengths that some of them need follow from the target."""
     return {
-        "none": NOTHING,
-        "kimi": ("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.25),
-        "lagrangian": (
-            *("--length_penalty.kind", "lagrangian", "--length_penalty.target", target),
-            *("--length_penalty.rate", 0.1, "--length_penalty.initial", 0.3),
-        ),
-        "grpo_lambda": (
-            *("--length_penalty.kind", "grpo_lambda", "--length_penalty.coef", 1.0),
-            *("--length_penalty.alpha", 0.5, "--length_penalty.share", 0.5),
-        ),
-        "o1_pruner": ("--length_penalty.kind", "o1_pruner", "--length_penalty.coef", 0.5),
-        "overlong": (
-            *("--length_penalty.kind", "overlong", "--length_penalty.max_tokens", 2 * target),
-            *("--length_penalty.buffer", 2 * target - target // 2, "--length_penalty.coef", 0.75),
-        ),
+        # Of weight 0: the plugin's curves are logged and nothing else changes.
+        "none": penalty("overlong", coef=0.0),
+        "kimi": penalty("kimi", coef=0.25),
+        "lagrangian": penalty("lagrangian", target=target, rate=0.1, initial=0.3),
+        "grpo_lambda": penalty("grpo_lambda", coef=1.0, alpha=0.5, share=0.5),
+        "o1_pruner": penalty("o1_pruner", coef=0.5),
+        "overlong": penalty("overlong", max_tokens=2 * target, buffer=2 * target - target // 2, coef=0.75),
     }
 
 
@@ -97,7 +94,7 @@ def run(args) -> dict | None:
         return {**figures, "interval": result["intervals"][f"mean_at_{args.samples}"]}
 
     def before() -> dict:
-        fine_tune(verbose, HabitMix(quick=args.quick, filler=args.filler, carry=0.18), args.tuning, args.seed)
+        fine_tune(verbose, replace(MIX, quick=args.quick, filler=args.filler), args.tuning, args.seed)
         if args.guided:
             train(work, Labels(600, HabitMix(carry=0.3)), args.seed, epochs=4)
         return test("before", verbose)

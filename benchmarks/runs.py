@@ -78,6 +78,11 @@ def draw_questions(folder: Path, split: str, count: int, seed: int, mix: HabitMi
     return write_question_file(folder / f"{split}.jsonl", questions(split, count, seed, mix))
 
 
+def as_flags(options: dict[str, object]) -> list[object]:
+    """Names and values as a command line has them: `--name`, value, ..."""
+    return [item for name, value in options.items() for item in (f"--{name}", value)]
+
+
 def ppo_flags(policy: Path, data: Path, folder: Path, seed: int, **more: object) -> list[object]:
     """What all PPO runs share: one policy, one rollout engine, the outcome reward; `more` overrides by flag."""
     flags = {
@@ -102,8 +107,7 @@ def ppo_flags(policy: Path, data: Path, folder: Path, seed: int, **more: object)
         "train.seed": seed,
         **more,
     }
-    pairs = [item for name, value in flags.items() for item in (f"--{name}", value)]
-    return [*pairs, *KEYS, "--vllm.enable_prefix_caching", *(cpu_host_flags() if on_cpu() else [])]
+    return [*as_flags(flags), *KEYS, "--vllm.enable_prefix_caching", *(cpu_host_flags() if on_cpu() else [])]
 
 
 def train_ppo(module: str, flags: Sequence[object], folder: Path) -> tuple[dict[str, Series], float]:
