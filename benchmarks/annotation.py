@@ -39,11 +39,12 @@ from openrlhf_prm.annotation.adaptive import Adaptive
 from openrlhf_prm.annotation.label_file import LabelFile
 from openrlhf_prm.annotation.math_shepherd import MathShepherd
 from openrlhf_prm.annotation.omega_prm import OmegaPRM
-from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Question, Root
+from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.annotation.writer import LabelWriter
-from openrlhf_prm.files import write_atomically
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import Question
 
 ROLLOUTS = 8
 SOLUTIONS = 8
@@ -300,14 +301,14 @@ class OneAtATime:
 
 
 async def _real_task(args) -> Task:
-    from openrlhf_prm.accelerator import on_cpu, prepare_environment
+    from openrlhf_prm.cluster.accelerator import on_cpu, prepare_environment
 
     prepare_environment()
     from transformers import AutoTokenizer
 
-    from openrlhf_prm.answers import exact_answer
-    from openrlhf_prm.evaluation.engines import start_ray
-    from openrlhf_prm.placement import EngineOptions, GenerationPool
+    from openrlhf_prm.answers.checkers import exact_answer
+    from openrlhf_prm.cluster.session import start_ray
+    from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
     from openrlhf_prm.tasks import arithmetic
 
     start_ray(0 if on_cpu() else 1)

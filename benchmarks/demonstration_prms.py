@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.runs import POLICY, made_with, run_command
-from openrlhf_prm.accelerator import cpu_environment, on_cpu
-from openrlhf_prm.evaluation.metrics import roc_auc
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.cluster.accelerator import cpu_environment, on_cpu
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.measures.choices import roc_auc
 from openrlhf_prm.tasks.arithmetic import HabitMix, check_steps, demonstration, habit_of, questions
 
 

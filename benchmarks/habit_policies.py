@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.runs import POLICY, made_with, run_command
+from openrlhf_prm.data.questions import KEYS
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from openrlhf_prm.tasks.question_file import KEYS
 
 
 def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path = POLICY, lr: float = 1.5e-3) -> Path:

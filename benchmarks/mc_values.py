@@ -1,4 +1,4 @@
-"""Values of the states between steps: naive VinePPO against the branches of `openrlhf_prm.rollout`.
+"""Values of the states between steps: naive VinePPO against the branches of `openrlhf_prm.ppo.rollout`.
 
 Solutions of the quickstart's policy are sampled once. Truth is the mean outcome of `--truth` continuations per state.
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.demonstration_prms import Labels, train
 from benchmarks.runs import Cells, main, parser, positive
 from benchmarks.state_values import MIX, Bench, Setting
-from openrlhf_prm.accelerator import prepare_environment
+from openrlhf_prm.cluster.accelerator import prepare_environment
 
 # half_width 0.285 stops after three equal outcomes, 0.25 after four, 0.2 after six.
 PLAIN = [

@@ -10,7 +10,7 @@ no step by chance; it is written in `step_tokens` tokens, each one character.
 import random
 from collections.abc import Sequence
 
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 EOS = 0
 GOOD, BAD, WORDS = "+", "-", "abcdefghijklmnopqrstuvwxyz"

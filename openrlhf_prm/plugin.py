@@ -8,8 +8,8 @@ own process. No host file is changed and nothing else of the host is touched.
 
 import os
 
-from openrlhf_prm.flag_checks import check_args
-from openrlhf_prm.flags import add_arguments
+from openrlhf_prm.ppo.flag_checks import check_args
+from openrlhf_prm.ppo.flags import add_arguments
 
 __all__ = ["add_arguments", "check_args", "setup"]
 
@@ -25,9 +25,9 @@ def setup(args) -> None:
     import openrlhf.trainer.ray.vllm_engine as vllm_engine
     import ray
 
-    from openrlhf_prm.accelerator import on_cpu
-    from openrlhf_prm.rollout.actor import StepRolloutActor
-    from openrlhf_prm.trainers.ppo import ProcessPPOTrainer, ProcessPPOTrainerAsync
+    from openrlhf_prm.cluster.accelerator import on_cpu
+    from openrlhf_prm.ppo.rollout.actor import StepRolloutActor
+    from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
     vllm_engine.RolloutRayActor = ray.remote(StepRolloutActor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)

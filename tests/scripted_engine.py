@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 EOS = 0
 

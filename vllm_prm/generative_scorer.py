@@ -11,9 +11,9 @@ from typing import Any
 from vllm_prm.engines import AsyncEngine, OfflineEngine, engine_arguments
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.families import PRMFamily
-from vllm_prm.families.base import Question
 from vllm_prm.families.checkpoint_family import require_list
 from vllm_prm.families.critique_styles import Ask, Conversation, Critique, Verdicts
+from vllm_prm.families.prm_family import Question
 from vllm_prm.scorer import RESTARTS, Item, Scores, StepScorer, Usage, question_and_steps, weights_changed
 
 

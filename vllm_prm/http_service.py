@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from vllm_prm.errors import AuthenticationError, ContextLengthError, ServiceUnavailableError, StepScoringError
-from vllm_prm.families.base import Question
+from vllm_prm.families.prm_family import Question
 from vllm_prm.protocol import CritiquedStepRewards, StepRewardResponse, StepRewards
 
 RETRIED_STATUSES = {408, 429, 502, 503, 504}

@@ -20,7 +20,7 @@ from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments, longest_prompt
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.families import PRMFamily, Rendered
-from vllm_prm.families.base import Question
+from vllm_prm.families.prm_family import Question
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache

@@ -75,7 +75,7 @@ policy="$output/policy" prm="$output/prm" trained="$output/policy_prm"
 template='<\|im_start\|>user\n(.*?)<\|im_end\|>'
 # Nothing on a GPU; gloo and eager attention on CPU.
 mapfile -t host_flags < <("$python" -c '
-from openrlhf_prm.accelerator import cpu_host_flags, on_cpu
+from openrlhf_prm.cluster.accelerator import cpu_host_flags, on_cpu
 print(*(cpu_host_flags() if on_cpu() else []), sep="\n")' | sed '/^$/d')
 
 stage 1 convert_model "$policy" "convert SmolLM2 from GGUF" \
@@ -97,7 +97,7 @@ if [[ ! -e $trained ]]; then
     rm -rf "$trained.partial" "$output/tensorboard"
     stage 6 ppo "$trained" "PPO guided by the PRM, 3 updates" \
         train_ppo_ray --actor.model_name_or_path "$policy" --prm.model_name_or_path "$prm" \
-        --reward.remote_url "$root/openrlhf_prm/rewards/outcome.py" \
+        --reward.remote_url "$root/openrlhf_prm/answers/outcome.py" \
         --data.prompt_dataset "$output/ppo_questions.jsonl" --data.input_key question --data.label_key label \
         --data.apply_chat_template --prm.question_pattern "$template" --steps.splitter newline \
         --data.max_len 512 --rollout.max_new_tokens 160 --prm.max_model_len 1024 --prm.kv_cache_mb 512 \

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
-REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "rewards" / "outcome.py"
+REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "answers" / "outcome.py"
 LABELLED, TESTED = 400, 300
 ROLLOUT_QUESTIONS, SAMPLES = 32, 8
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.data.files import write_atomically
 
 _BARS = re.compile(rb"(\d+)/(\d+)")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
-from openrlhf_prm.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
-from openrlhf_prm.evaluation.metrics import paired_gain
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.measures.choices import paired_gain
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from openrlhf_prm.tasks.question_file import KEYS, write_question_file
 
 SAMPLED, TESTED, SAMPLES = 400, 300, 16
 MIX = HabitMix(carry=0.18)

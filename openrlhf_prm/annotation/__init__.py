@@ -9,7 +9,7 @@ from openrlhf_prm.annotation.adaptive import Adaptive
 from openrlhf_prm.annotation.label_file import LabelFile
 from openrlhf_prm.annotation.math_shepherd import MathShepherd
 from openrlhf_prm.annotation.omega_prm import OmegaPRM
-from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Question, read_questions
+from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution
 
 ANNOTATORS: dict[str, type] = {
     "adaptive": Adaptive,
@@ -18,4 +18,4 @@ ANNOTATORS: dict[str, type] = {
 }
 """Name of an annotator -> class."""
 
-__all__ = ["ANNOTATORS", "AnnotatedQuestion", "LabelFile", "LabelledSolution", "Question", "read_questions"]
+__all__ = ["ANNOTATORS", "AnnotatedQuestion", "LabelFile", "LabelledSolution"]

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from openrlhf_prm.annotation.records import AnnotatedQuestion, Question
-from openrlhf_prm.files import refuse_other_settings
+from openrlhf_prm.annotation.records import AnnotatedQuestion
+from openrlhf_prm.data.files import refuse_other_settings
+from openrlhf_prm.data.questions import Question
 
 
 class LabelFile:

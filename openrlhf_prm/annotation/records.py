@@ -31,22 +31,7 @@ Questions without labels, because every response of theirs was right or every on
 `<output>.settings.json` holds the settings the labels depend on.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-from openrlhf_prm.answers import AnswerChecker
-
-
-@dataclass(frozen=True)
-class Question:
-    """One input row."""
-
-    id: str
-    question: str
-    label: str
 
 
 @dataclass(frozen=True)
@@ -102,82 +87,3 @@ class AnnotatedQuestion:
 
     def __post_init__(self):
         assert bool(self.solutions) != bool(self.dropped), "solutions, or a reason why there are none"
-
-
-def read_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """(line number from 1, row) of a JSONL file; blank lines are skipped. Raises ValueError naming file and line."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} line {number}: not JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path} line {number}: expected a JSON object, got {type(row).__name__}")
-            yield number, row
-
-
-def read_rows(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """(number from 1, row) of a Parquet file where the name ends so, else of a JSONL file. Raises ValueError for what
-    is neither.
-    """
-    if Path(path).suffix != ".parquet":
-        yield from read_jsonl(path)
-        return
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error})") from None
-    rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-    yield from enumerate(rows, start=1)
-
-
-def read_questions(
-    path: str | Path,
-    input_key: str,
-    label_key: str,
-    max_samples: int | None = None,
-    is_correct: AnswerChecker | None = None,
-) -> list[Question]:
-    """The questions of a JSONL file, at most `max_samples`. Rows that repeat a question and its label are dropped.
-
-    Raises ValueError naming file and line for a row without one of the keys, an empty question, a label that is neither
-    text nor a number or that `is_correct` cannot use, or an id that stands for two different questions; and for a file
-    without any question.
-    """
-    found: dict[str, Question] = {}
-    for number, row in read_jsonl(path):
-        where = f"{path} line {number}"
-        for key in (input_key, label_key):
-            if row.get(key) is None:
-                raise ValueError(f"{where}: no key {key!r}; the row has {', '.join(row) or 'none'}")
-        text, label = row[input_key], row[label_key]
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: {input_key!r} must be a text, got {text!r}")
-        if isinstance(label, bool) or not isinstance(label, str | int | float):
-            raise ValueError(f"{where}: {label_key!r} must be a text or a number, got {label!r}")
-        label = str(label)
-        if is_correct is not None:
-            try:
-                is_correct("", label)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-        identity = str(row["id"]) if row.get("id") is not None else question_id(text, label)
-        question = Question(identity, text, label)
-        if found.setdefault(identity, question) != question:
-            raise ValueError(f"{where}: id {identity!r} already stands for another question")
-        if len(found) == max_samples:
-            break
-    if not found:
-        raise ValueError(f"{path} holds no question")
-    return list(found.values())
-
-
-def question_id(question: str, label: str) -> str:
-    """The id of a question that has none: stable when lines are added or moved."""
-    return hashlib.sha256(f"{question}\0{label}".encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from openrlhf_prm.annotation.records import Tally
-from openrlhf_prm.steps import split_steps
+from openrlhf_prm.data.steps import split_steps
 
 Prefix = tuple[int, ...]
 

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from openrlhf_prm.annotation.records import AnnotatedQuestion, Question
+from openrlhf_prm.annotation.records import AnnotatedQuestion
+from openrlhf_prm.data.questions import Question
 
 
 class EngineLost(Exception):

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from openrlhf_prm.annotation.scheduler import EngineLost
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 API_KEY = "OPENAI_API_KEY"
 """Environment variable with the bearer token, where the server wants one."""

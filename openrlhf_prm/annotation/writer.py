@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from openrlhf_prm.annotation.label_file import LabelFile
-from openrlhf_prm.annotation.records import AnnotatedQuestion, Question
+from openrlhf_prm.annotation.records import AnnotatedQuestion
+from openrlhf_prm.data.questions import Question
 
 
 class LabelWriter:

@@ -18,13 +18,14 @@ import time
 from collections import Counter
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile, Question
-from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
-from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
+from openrlhf_prm.annotation import ANNOTATORS, AnnotatedQuestion, LabelFile
+from openrlhf_prm.answers.checkers import answer_checker
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
+from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.cluster.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.scoring import fingerprint
-from openrlhf_prm.steps import STEP_SPLITTERS
 
 
 class QuestionTooLong(ValueError):
@@ -168,8 +169,8 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
     import ray
     from transformers import AutoConfig, AutoTokenizer
 
-    from openrlhf_prm.annotation.engines import Work, start_engines
-    from openrlhf_prm.evaluation.engines import start_ray
+    from openrlhf_prm.annotation.actors import Work, start_engines
+    from openrlhf_prm.cluster.session import start_ray
 
     policy = args.actor.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(policy)

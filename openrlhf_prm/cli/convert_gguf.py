@@ -4,7 +4,7 @@
 and stored in bf16. The tokenizer is built from the file's own vocabulary, merges and special tokens, because
 transformers' reading of it loses things: SmolLM2's end of sequence comes out as `<|im_start|>`, numbers are no longer
 split into digits, and decoding removes spaces before punctuation. Only byte-level BPE with a known pre-tokenizer is
-taken (`openrlhf_prm.gguf_tokenizer.PRE_TOKENIZERS`).
+taken (`openrlhf_prm.convert.gguf_tokenizer.PRE_TOKENIZERS`).
 
 The checkpoint is read back as vLLM and OpenRLHF read it and must pass: texts survive encoding and decoding, special
 tokens have the ids of the file, and a greedy chat answer ends by itself. Only then does it appear under `--output`. The
@@ -17,8 +17,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.cli.flags import FlagParser
+from openrlhf_prm.cli.parser import FlagParser
+from openrlhf_prm.cluster.accelerator import prepare_environment
 
 PACKAGE = "package:"
 ROUND_TRIPS = [
@@ -93,7 +93,7 @@ def convert(source: Path, output: Path) -> dict[str, int]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from openrlhf_prm.gguf_tokenizer import build_tokenizer, read_fields
+    from openrlhf_prm.convert.gguf_tokenizer import build_tokenizer, read_fields
 
     tokenizer, special = build_tokenizer(read_fields(source))
     model = AutoModelForCausalLM.from_pretrained(str(source.parent), gguf_file=source.name, dtype=torch.bfloat16)

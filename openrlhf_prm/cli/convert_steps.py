@@ -14,7 +14,7 @@ the rows of `reasoning_gym` (arXiv:2505.24760), the label being the whole row as
 `--answers.checker reasoning_gym` wants.
 
 The other way, step labels of `openrlhf_prm.cli.annotate` become what other trainers read: `--format trl`, `openrlhf` or
-`math_shepherd` (`openrlhf_prm.annotation.formats`), and `records`, the labels as they are. A file name that ends in
+`math_shepherd` (`openrlhf_prm.data.formats_out`), and `records`, the labels as they are. A file name that ends in
 `.parquet` is Parquet on either side; `datasets` reads all of them.
 
 Public data is written in the order of a hash, so that the first N rows are a sample of all; labels keep their order.
@@ -32,11 +32,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from openrlhf_prm.annotation.formats import LABEL_FORMATS, LabelStyle, label_rows
-from openrlhf_prm.annotation.records import read_rows
-from openrlhf_prm.answers import reasoning_gym_answer
-from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.answers.checkers import reasoning_gym_answer
+from openrlhf_prm.cli.parser import FlagParser
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.formats_out import LABEL_FORMATS, LabelStyle, label_rows
+from openrlhf_prm.data.rows import read_rows
 
 
 def prmbench_rows(row: dict) -> list[tuple[str, dict]]:

@@ -19,21 +19,21 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation.records import Question
-from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family
+from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.annotate import check_lengths
-from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
-from openrlhf_prm.context_length import model_context, require_room
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
+from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
+from openrlhf_prm.cluster.context_length import model_context, require_room
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
 from openrlhf_prm.evaluation.summary import summarize
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
-from openrlhf_prm.steps import STEP_SPLITTERS
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 
@@ -174,7 +174,7 @@ def prompt_maker(args: SimpleNamespace, tokenizer):
 
 def start(args: SimpleNamespace) -> None:
     """Starts Ray. Raises ValueError where it has too few GPUs for the engines that the flags ask for."""
-    from openrlhf_prm.evaluation.engines import start_ray
+    from openrlhf_prm.cluster.session import start_ray
 
     needed = args.vllm.num_engines * args.vllm.gpus_per_engine
     if args.prm.model_name_or_path is not None:
@@ -187,8 +187,8 @@ def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[st
     import ray
     from transformers import AutoTokenizer
 
-    from openrlhf_prm.evaluation.engines import generation_pool, silent_stderr
-    from openrlhf_prm.placement import ScoringPool
+    from openrlhf_prm.cluster.session import generation_pool, silent_stderr
+    from openrlhf_prm.cluster.workers import ScoringPool
 
     policies = args.actor.model_name_or_path
     tokenizers = [AutoTokenizer.from_pretrained(policy) for policy in policies]

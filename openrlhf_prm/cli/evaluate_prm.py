@@ -16,17 +16,17 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import engine_dtype, on_cpu, prepare_environment
-from openrlhf_prm.answers import answer_checker
-from openrlhf_prm.checks import require_at_least_one, require_checkpoint, require_family, require_urls
-from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, nested
+from openrlhf_prm.answers.checkers import answer_checker
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
+from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu, prepare_environment
+from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family, require_urls
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.progress_file import ProgressFile
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Item, MeasureOptions, ReadOptions
-from openrlhf_prm.evaluation.benchmarks.base import check_split
-from openrlhf_prm.evaluation.progress_file import ProgressFile
+from openrlhf_prm.evaluation.benchmarks.benchmark import check_split
 from openrlhf_prm.evaluation.scoring import collected, fingerprint, missing, score_missing
 from openrlhf_prm.evaluation.table import print_tables
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.files import write_atomically
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.json_flags import json_object

@@ -3,7 +3,7 @@
 
 Samples responses with vLLM engines placed by Ray, or servers at `--rollout.urls`, keeps those with the right answer,
 ranks them by the step scores of a PRM where one is given, drops duplicates, keeps the best of each question and writes
-rows that `openrlhf.cli.train_sft` takes (see `openrlhf_prm.rejection_sampling.sft_data`).
+rows that `openrlhf.cli.train_sft` takes (see `openrlhf_prm.generation.sft_data`).
 
 The right responses of a question are in `OUTPUT.samples.jsonl`, and on disk, the moment it is finished; the same
 command goes on after a kill, and another selection (`--select.*`) of the same samples costs no sampling. OUTPUT itself
@@ -20,18 +20,24 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import prepare_environment
-from openrlhf_prm.annotation.records import Question
-from openrlhf_prm.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
-from openrlhf_prm.cli.flags import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
-from openrlhf_prm.context_length import model_context, require_room
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
+from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.cluster.checks import (
+    TooFewGPUs,
+    require_at_least_one,
+    require_checkpoint,
+    require_family,
+    require_urls,
+)
+from openrlhf_prm.cluster.context_length import model_context, require_room
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.scoring import fingerprint
-from openrlhf_prm.rejection_sampling.sampler import SampledQuestion, Sampler, SamplerOptions
-from openrlhf_prm.rejection_sampling.samples_file import SamplesFile
-from openrlhf_prm.rejection_sampling.selection import SIMILARITIES, SelectionOptions
-from openrlhf_prm.rejection_sampling.sft_data import sft_flags, write_selection
-from openrlhf_prm.steps import STEP_SPLITTERS
+from openrlhf_prm.generation.sampler import SampledQuestion, Sampler, SamplerOptions
+from openrlhf_prm.generation.samples_file import SamplesFile
+from openrlhf_prm.generation.selection import SIMILARITIES, SelectionOptions
+from openrlhf_prm.generation.sft_data import sft_flags, write_selection
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 
@@ -168,10 +174,10 @@ def run(args: SimpleNamespace, sampling: SamplerOptions, todo: list[Question], s
     import ray
     from transformers import AutoTokenizer
 
-    from openrlhf_prm.annotation.engines import Work, start_engines
-    from openrlhf_prm.evaluation.engines import silent_stderr, start_ray
-    from openrlhf_prm.placement import RemoteScorer, ScoringPool
-    from openrlhf_prm.rejection_sampling.scored_engine import ScoredEngine
+    from openrlhf_prm.annotation.actors import Work, start_engines
+    from openrlhf_prm.cluster.session import silent_stderr, start_ray
+    from openrlhf_prm.cluster.workers import RemoteScorer, ScoringPool
+    from openrlhf_prm.generation.scored_engine import ScoredEngine
 
     policy, prm = args.actor.model_name_or_path, args.prm.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(policy)

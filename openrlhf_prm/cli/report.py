@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.cli.parser import FlagParser
+from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.report.page import render_report
 from openrlhf_prm.report.run_folder import read_run
 

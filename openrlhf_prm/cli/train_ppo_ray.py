@@ -24,7 +24,7 @@ def check_host_version() -> None:
 
 def main() -> None:
     """Runs the host's CLI with the plugin's flags."""
-    from openrlhf_prm.accelerator import prepare_environment
+    from openrlhf_prm.cluster.accelerator import prepare_environment
 
     prepare_environment()
     try:

@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.accelerator import on_cpu, prepare_environment
-from openrlhf_prm.checks import require_at_least_one, require_checkpoint
-from openrlhf_prm.cli.flags import FlagParser, nested
-from openrlhf_prm.trainers.prm_formats import ROW_FORMATS
-from openrlhf_prm.trainers.prm_heads import PRM_HEADS, resolve_flags
-from openrlhf_prm.trainers.prm_metrics import METRICS
+from openrlhf_prm.cli.parser import FlagParser, nested
+from openrlhf_prm.cluster.accelerator import on_cpu, prepare_environment
+from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
+from openrlhf_prm.data.formats_in import ROW_FORMATS
+from openrlhf_prm.measures.agreement import METRICS
+from openrlhf_prm.prm_training.heads import PRM_HEADS, resolve_flags
 from vllm_prm.json_flags import json_object
 
 HEAD_FLAGS = ("placeholder_token", "reward_tokens", "step_separator", "reference", "beta")

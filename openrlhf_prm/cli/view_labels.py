@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from openrlhf_prm.annotation.records import read_rows
-from openrlhf_prm.cli.flags import FlagParser
-from openrlhf_prm.files import write_atomically
+from openrlhf_prm.cli.parser import FlagParser
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.rows import read_rows
 from openrlhf_prm.report.trees import render_trees, sample_questions
 
 PER_STEP = ("mc_values", "hard_labels", "right", "rollouts", "visits")

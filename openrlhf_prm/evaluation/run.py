@@ -1,7 +1,7 @@
 """Questions -> graded responses: one greedy and n sampled responses a question, split into steps, checked and scored.
 
 Every response is a request of its own, so that it is split, checked and sent to the PRM the moment it ends, while the
-policy's engines go on with the others. Tokens become steps by `openrlhf_prm.steps`; what the PRM sees is the text of
+policy's engines go on with the others. Tokens become steps by `data.steps`; what the PRM sees is the text of
 the steps.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrlhf_prm.annotation.records import Question
-from openrlhf_prm.answers import AnswerChecker, extract_answer
+from openrlhf_prm.answers.checkers import AnswerChecker, extract_answer
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.data.steps import split_steps
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.step_checkers import StepChecker
-from openrlhf_prm.steps import split_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Judges:
     """What grades a response: the answer checker, the splitter of its steps, and where there are such, PRM and step
     checker.
 
-    `prm` has `async score(question, steps) -> list[float]` (`openrlhf_prm.placement.ScoringPool`).
+    `prm` has `async score(question, steps) -> list[float]` (`openrlhf_prm.cluster.workers.ScoringPool`).
     """
 
     is_correct: AnswerChecker
@@ -60,7 +60,7 @@ async def collect(
 ) -> list[GradedResponse]:
     """One greedy and n sampled responses of each question, graded, in the order of the questions.
 
-    `policy` has `async generate(prompt, **sampling) -> list[Completion]` (`openrlhf_prm.placement.GenerationPool`);
+    `policy` has `async generate(prompt, **sampling) -> list[Completion]` (`cluster.workers.GenerationPool`);
     `prompt_of` turns a question into the text the policy reads; `on_response` is called after each response. The first
     error, of an engine or of a checker, ends everything and is raised.
     """

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_prm.evaluation.benchmarks.base import Item, StepScores
-from openrlhf_prm.evaluation.progress_file import ProgressFile
+from openrlhf_prm.data.progress_file import ProgressFile
+from openrlhf_prm.evaluation.benchmarks.benchmark import Item, StepScores
 
 
 def solution_key(item: Item) -> str:

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from openrlhf_prm.evaluation import metrics
-from openrlhf_prm.evaluation.curves import powers_of_two
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question
+from openrlhf_prm.measures import choices as metrics
+from openrlhf_prm.measures.curves import powers_of_two
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.protocol import aggregated
 

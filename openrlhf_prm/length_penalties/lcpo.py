@@ -1,7 +1,7 @@
 """Length controlled by the prompt: L1 / LCPO (arXiv:2503.04697).
 
 The target n* of each question is drawn once, uniformly from `target_min`..`target_max`, and stated in the prompt by
-`target_template`, whose {} it fills; `openrlhf_prm.length_targets` writes it and reads it back.
+`target_template`, whose {} it fills; `openrlhf_prm.length_penalties.targets` writes it and reads it back.
 """
 
 from __future__ import annotations

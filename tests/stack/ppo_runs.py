@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.overhead import as_prm
-from openrlhf_prm.accelerator import cpu_environment, cpu_host_flags
+from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_host_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def prm(data) -> Path:
 
 def host_flags(data: Path) -> list[object]:
     return [
-        *("--actor.model_name_or_path", POLICY, "--reward.remote_url", ROOT / "openrlhf_prm/rewards/outcome.py"),
+        *("--actor.model_name_or_path", POLICY, "--reward.remote_url", ROOT / "openrlhf_prm/answers/outcome.py"),
         *("--data.prompt_dataset", data / "questions.jsonl", "--data.input_key", "question"),
         *("--data.label_key", "label", "--data.max_len", 256, "--rollout.max_new_tokens", 200),
         *("--rollout.batch_size", 8, "--rollout.n_samples_per_prompt", 4, "--rollout.micro_batch_size", 16),

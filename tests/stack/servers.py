@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.cluster.accelerator import cpu_environment
 
 
 @contextlib.contextmanager

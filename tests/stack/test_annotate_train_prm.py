@@ -117,7 +117,7 @@ def test_a_prm_is_trained_resumed_and_saved_whole(policy, tmp_path):
 
 
 def test_the_loss_is_cross_entropy_on_the_log_odds():
-    from openrlhf_prm.trainers.prm import step_losses
+    from openrlhf_prm.prm_training.trainer import step_losses
 
     losses = step_losses(torch.tensor([2.0, -2.0, 0.0, 2.0]), torch.tensor([1.0, 1.0, 0.25, 0.25]))
     # log(1 + e^-2), log(1 + e^2), log 2, a quarter of the first and three of the second

@@ -13,10 +13,10 @@ import torch
 from servers import running_server, until_ready
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
-from openrlhf_prm.accelerator import prepare_environment
 from openrlhf_prm.annotation.adaptive import Adaptive, AdaptiveOptions
-from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.annotation.scheduler import annotate_all
+from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.data.questions import Question
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
@@ -40,9 +40,9 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
     prepare_environment()
     import ray
 
-    from openrlhf_prm.annotation.engines import Work, start_engines
-    from openrlhf_prm.evaluation.engines import start_ray
-    from openrlhf_prm.placement import EngineOptions
+    from openrlhf_prm.annotation.actors import Work, start_engines
+    from openrlhf_prm.cluster.session import start_ray
+    from openrlhf_prm.cluster.workers import EngineOptions
 
     work = Work(policy, Adaptive, AdaptiveOptions(max_new_tokens=48), f"{policy}/checker.py")
     todo = [Question(str(index), text, answer) for index, (text, answer) in enumerate(questions("train", 12, seed=0))]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_prm.accelerator import cpu_environment, cpu_training_flags
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
+from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_training_flags
 
 pytestmark = pytest.mark.stack
 
@@ -191,7 +191,7 @@ def compare_updates(folder: Path) -> dict:
     from openrlhf.trainer.ray.ppo_actor import PolicyModelActor
     from openrlhf.utils import get_strategy
 
-    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
 
     path, tokenizer = policy(folder)
     ray.init(include_dashboard=False, log_to_driver=False)
@@ -226,8 +226,8 @@ def compare_one_step(folder: Path) -> dict:
     from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
     from openrlhf.utils import get_strategy
 
-    from openrlhf_prm.rollout.records import StepRecord
-    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.rollout.records import StepRecord
 
     _, tokenizer = policy(folder)
     result = {}
@@ -273,9 +273,9 @@ def compare_batches(folder: Path) -> dict:
     from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
     from openrlhf.utils import get_strategy
 
-    from openrlhf_prm.rollout.records import StepRecord
-    from openrlhf_prm.trainers.experience import ProcessExperienceMaker
-    from openrlhf_prm.trainers.samples import TargetedPromptDataset
+    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.rollout.records import StepRecord
+    from openrlhf_prm.ppo.samples import TargetedPromptDataset
 
     _, tokenizer = policy(folder)
     common = ("--rollout.n_samples_per_prompt", "4", "--prm.model_name_or_path", "unused", "--rollout.micro_batch_size")

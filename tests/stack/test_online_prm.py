@@ -13,7 +13,7 @@ import pytest
 from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, train  # noqa: F401 (fixtures)
 from safetensors.torch import load_file
 
-from openrlhf_prm.trainers.ppo import _KeepsState
+from openrlhf_prm.ppo.trainers import _KeepsState
 
 pytestmark = pytest.mark.stack
 

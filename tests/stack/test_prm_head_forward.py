@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from tiny_chat_lm import save_tiny_chat_lm
 
 from openrlhf_prm.cli.train_prm import build_parser, check, nested
-from openrlhf_prm.trainers.prm import step_losses
-from openrlhf_prm.trainers.prm_data import DataReport, StepLabelDataset
-from openrlhf_prm.trainers.prm_formats import LabelledSteps
-from openrlhf_prm.trainers.prm_heads import PRM_HEADS
-from openrlhf_prm.trainers.prm_model import add_lora, load_actor, merged
+from openrlhf_prm.data.formats_in import LabelledSteps
+from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset
+from openrlhf_prm.prm_training.heads import PRM_HEADS
+from openrlhf_prm.prm_training.model import add_lora, load_actor, merged
+from openrlhf_prm.prm_training.trainer import step_losses
 
 pytestmark = pytest.mark.stack
 

@@ -12,7 +12,7 @@ import pytest
 from killed_command import kill_midway
 from tiny_prm import save_tiny_prm
 
-from openrlhf_prm.accelerator import cpu_environment, cpu_training_flags
+from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_training_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack

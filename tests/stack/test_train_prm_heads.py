@@ -19,7 +19,7 @@ import transformers
 from safetensors.torch import load_file
 from tiny_chat_lm import save_tiny_chat_lm
 
-from openrlhf_prm.trainers.prm_heads import PRM_HEADS
+from openrlhf_prm.prm_training.heads import PRM_HEADS
 from vllm_prm.families import detect_family
 from vllm_prm.scorer import StepScorer
 

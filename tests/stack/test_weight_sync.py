@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from openrlhf_prm.accelerator import cpu_environment
+from openrlhf_prm.cluster.accelerator import cpu_environment
 
 # bfloat16: the engine and the reference differ by 0.05 before any sync too. A head left behind: 2.7.
 TOLERANCE = 0.2

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from openrlhf_prm.annotation import LabelFile, LabelledSolution, Question, read_questions
+from openrlhf_prm.annotation import LabelFile, LabelledSolution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
 from openrlhf_prm.cli import annotate
+from openrlhf_prm.data.questions import Question, read_questions
 
 SETTINGS = {"--annotator": "math_shepherd", "rollouts": 8}
 

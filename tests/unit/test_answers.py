@@ -6,9 +6,15 @@ import time
 import pytest
 import reasoning_gym
 
-from openrlhf_prm.answer_process import AnswerProcess
-from openrlhf_prm.answers import answer_checker, exact_answer, extract_answer, math_answer, reasoning_gym_answer
-from openrlhf_prm.rewards import reasoning_gym_outcome
+from openrlhf_prm.answers import reasoning_gym_outcome
+from openrlhf_prm.answers.checkers import (
+    answer_checker,
+    exact_answer,
+    extract_answer,
+    math_answer,
+    reasoning_gym_answer,
+)
+from openrlhf_prm.answers.process import AnswerProcess
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from openrlhf_prm.cli import evaluate
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
-from openrlhf_prm.evaluation.benchmarks.base import in_half
+from openrlhf_prm.evaluation.benchmarks.benchmark import in_half
 
 FIXED = MeasureOptions(threshold=0.5)
 OPTIONS = ReadOptions(answer_checker=lambda response, label: response.endswith(label))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import reasoning_gym
 
-from openrlhf_prm.answers import answer_checker
+from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.convert_steps import convert, gsm8k_rows, main, prmbench_rows, split
 
 

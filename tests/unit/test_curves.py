@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pytest
 
-from openrlhf_prm.evaluation import metrics
-from openrlhf_prm.evaluation.curves import best_of_k, powers_of_two, vote_of_k
+from openrlhf_prm.measures import choices as metrics
+from openrlhf_prm.measures.curves import best_of_k, powers_of_two, vote_of_k
 
 SCORES = [0.2, 0.9, 0.9, None, 0.5]
 CORRECT = [True, False, True, False, True]

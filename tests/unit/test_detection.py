@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from openrlhf_prm.evaluation import detection
-from openrlhf_prm.evaluation.metrics import roc_auc
+from openrlhf_prm.measures import steps as detection
+from openrlhf_prm.measures.choices import roc_auc
 
 
 def test_first_errors():

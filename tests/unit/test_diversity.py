@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrlhf_prm.diversity import DiversityOptions, distinct_shares
+from openrlhf_prm.ppo.diversity import DiversityOptions, distinct_shares
 
 OPTIONS = DiversityOptions(coef=1.0, ngram=2, threshold=0.5)
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.cli import evaluate, report
+from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation.run import Judges, Sampling, collect, request_of
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
 

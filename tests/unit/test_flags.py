@@ -8,8 +8,8 @@ import pytest
 
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.advantages.spo import SPO
-from openrlhf_prm.flag_checks import check_args
-from openrlhf_prm.flags import add_arguments, build, build_estimator, options_of, uses_plugin
+from openrlhf_prm.ppo.flag_checks import check_args
+from openrlhf_prm.ppo.flags import add_arguments, build, build_estimator, options_of, uses_plugin
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.min_form import MinForm
 

@@ -8,8 +8,8 @@ from test_mixing import mixer, rollout
 
 from openrlhf_prm.advantages.batch import StepBatch
 from openrlhf_prm.advantages.prime import Prime
+from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.rewards.implicit import Implicit, outcome_loss
-from openrlhf_prm.rollout.records import StepRecord
 
 
 def test_every_token_is_rewarded_by_its_log_ratio():
@@ -83,7 +83,7 @@ def test_malformed_responses_get_no_positive_token_reward():
 
 
 def test_rows_are_shared_so_that_every_rank_has_as_many_micro_batches():
-    from openrlhf_prm.trainers.online_prm import shares
+    from openrlhf_prm.ppo.online_prm import shares
 
     assert shares(5, ranks=2, micro_batch=2) == [
         [([0, 2], [1.0, 1.0]), ([4, 0], [1.0, 0.0])],
@@ -94,7 +94,7 @@ def test_rows_are_shared_so_that_every_rank_has_as_many_micro_batches():
 
 
 def test_rows_are_padded_on_the_right():
-    from openrlhf_prm.trainers.online_prm import padded
+    from openrlhf_prm.ppo.online_prm import padded
 
     rows = [
         (torch.tensor([5, 6, 7]), torch.tensor([False, True])),
@@ -131,7 +131,7 @@ class TwoRanks:
 
 
 def online_prm(monkeypatch, update: str):
-    from openrlhf_prm.trainers import online_prm as module
+    from openrlhf_prm.ppo import online_prm as module
 
     monkeypatch.setattr(module.ray, "get", lambda refs: refs)
     monkeypatch.setattr(module.ray, "put", lambda value: value)

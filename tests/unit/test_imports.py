@@ -1,57 +1,50 @@
-"""Imports go one way: each layer imports only what stands before it. Parsed from the source, so nothing is imported
-here.
-"""
+"""Imports go one way, from room to room and from file to file. Parsed from the source, so nothing is imported here."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Each layer may import itself and everything before it. `vllm_prm` stands first: it is usable without OpenRLHF.
-LAYERS = [
-    "vllm_prm",
-    "openrlhf_prm.accelerator",
-    "openrlhf_prm.checks",
-    "openrlhf_prm.files",
-    "openrlhf_prm.patching",
-    "openrlhf_prm.steps",
-    "openrlhf_prm.score_ranges",
-    "openrlhf_prm.answer_process",
-    "openrlhf_prm.answers",
-    "openrlhf_prm.tasks",
-    "openrlhf_prm.gguf_tokenizer",
-    "openrlhf_prm.rewards",
-    "openrlhf_prm.length_penalties",
-    "openrlhf_prm.advantages",
-    "openrlhf_prm.length_targets",
-    "openrlhf_prm.diversity",
-    "openrlhf_prm.watching",
-    "openrlhf_prm.context_length",
-    "openrlhf_prm.flags",
-    "openrlhf_prm.flag_checks",
-    "openrlhf_prm.placement",
-    "openrlhf_prm.annotation",
-    "openrlhf_prm.rollout",
-    "openrlhf_prm.trainers",
-    "openrlhf_prm.plugin",
-    "openrlhf_prm.evaluation",
-    "openrlhf_prm.rejection_sampling",
-    "openrlhf_prm.report",
-    "openrlhf_prm.cli",
-    "examples",
-]
+# Room -> the rooms that it may import, besides itself. Each row names only rooms of rows above it. `vllm_prm` stands
+# first: it is usable without OpenRLHF.
+ROOMS: dict[str, set[str]] = {
+    "vllm_prm": set(),
+    "openrlhf_prm.patching": set(),
+    "openrlhf_prm.convert": set(),
+    "openrlhf_prm.tasks": set(),
+    "openrlhf_prm.answers": set(),
+    "openrlhf_prm.measures": set(),
+    "openrlhf_prm.rewards": set(),
+    "openrlhf_prm.length_penalties": set(),
+    "openrlhf_prm.advantages": set(),
+    "openrlhf_prm.data": {"vllm_prm"},
+    "openrlhf_prm.cluster": {"vllm_prm"},
+    "openrlhf_prm.annotation": {"answers", "cluster", "data"},
+    "openrlhf_prm.generation": {"vllm_prm", "annotation", "data"},
+    "openrlhf_prm.prm_training": {"vllm_prm", "data", "measures"},
+    "openrlhf_prm.ppo": {"advantages", "cluster", "data", "length_penalties", "rewards"},
+    "openrlhf_prm.evaluation": {"vllm_prm", "answers", "data", "measures", "tasks"},
+    "openrlhf_prm.report": {"evaluation", "measures"},
+    "openrlhf_prm.plugin": {"cluster", "ppo"},
+    "openrlhf_prm.cli": {
+        *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "evaluation", "generation", "measures"),
+        *("patching", "plugin", "prm_training", "report"),
+    },
+    "examples": {"vllm_prm", "cluster", "data", "evaluation", "measures", "tasks"},
+}
 # What a command line may not wait for before it has checked its flags.
 HEAVY = {"torch", "vllm", "ray", "deepspeed", "transformers", "openrlhf", "datasets", "matplotlib"}
 LIGHT_MODULES = [
     "vllm_prm",
     "vllm_prm.protocol",
-    "openrlhf_prm.flag_checks",
+    "openrlhf_prm.ppo.flag_checks",
     "openrlhf_prm.plugin",
-    "openrlhf_prm.steps",
+    "openrlhf_prm.data.steps",
 ]
 
 
@@ -60,9 +53,8 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def layer_of(module: str) -> int | None:
-    matches = [index for index, layer in enumerate(LAYERS) if module == layer or module.startswith(f"{layer}.")]
-    return matches[0] if matches else None
+def room_of(module: str) -> str | None:
+    return next((room for room in ROOMS if module == room or module.startswith(f"{room}.")), None)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -76,16 +68,45 @@ def imported_modules(path: Path) -> set[str]:
     return found
 
 
-SOURCES = sorted(path for layer in ("vllm_prm", "openrlhf_prm", "examples") for path in (ROOT / layer).rglob("*.py"))
+SOURCES = sorted(path for top in ("vllm_prm", "openrlhf_prm", "examples") for path in (ROOT / top).rglob("*.py"))
+MODULES = {module_name(path) for path in SOURCES}
+
+
+def test_rooms_stand_in_order():
+    above: set[str] = set()
+    for room, allowed in ROOMS.items():
+        assert {name.removeprefix("openrlhf_prm.") for name in allowed} <= above, f"{room} imports a room below it"
+        above.add(room.removeprefix("openrlhf_prm."))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: module_name(path))
 def test_imports_go_one_way(path):
-    own = layer_of(module_name(path))
-    assert own is not None or module_name(path) == "openrlhf_prm", f"{path} belongs to no layer; add it to LAYERS"
+    room = room_of(module_name(path))
+    assert room is not None or module_name(path) == "openrlhf_prm", f"{path} belongs to no room; add it to ROOMS"
     for module in imported_modules(path):
-        other = layer_of(module)
-        assert other is None or own is None or other <= own, f"{path} imports {module}, which stands after it"
+        other = room_of(module)
+        allowed = {None, room, *(name if name in ROOMS else f"openrlhf_prm.{name}" for name in ROOMS.get(room, ()))}
+        assert other in allowed, f"{path} imports {module}: {room} may import {sorted(ROOMS[room])}"
+
+
+def test_every_allowed_import_is_used():
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in SOURCES:
+        room = room_of(module_name(path))
+        if room is not None:
+            used[room] |= {other for module in imported_modules(path) if (other := room_of(module)) not in (None, room)}
+    for room, allowed in ROOMS.items():
+        assert {name.removeprefix("openrlhf_prm.") for name in used[room]} == allowed, room
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports inside functions and for types alone count too."""
+    graph = {module_name(path): imported_modules(path) & MODULES - {module_name(path)} for path in SOURCES}
+    for path in SOURCES:  # a package's face hands names on; `from package import submodule` is no import of the face
+        if path.name != "__init__.py":
+            name = module_name(path)
+            graph[name] -= {other for other in graph[name] if any(m.startswith(f"{other}.") for m in graph[name])}
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", LIGHT_MODULES)

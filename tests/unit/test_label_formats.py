@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from openrlhf_prm.annotation.formats import LabelStyle, label_rows
 from openrlhf_prm.annotation.label_file import LabelFile
-from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Question, Root, read_rows
+from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.cli.convert_steps import main
+from openrlhf_prm.data.formats_out import LabelStyle, label_rows
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.data.rows import read_rows
 
 RECORD = {
     "question": "1+1+1=?\n",

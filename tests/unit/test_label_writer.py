@@ -6,9 +6,10 @@ import threading
 
 import pytest
 
-from openrlhf_prm.annotation import AnnotatedQuestion, LabelFile, Question
+from openrlhf_prm.annotation import AnnotatedQuestion, LabelFile
 from openrlhf_prm.annotation.records import Root
 from openrlhf_prm.annotation.writer import LabelWriter
+from openrlhf_prm.data.questions import Question
 
 NOTHING = AnnotatedQuestion(Root(0, 8), [], {}, dropped="all_wrong")
 

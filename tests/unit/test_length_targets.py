@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrlhf_prm.length_targets import read_target, target_of_row, with_target
+from openrlhf_prm.length_penalties.targets import read_target, target_of_row, with_target
 
 TEMPLATE = "Think for {} tokens."
 

@@ -12,7 +12,7 @@ from tiny_tokenizers import mistral_tokenizer
 from openrlhf_prm.annotation.corruption import change_a_digit, corrupted_solutions
 from openrlhf_prm.annotation.math_shepherd import MathShepherd, MathShepherdOptions
 from openrlhf_prm.annotation.rollouts import QuestionRollouts, Rollout, Solution
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 
 def label_with(script: dict[str, list[Completion]], **options):

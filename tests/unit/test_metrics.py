@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from openrlhf_prm.evaluation import metrics
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question, read_samples, write_samples
 from openrlhf_prm.evaluation.summary import summarize
+from openrlhf_prm.measures import choices as metrics
 
 
 def test_pass_at_k():

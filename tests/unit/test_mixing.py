@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from openrlhf_prm.advantages.branch_values import Branches
-from openrlhf_prm.cli.flags import nested
-from openrlhf_prm.flags import add_arguments
-from openrlhf_prm.rollout.records import StepRecord
-from openrlhf_prm.trainers.mixing import RewardMixer, Rollout, warm_up
+from openrlhf_prm.cli.parser import nested
+from openrlhf_prm.ppo.flags import add_arguments
+from openrlhf_prm.ppo.mixing import RewardMixer, Rollout, warm_up
+from openrlhf_prm.ppo.rollout.records import StepRecord
 
 
 def mixer(*flags: str) -> RewardMixer:

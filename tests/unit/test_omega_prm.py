@@ -8,7 +8,7 @@ from scripted_engine import EOS, RIGHT, WRONG, Characters, annotate, is_right, s
 from openrlhf_prm.annotation.omega_prm import OmegaPRM, OmegaPRMOptions, _Tree
 from openrlhf_prm.annotation.records import Root
 from openrlhf_prm.annotation.rollouts import QuestionRollouts, Rollout
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 GOOD, BAD = sample("y=7"), sample("a\nb\nc\nd=8")
 

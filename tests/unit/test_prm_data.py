@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from openrlhf_prm.cli import train_prm
-from openrlhf_prm.trainers.prm_data import DataReport, StepLabelDataset, read_source, usable_rows
-from openrlhf_prm.trainers.prm_formats import LabelledSteps, RowKeys, records_row
+from openrlhf_prm.data.formats_in import LabelledSteps, RowKeys, records_row
+from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from vllm_prm.families.placeholder import PlaceholderFamily
 
 STEP, PLUS, MINUS, PAD = 900, ord("+"), ord("-"), 901

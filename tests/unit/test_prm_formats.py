@@ -2,8 +2,8 @@
 
 import pytest
 
-from openrlhf_prm.annotation.formats import LABEL_FORMATS, LabelStyle, label_rows
-from openrlhf_prm.trainers.prm_formats import ROW_FORMATS, RowKeys, seen_format, with_format
+from openrlhf_prm.data.formats_in import ROW_FORMATS, RowKeys, seen_format, with_format
+from openrlhf_prm.data.formats_out import LABEL_FORMATS, LabelStyle, label_rows
 
 STEP = RowKeys(placeholder_token="<step>", reward_tokens=("good", "bad"))
 OUTCOME = RowKeys(outcome=True)

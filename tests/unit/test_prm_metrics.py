@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from openrlhf_prm.trainers.prm_metrics import (
+from openrlhf_prm.measures.agreement import (
     METRICS,
     auc,
     brier_score,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from openrlhf_prm.evaluation.progress_file import ProgressFile
+from openrlhf_prm.data.progress_file import ProgressFile
 
 
 def rows(path, settings=None):

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from examples.quickstart.make_policy import build_tokenizer
-from openrlhf_prm.annotation.records import Question
 from openrlhf_prm.cli import rejection_sample
-from openrlhf_prm.context_length import model_context, require_room
-from openrlhf_prm.rejection_sampling.sampler import Candidate, SampledQuestion, Sampler, SamplerOptions
-from openrlhf_prm.rejection_sampling.samples_file import SamplesFile
-from openrlhf_prm.rejection_sampling.scored_engine import ScoredEngine
-from openrlhf_prm.rejection_sampling.selection import SelectionOptions, select, step_set, whitespace
-from openrlhf_prm.rejection_sampling.sft_data import sft_flags, write_selection
+from openrlhf_prm.cluster.context_length import model_context, require_room
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.generation.sampler import Candidate, SampledQuestion, Sampler, SamplerOptions
+from openrlhf_prm.generation.samples_file import SamplesFile
+from openrlhf_prm.generation.scored_engine import ScoredEngine
+from openrlhf_prm.generation.selection import SelectionOptions, select, step_set, whitespace
+from openrlhf_prm.generation.sft_data import sft_flags, write_selection
 
 
 def candidate(text, scores=None):

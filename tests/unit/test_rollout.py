@@ -11,7 +11,7 @@ import pytest
 
 from openrlhf_prm.advantages.branch_values import Branches, VineOptions
 from openrlhf_prm.advantages.spo import SPO
-from openrlhf_prm.rollout.records import StepRecord, hidden_share
+from openrlhf_prm.ppo.rollout.records import StepRecord, hidden_share
 
 
 class SingleTurn:
@@ -66,11 +66,11 @@ def executor_module(monkeypatch):
     for name in ("openrlhf", "openrlhf.utils"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "openrlhf.utils.agent", agent)
-    monkeypatch.delitem(sys.modules, "openrlhf_prm.rollout.executor", raising=False)
-    import openrlhf_prm.rollout.executor as module
+    monkeypatch.delitem(sys.modules, "openrlhf_prm.ppo.rollout.executor", raising=False)
+    import openrlhf_prm.ppo.rollout.executor as module
 
     yield module
-    sys.modules.pop("openrlhf_prm.rollout.executor")
+    sys.modules.pop("openrlhf_prm.ppo.rollout.executor")
 
 
 def execute(executor):

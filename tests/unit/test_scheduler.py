@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from openrlhf_prm.annotation.records import AnnotatedQuestion, Question, Root
+from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
 from openrlhf_prm.annotation.scheduler import EngineLost, annotate_all
+from openrlhf_prm.data.questions import Question
 
 NOTHING = AnnotatedQuestion(Root(0, 1), [], {}, dropped="all_wrong")
 

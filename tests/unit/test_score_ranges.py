@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from openrlhf_prm.score_ranges import as_probabilities
+from openrlhf_prm.ppo.score_ranges import as_probabilities
 
 
 def test_ranges_by_hand():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from openrlhf_prm.placement import ScoringPool
+from openrlhf_prm.cluster.workers import ScoringPool
 
 
 class Worker:

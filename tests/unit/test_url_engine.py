@@ -9,7 +9,7 @@ from scripted_engine import Characters
 
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
-from openrlhf_prm.placement import Completion
+from openrlhf_prm.cluster.workers import Completion
 
 METRICS = """# TYPE vllm:prefix_cache_queries counter
 vllm:prefix_cache_queries_total{engine="0"} 80.0

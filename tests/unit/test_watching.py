@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from openrlhf_prm.watching import HackingDetector, WatchOptions
+from openrlhf_prm.ppo.watching import HackingDetector, WatchOptions
 
 
 def reports(rewards, accuracies, **options) -> list[int]:

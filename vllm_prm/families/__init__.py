@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_prm.families.base import PRMFamily, Rendered
 from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.generative import GenerativeFamily
 from vllm_prm.families.implicit import ImplicitFamily
 from vllm_prm.families.math_shepherd import MathShepherdFamily
 from vllm_prm.families.placeholder import PlaceholderFamily
+from vllm_prm.families.prm_family import PRMFamily, Rendered
 from vllm_prm.families.qwen_prm import QwenPRMFamily
 from vllm_prm.families.rlhflow import RLHFlowFamily
 from vllm_prm.families.skywork import SkyworkFamily

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from vllm_prm.families.base import PRMFamily, Question, step_reward_architecture
 from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.prm_family import PRMFamily, Question, step_reward_architecture
 from vllm_prm.families.writing import Writer, chat_turns, special_literals
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vllm_prm.families.base import load_tokenizer, read_config
+from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 
 Shape = tuple[int, ...]
 

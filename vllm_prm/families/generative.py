@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vllm_prm.families.base import Question, Rendered
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
 from vllm_prm.families.critique_styles import CRITIQUE_STYLES, Ask, Conversation
 from vllm_prm.families.evidence import Checkpoint
+from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.writing import chat_turns
 
 

@@ -35,10 +35,11 @@ from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
 from vllm_prm import STEP_LOG_PROB_MODELS
-from vllm_prm.families.base import Question, Rendered, load_tokenizer, read_config, step_reward_architecture
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_messages, require_list
+from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 from vllm_prm.families.decoding import sigmoid
 from vllm_prm.families.evidence import Checkpoint
+from vllm_prm.families.prm_family import Question, Rendered, step_reward_architecture
 from vllm_prm.families.writing import chat_turns
 
 BLANK_LINE = "\n\n"

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_prm.families.base import Question, Rendered, single_token_id
 from vllm_prm.families.checkpoint_family import CheckpointFamily, bos_ids, require_list
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.prm_family import Question, Rendered, single_token_id
 
 VERSA_PRM = {
     "placeholder_token": " \n\n\n\n",

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_prm.families.base import Head, Question, Rendered, single_token_id
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_messages, require_list
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.prm_family import Head, Question, Rendered, single_token_id
 from vllm_prm.families.writing import chat_turns
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."

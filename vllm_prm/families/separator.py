@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_prm.families.base import Question, Rendered
 from vllm_prm.families.checkpoint_family import CheckpointFamily, bos_ids, require_list
+from vllm_prm.families.prm_family import Question, Rendered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ softmax(-s / 0.1), is a reward shaping and not done here.
 from dataclasses import dataclass
 from typing import Literal
 
-from vllm_prm.families.base import Head
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.prm_family import Head
 from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vllm_prm.families.base import Head
 from vllm_prm.families.decoding import Rows, scalars, sigmoid
 from vllm_prm.families.evidence import Checkpoint, Evidence
+from vllm_prm.families.prm_family import Head
 from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
 
 # TRL's value head, and what other trainers call theirs.

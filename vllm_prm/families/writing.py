@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vllm_prm.families.base import Rendered
+from vllm_prm.families.prm_family import Rendered
 
 
 def special_literals(tokenizer: Any, tags: Collection[str] = ()) -> re.Pattern[str] | None:

@@ -1,6 +1,6 @@
 """Benchmarks of process reward models. One file and one line each."""
 
-from openrlhf_prm.evaluation.benchmarks.base import Benchmark, Item, MeasureOptions, ReadOptions
+from openrlhf_prm.evaluation.benchmarks.benchmark import Benchmark, Item, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN
 from openrlhf_prm.evaluation.benchmarks.prmbench import PRMBench
 from openrlhf_prm.evaluation.benchmarks.processbench import ProcessBench

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from openrlhf_prm.annotation.records import read_jsonl
-from openrlhf_prm.answers import extract_answer
-from openrlhf_prm.evaluation import metrics
-from openrlhf_prm.evaluation.benchmarks import base
-from openrlhf_prm.evaluation.benchmarks.base import Item, MeasureOptions, ReadOptions, StepScores
-from openrlhf_prm.evaluation.curves import best_of_k, powers_of_two, vote_of_k
+from openrlhf_prm.answers.checkers import extract_answer
+from openrlhf_prm.data.rows import read_jsonl
+from openrlhf_prm.evaluation.benchmarks import benchmark as shared
+from openrlhf_prm.evaluation.benchmarks.benchmark import Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
+from openrlhf_prm.measures import choices as metrics
+from openrlhf_prm.measures.curves import best_of_k, powers_of_two, vote_of_k
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.protocol import aggregated
 
@@ -37,7 +37,7 @@ class BestOfN:
         """
         items: list[Item] = []
         seen: dict[str, int] = {}
-        for file in base.source_files(path, [".jsonl"]):
+        for file in shared.source_files(path, [".jsonl"]):
             for number, row in read_jsonl(file):
                 where = f"{file} line {number}"
                 if row.get("kind") == "greedy":
@@ -54,7 +54,7 @@ class BestOfN:
         return items
 
     def _item(self, row: dict, where: str, subset: str, options: ReadOptions) -> Item:
-        question = base.text_of(row, options.input_key, where)
+        question = shared.text_of(row, options.input_key, where)
         response = row.get("response")
         if not isinstance(response, str):
             raise ValueError(f"{where}: 'response' must be a text, got {response!r}")
@@ -119,7 +119,7 @@ class BestOfN:
             "curves": curves,
         }
         if all(item.step_labels is not None for item in items):
-            result |= base.detection_measures(items, scores, options.seed)
+            result |= shared.detection_measures(items, scores, options.seed)
         return result
 
     def tables(self, result: dict) -> list[PlotTable]:
@@ -128,12 +128,12 @@ class BestOfN:
         sizes = list(result["curves"]["mean"])
         rows = []
         for name in names:
-            cells = [base.percent(each["accuracy"], each["interval"]) for each in result["curves"][name].values()]
+            cells = [shared.percent(each["accuracy"], each["interval"]) for each in result["curves"][name].values()]
             rows.append([REFERENCES.get(name) or _name(name), *cells])
         title = f"{result['questions']} questions, % (95% interval)"
         tables = [PlotTable(title, ["choice", *(f"N={size}" for size in sizes)], rows)]
         if "first_error_auc" in result:
-            tables.append(PlotTable("Steps up to the first error", ["measure", "value"], base.detection_rows(result)))
+            tables.append(PlotTable("Steps up to the first error", ["measure", "value"], shared.detection_rows(result)))
         return tables
 
     def plots(self, result: dict) -> list[Plot]:
@@ -158,7 +158,7 @@ class BestOfN:
                 [*bounds, curve(f"weighted_vote/{vote}", "weighted vote")],
             ),
         ]
-        return [*plots, *base.calibration_plots(result)]
+        return [*plots, *shared.calibration_plots(result)]
 
 
 def _name(name: str) -> str:

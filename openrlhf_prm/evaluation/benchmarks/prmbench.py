@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from openrlhf_prm.annotation.records import read_jsonl
-from openrlhf_prm.evaluation import detection
-from openrlhf_prm.evaluation.benchmarks import base
-from openrlhf_prm.evaluation.benchmarks.base import Item, MeasureOptions, ReadOptions, StepScores
-from openrlhf_prm.evaluation.metrics import mean
+from openrlhf_prm.data.rows import read_jsonl
+from openrlhf_prm.evaluation.benchmarks import benchmark as shared
+from openrlhf_prm.evaluation.benchmarks.benchmark import Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Plot, PlotTable
+from openrlhf_prm.measures import steps as detection
+from openrlhf_prm.measures.choices import mean
 
 # Classification in the data -> the paper's category, in the paper's order. The last one has no wrong steps.
 CATEGORIES = {
@@ -46,16 +46,16 @@ class PRMBench:
         """Rows have `modified_question`, `modified_process`, `error_steps` (from 1), `classification` and `idx`."""
         items: dict[str, Item] = {}
         taken: dict[str, int] = {}
-        for file in base.source_files(path, [".jsonl"]):
+        for file in shared.source_files(path, [".jsonl"]):
             for number, row in read_jsonl(file):
                 where = f"{file} line {number}"
-                subset = base.text_of(row, "classification", where)
+                subset = shared.text_of(row, "classification", where)
                 if subset not in CATEGORIES:
                     raise ValueError(f"{where}: classification {subset!r} is none of {', '.join(CATEGORIES)}")
                 if taken.get(subset, 0) == options.max_samples:
                     continue
                 taken[subset] = taken.get(subset, 0) + 1
-                steps = base.steps_of(row, "modified_process", where)
+                steps = shared.steps_of(row, "modified_process", where)
                 wrong = row.get("error_steps")
                 if not isinstance(wrong, list) or not all(isinstance(index, int) and index > 0 for index in wrong):
                     raise ValueError(f"{where}: 'error_steps' must be a list of step numbers from 1, got {wrong!r}")
@@ -66,7 +66,7 @@ class PRMBench:
                         id=f"{subset}_{group}",
                         subset=subset,
                         group=group,
-                        question=base.text_of(row, "modified_question", where),
+                        question=shared.text_of(row, "modified_question", where),
                         steps=steps,
                         step_labels=[int(index not in wrong) for index in range(1, len(steps) + 1)],
                     ),
@@ -75,9 +75,9 @@ class PRMBench:
 
     def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
         """See the class. `overall` pools the steps of all categories, `average` is the mean over the categories."""
-        split = base.check_split(items, options, self.default_split)
+        split = shared.check_split(items, options, self.default_split)
         threshold = PUBLISHED_THRESHOLD if options.threshold is None else options.threshold
-        tuning = [base.is_tuning(item, split) for item in items]
+        tuning = [shared.is_tuning(item, split) for item in items]
         if split is not None:
             flat = [
                 (score, label == 1)
@@ -126,26 +126,26 @@ class PRMBench:
             "dimensions": {name: mean(values) for name, values in dimensions.items()},
             "average": mean([value for values in dimensions.values() for value in values]),
             "overall": figures(reported),
-            **base.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
+            **shared.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
         }
 
     def tables(self, result: dict) -> list[PlotTable]:
         """Figures per category, and the measures of detection."""
         rows = [[CATEGORIES[name][1], *_row(each)] for name, each in result["categories"].items()]
         for name, value in result["dimensions"].items():
-            rows.append([f"mean of {name}", base.percent(value), "", "", ""])
-        rows.append(["mean of categories", base.percent(result["average"]), "", "", ""])
+            rows.append([f"mean of {name}", shared.percent(value), "", "", ""])
+        rows.append(["mean of categories", shared.percent(result["average"]), "", "", ""])
         rows.append(["all steps together", *_row(result["overall"])])
         chosen = "fixed" if result["threshold_split"] == "fixed" else f"chosen on {result['threshold_split']}"
         title = f"PRMBench, % (95% interval); threshold {result['threshold']:.4f}, {chosen}"
         return [
             PlotTable(title, ["category", "PRMScore", "F1", "negative F1", "solutions"], rows),
-            PlotTable("Steps up to the first error", ["measure", "value"], base.detection_rows(result)),
+            PlotTable("Steps up to the first error", ["measure", "value"], shared.detection_rows(result)),
         ]
 
     def plots(self, result: dict) -> list[Plot]:
         """The reliability diagram."""
-        return base.calibration_plots(result)
+        return shared.calibration_plots(result)
 
 
 def _counts(scores: StepScores, labels: Sequence[int], threshold: float) -> tuple[int, int, int, int]:
@@ -155,4 +155,7 @@ def _counts(scores: StepScores, labels: Sequence[int], threshold: float) -> tupl
 
 
 def _row(figures: dict) -> list[str]:
-    return [*(base.percent(figures[name], figures["intervals"][name]) for name in SCORES), str(figures["solutions"])]
+    return [
+        *(shared.percent(figures[name], figures["intervals"][name]) for name in SCORES),
+        str(figures["solutions"]),
+    ]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from openrlhf_prm.evaluation import detection
-from openrlhf_prm.evaluation.benchmarks import base
-from openrlhf_prm.evaluation.benchmarks.base import HALF, Item, MeasureOptions, ReadOptions, StepScores
-from openrlhf_prm.evaluation.metrics import mean
+from openrlhf_prm.evaluation.benchmarks import benchmark as shared
+from openrlhf_prm.evaluation.benchmarks.benchmark import HALF, Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
+from openrlhf_prm.measures import steps as detection
+from openrlhf_prm.measures.choices import mean
 
 SHARES = ("error_accuracy", "correct_accuracy", "f1")
 
@@ -31,10 +31,10 @@ class ProcessBench:
     def read(self, path: Path, options: ReadOptions) -> list[Item]:
         """Rows have `id`, `problem`, `steps` and `label`, the index of the first wrong step from 0 or -1."""
         items: dict[str, Item] = {}
-        for file in base.source_files(path, [".json"]):
-            for where, row in base.read_array(file)[: options.max_samples]:
-                question = base.text_of(row, "problem", where)
-                steps = base.steps_of(row, "steps", where)
+        for file in shared.source_files(path, [".json"]):
+            for where, row in shared.read_array(file)[: options.max_samples]:
+                question = shared.text_of(row, "problem", where)
+                steps = shared.steps_of(row, "steps", where)
                 label = row.get("label")
                 if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
                     raise ValueError(
@@ -51,9 +51,9 @@ class ProcessBench:
 
     def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
         """See the class. `average` is the mean over the subsets, `all` pools their solutions."""
-        split = base.check_split(items, options, self.default_split)
+        split = shared.check_split(items, options, self.default_split)
         errors = [detection.first_error(item.step_labels) for item in items]
-        tuning = [base.is_tuning(item, split) for item in items]
+        tuning = [shared.is_tuning(item, split) for item in items]
         threshold = options.threshold
         if split is not None:
             chosen = [index for index, is_tuning in enumerate(tuning) if is_tuning]
@@ -95,7 +95,7 @@ class ProcessBench:
             "subsets": subsets,
             "average": {name: mean([each[name] for each in subsets.values()]) for name in SHARES} if known else None,
             "all": figures(reported),
-            **base.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
+            **shared.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
             "threshold_curve": self._curve([scores[i] for i in reported], [errors[i] for i in reported]),
         }
 
@@ -114,21 +114,21 @@ class ProcessBench:
         """Figures per subset, and the measures of detection."""
         rows = [[name, *_row(each)] for name, each in result["subsets"].items()]
         if result["average"] and len(rows) > 1:
-            rows.append(["average", *(base.percent(result["average"][name]) for name in SHARES), ""])
+            rows.append(["average", *(shared.percent(result["average"][name]) for name in SHARES), ""])
         rows.append(["all solutions", *_row(result["all"])])
         chosen = "fixed" if result["threshold_split"] == "fixed" else f"chosen on {result['threshold_split']}"
         title = f"ProcessBench, % (95% interval); threshold {result['threshold']:.4f}, {chosen}"
         header = ["subset", "found first error", "right solutions kept", "F1", "solutions"]
         return [
             PlotTable(title, header, rows),
-            PlotTable("Steps up to the first error", ["measure", "value"], base.detection_rows(result)),
+            PlotTable("Steps up to the first error", ["measure", "value"], shared.detection_rows(result)),
         ]
 
     def plots(self, result: dict) -> list[Plot]:
         """F1 against the threshold, and the reliability diagram."""
         curve = [row for row in result["threshold_curve"] if row["f1"] is not None]
         if not curve:
-            return base.calibration_plots(result)
+            return shared.calibration_plots(result)
         lines = {"F1": "f1", "on solutions with an error": "error_accuracy", "on right ones": "correct_accuracy"}
         plot = Plot(
             title="Threshold",
@@ -139,8 +139,11 @@ class ProcessBench:
             mark=(result["threshold"], "used"),
             dots=False,
         )
-        return [plot, *base.calibration_plots(result)]
+        return [plot, *shared.calibration_plots(result)]
 
 
 def _row(figures: dict) -> list[str]:
-    return [*(base.percent(figures[name], figures["intervals"][name]) for name in SHARES), str(figures["solutions"])]
+    return [
+        *(shared.percent(figures[name], figures["intervals"][name]) for name in SHARES),
+        str(figures["solutions"]),
+    ]

@@ -1,0 +1,18 @@
+"""The outcome reward as the host wants it: pass this file's path to `--reward.remote_url`.
+
+1 for a right final answer, 0 for a wrong one or none. Answers are compared by `openrlhf_prm.answers.checkers`.
+"""
+
+from openrlhf_prm.answers.checkers import AnswerChecker, math_answer
+
+
+def judge(is_correct: AnswerChecker, queries: list[str], prompts: list[str], labels: list[str]) -> dict:
+    """Queries are prompt + response, one of each here. Returns rewards, 0/1 scores, what to log."""
+    (query,), (prompt,), (label,) = queries, prompts, labels
+    correct = float(is_correct(query.removeprefix(prompt), str(label)))
+    return {"rewards": correct, "scores": correct, "extra_logs": {"accuracy": correct}}
+
+
+def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> dict:
+    """Host's interface."""
+    return judge(math_answer, queries, prompts, labels)

@@ -1,0 +1,12 @@
+"""The outcome reward of reasoning-gym's tasks, by their own verifiers: pass this file's path to `--reward.remote_url`.
+
+Labels are those of `convert_steps --format reasoning_gym`.
+"""
+
+from openrlhf_prm.answers.checkers import reasoning_gym_answer
+from openrlhf_prm.answers.outcome import judge
+
+
+def reward_func(queries: list[str], prompts: list[str], labels: list[str]) -> dict:
+    """Host's interface."""
+    return judge(reasoning_gym_answer, queries, prompts, labels)

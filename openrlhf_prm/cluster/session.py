@@ -1,0 +1,67 @@
+"""Ray for an evaluation: starting it, and the engines of one policy after the other's."""
+
+import contextlib
+import os
+import sys
+import time
+
+import ray
+
+from openrlhf_prm.cluster.accelerator import on_cpu
+from openrlhf_prm.cluster.checks import TooFewGPUs
+from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
+
+
+def start_ray(gpus_needed: float, show_logs: bool = False) -> None:
+    """Starts Ray, or joins the cluster this process belongs to. On CPU, outside a cluster, it is always a Ray of our
+    own.
+
+    Raises TooFewGPUs where Ray has fewer GPUs than the engines need: their actors would wait for ever.
+    """
+    if not ray.is_initialized():
+        address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
+        ray.init(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if gpus < gpus_needed:
+        raise TooFewGPUs(
+            f"--vllm.num_engines x --vllm.gpus_per_engine and the same of --prm need {gpus_needed:g} GPUs, "
+            f"Ray has {gpus:g}"
+        )
+
+
+@contextlib.contextmanager
+def generation_pool(options: EngineOptions, timeout_s: float = 30.0):
+    """A `GenerationPool` whose actors are gone, and whose names are free for the next one, when the block ends.
+
+    Raises RuntimeError where Ray still holds them after `timeout_s`.
+    """
+    others = set(ray.util.list_named_actors())
+    pool = GenerationPool(options)
+    try:
+        yield pool
+    finally:
+        for worker in pool.workers:
+            ray.kill(worker)
+        deadline = time.monotonic() + timeout_s
+        while set(ray.util.list_named_actors()) - others:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Ray still holds the stopped engines after {timeout_s:g} s")
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def silent_stderr():
+    """Nothing written to the process's standard error gets out, whoever writes it.
+
+    For shutting Ray down after an interrupt: its core then writes a line for every request that was in flight, past
+    Python's logging.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,245 @@
+"""Ray: engines that generate and engines that score, as actors, and the pools that spread work over them.
+
+An actor holds one vLLM engine (`AsyncLLM`), so its requests are batched as they arrive. A pool sends each request to
+the worker with the fewest in flight. Workers restart when they die (`max_restarts`) and Ray retries what they had in
+hand.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
+
+logger = logging.getLogger(__name__)
+_PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What every engine needs. `gpus` is the share of a GPU per engine; `max_model_len` None takes the model's own
+    limit.
+    """
+
+    model: str
+    num_engines: int = 1
+    gpus: float = 1.0
+    dtype: str = "auto"
+    seed: int = 0
+    max_model_len: int | None = None
+    enforce_eager: bool = False
+    gpu_memory_utilization: float | None = None
+    tensor_parallel_size: int = 1
+    extra: dict = field(default_factory=dict)
+
+    def engine_args(self) -> dict:
+        """Keyword arguments for vLLM's engine; options left open are left out, so that vLLM's own defaults hold."""
+        args = {
+            "dtype": engine_dtype(self.dtype),
+            "seed": self.seed,
+            "max_model_len": self.max_model_len,
+            # Compiling costs more than it saves on CPU, where dynamo is switched off besides.
+            "enforce_eager": self.enforce_eager or on_cpu(),
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
+            "distributed_executor_backend": "uni" if self.tensor_parallel_size == 1 else "mp",
+            **self.extra,
+        }
+        return {key: value for key, value in args.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled continuation: its text, its tokens, and whether it was cut at the token limit."""
+
+    text: str
+    token_ids: list[int]
+    truncated: bool
+
+
+class GenerationWorker:
+    """Ray actor around a generating vLLM engine with prefix caching, so continuations of one prefix share its KV
+    cache.
+    """
+
+    async def __init__(self, options: EngineOptions):
+        import vllm
+
+        # vLLM 0.29 on CPU dies when the prompt of a request with a seed is prefilled in several chunks ("CPU Generator
+        # does not use offset"), as happens when many prompts of real length come at once.
+        whole_prompts = {"enable_chunked_prefill": False} if on_cpu() else {}
+        args = {"enable_prefix_caching": True, "seed": options.seed, **whole_prompts, **options.engine_args()}
+        self.engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(model=options.model, **args))
+        self.numbers = itertools.count()
+
+    async def ready(self) -> bool:
+        return True
+
+    async def generate(self, prompt: str | list[int], sampling: dict) -> list[Completion]:
+        """`sampling` is vLLM's SamplingParams as a dict (n, temperature, top_p, max_tokens, seed, stop...)."""
+        import vllm
+
+        final = None
+        tokens = prompt if isinstance(prompt, list) else await self._encode(prompt)
+        request = {"prompt_token_ids": tokens}
+        # Streamed outputs hold only the samples that moved in that engine step; the final one holds all n.
+        params = vllm.SamplingParams(**sampling, output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY)
+        async for output in self.engine.generate(request, params, f"g{next(self.numbers)}"):
+            final = output
+        return [Completion(out.text, list(out.token_ids), out.finish_reason == "length") for out in final.outputs]
+
+    async def _encode(self, prompt: str) -> list[int]:
+        # As the host's rollout does: the prompt text is final, no special token is added to it.
+        tokenizer = self.engine.get_tokenizer()
+        if asyncio.iscoroutine(tokenizer):
+            tokenizer = await tokenizer
+        return tokenizer(prompt, add_special_tokens=False)["input_ids"]
+
+
+class PRMWorker:
+    """Ray actor around a scoring vLLM engine."""
+
+    async def __init__(self, options: EngineOptions, family: str | None = None):
+        from vllm_prm.scorer import StepScorer
+
+        if "kv_cache_memory_bytes" in options.extra:
+            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
+        self.scorer = StepScorer.from_pretrained(options.model, family=family, engine="async", **options.engine_args())
+
+    async def ready(self) -> bool:
+        return True
+
+    async def score_all(self, solutions: list[tuple[str, list[str]]]) -> list[list[float] | Exception]:
+        """For each question with its steps, their scores, or the error that this solution made."""
+        calls = (self.scorer.score_async(question, steps) for question, steps in solutions)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def usage(self) -> dict:
+        return self.scorer.usage.as_dict()
+
+
+class WorkerPool:
+    """Sends each call to the worker with the fewest calls in flight from this process."""
+
+    def __init__(self, workers: Sequence):
+        self.workers = list(workers)
+        self.in_flight = [0] * len(self.workers)
+
+    async def call(self, method: str, *args):
+        """Awaits `method(*args)` on the least loaded worker; a worker's error is raised here."""
+        index = min(range(len(self.workers)), key=self.in_flight.__getitem__)
+        self.in_flight[index] += 1
+        try:
+            return await getattr(self.workers[index], method).remote(*args)
+        finally:
+            self.in_flight[index] -= 1
+
+
+class GenerationPool(WorkerPool):
+    """Engines that sample continuations."""
+
+    def __init__(self, options: EngineOptions):
+        super().__init__(_spawn(GenerationWorker, "generation", options))
+
+    async def generate(self, prompt: str | list[int], **sampling) -> list[Completion]:
+        return await self.call("generate", prompt, sampling)
+
+
+class ScoringPool(WorkerPool):
+    """Engines that score steps. Built from the actors' handles, so that it can travel to the processes that use it.
+
+    A solution goes out at once where a worker has room (`MOST_CALLS`); those that come while none has go out together
+    when one has. With a small PRM a call through Ray and a pass of the engine cost more than the solution in it, and
+    take their time from the policy's engine where both share a device.
+    """
+
+    MOST_CALLS = 2  # for each worker: one being scored, one ready when that is done
+    MOST_SOLUTIONS = 64
+
+    def __init__(self, workers: Sequence):
+        super().__init__(workers)
+        self._waiting: list[tuple[tuple[str, list[str]], asyncio.Future]] = []
+        self._senders: set[asyncio.Task] = set()
+
+    @classmethod
+    def start(cls, options: EngineOptions, family: str | None = None) -> "ScoringPool":
+        return cls(_spawn(PRMWorker, "prm", options, family))
+
+    async def score(self, question: str, steps: list[str]) -> list[float]:
+        """Scores of one solution; the error that it made, or that of the worker, is raised here."""
+        if not steps:
+            return []
+        scores = asyncio.get_running_loop().create_future()
+        self._waiting.append(((question, steps), scores))
+        if len(self._senders) < self.MOST_CALLS * len(self.workers):
+            sender = asyncio.ensure_future(self._send_waiting())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await scores
+
+    async def _send_waiting(self) -> None:
+        """One call after the other, until nothing waits."""
+        while self._waiting:
+            size = min(math.ceil(len(self._waiting) / len(self.workers)), self.MOST_SOLUTIONS)
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            try:
+                found = await self.call("score_all", [solution for solution, _ in batch])
+            except Exception as error:  # to those who wait for it
+                found = [error] * size
+            for (_, scores), item in zip(batch, found, strict=True):
+                if scores.done():  # its caller was cancelled
+                    continue
+                if isinstance(item, BaseException):
+                    scores.set_exception(item)
+                else:
+                    scores.set_result(item)
+
+    def usage(self) -> dict[str, int]:
+        """The workers' counters, summed."""
+        counters = ray.get([worker.usage.remote() for worker in self.workers])
+        return {key: sum(counter[key] for counter in counters) for key in counters[0]}
+
+
+class RemoteScorer:
+    """A client of a running `vllm-prm serve`, with the interface of `ScoringPool`. Connects where it is first used."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self._client = None
+
+    async def score(self, question: str, steps: list[str]) -> list[float]:
+        if self._client is None:
+            from vllm_prm.scorer import StepScorer
+
+            self._client = StepScorer.from_url(self.url)
+        return await self._client.score_async(question, steps) if steps else []
+
+
+def _spawn(worker_class: type, name: str, options: EngineOptions, *args) -> list:
+    remote = ray.remote(worker_class)
+    workers = [
+        remote.options(
+            name=f"openrlhf_prm_{name}_{index}",
+            num_cpus=1,
+            num_gpus=options.gpus,
+            max_restarts=-1,
+            max_task_retries=3,
+        ).remote(options, *args)
+        for index in range(options.num_engines)
+    ]
+    ready = [worker.ready.remote() for worker in workers]
+    while waiting := ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_S)[1]:
+        free, total = (resources().get("GPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+        logger.warning(
+            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {options.gpus:g} GPUs each; "
+            f"{free:g} of the cluster's {total:g} are free"
+        )
+    ray.get(ready)
+    return workers

@@ -1,0 +1,1 @@
+"""Foreign formats -> what this project reads."""

@@ -1,0 +1,228 @@
+"""Rollouts with step records -> experiences with step-level advantages, inside the host's experience maker.
+
+Where nothing of the plugin was asked for every method hands over to the host unchanged. With the host's own
+estimators the host computes baselines, KL, returns and whitening as ever; step rewards are added to the per-token
+rewards it is about to sum up. Our estimators get a `StepBatch` and return advantages.
+"""
+
+import itertools
+from dataclasses import replace
+
+import torch
+from openrlhf.models.utils import compute_reward
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
+
+from openrlhf_prm.advantages.batch import StepBatch, weigh_negative
+from openrlhf_prm.advantages.host_baselines import apply_host_baseline
+from openrlhf_prm.ppo.flags import build_estimator, uses_plugin, uses_steps
+from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer, Rollout
+
+
+class ProcessExperienceMaker(RemoteExperienceMaker):
+    """Mixes process rewards, outcome rewards and penalties into the host's advantages.
+
+    Shapes: B samples of a micro-batch, A action positions, S steps of a sample. Records are kept in rollout order,
+    which is what `experience.index` counts, so batches may be split and reordered freely.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mixer = RewardMixer(self.args)
+        self.step_estimator = build_estimator(self.args)
+        self.online_prm = None  # set by the trainer where a PRM is trained in the loop
+        self._records = []
+        self._token_rewards = {}
+
+    def make_experience_batch(self, rollout_samples) -> list[Experience]:
+        self._records = [sample.steps for sample in rollout_samples] if uses_steps(self.args) else []
+        return super().make_experience_batch(rollout_samples)
+
+    @torch.no_grad()
+    def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
+        if not uses_plugin(self.args):
+            return super().compute_advantages_and_returns(experiences)
+        rollout = self._rollout(experiences)
+        figures = {}
+        if self.online_prm is not None:
+            log_ratios, figures = self.online_prm.judge(*self._rows(experiences), rollout.correct, self.mixer.rollouts)
+            rollout = replace(rollout, log_ratios=log_ratios)
+        mixed = self.mixer(rollout)
+        mixed.columns.update(figures)
+        self._apply(experiences, rollout, mixed)
+        if self.step_estimator is not None:
+            experiences = self._estimate(experiences, rollout, mixed)
+        else:
+            experiences = self._estimate_by_host(experiences, mixed)
+        if self.args.algo.advantage.constant_length_norm:
+            self._divide_by_limit(experiences)
+        for experience in experiences:
+            weight = self.args.algo.advantage.negative_weight
+            experience.advantages = weigh_negative(experience.advantages, weight)
+        self._leave_out(experiences, mixed.kept)
+        return experiences
+
+    # The host calls these two with the rewards of one experience; `action_mask` tells which.
+
+    def get_cumulative_returns(self, rewards, action_mask, gamma):
+        return super().get_cumulative_returns(self._mix(rewards, action_mask), action_mask, gamma)
+
+    def get_advantages_and_returns(self, values, rewards, action_mask, gamma, lambd):
+        return super().get_advantages_and_returns(values, self._mix(rewards, action_mask), action_mask, gamma, lambd)
+
+    def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
+        """Host rewards (B, A), outcome at the end, KL everywhere -> the same with process rewards."""
+        process = self._token_rewards.get(id(action_mask))
+        return rewards if process is None else rewards + process
+
+    def _rollout(self, experiences: list[Experience]) -> Rollout:
+        """What the mixer sees. A response counts as correct with a score (else reward) above 0.5."""
+        verdicts = [
+            experience.rewards if experience.scores is None else experience.scores for experience in experiences
+        ]
+        places = {index: (e, row) for e in experiences for row, index in enumerate(e.index)}
+        ordered = [places[index] for index in range(len(places))]
+        token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
+        return Rollout(
+            outcomes=self._in_rollout_order(experiences, [experience.rewards for experience in experiences]),
+            correct=self._in_rollout_order(experiences, verdicts) > 0.5,
+            lengths=torch.tensor([float(len(own)) for own in token_ids]),
+            truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
+            prompts=[e.prompts[row] for e, row in ordered],
+            responses=self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+            if self.mixer.reads_text
+            else None,
+            token_ids=token_ids,
+            records=self._records,
+            group_size=self.args.rollout.n_samples_per_prompt,
+        )
+
+    def _rows(self, experiences: list[Experience]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Tokens (L,) and action masks (L - 1,) of all responses in rollout order, without padding."""
+        rows = {
+            index: (
+                e.sequences[row][e.attention_mask[row].bool()],
+                e.action_mask[row][e.attention_mask[row, 1:].bool()],
+            )
+            for e in experiences
+            for row, index in enumerate(e.index)
+        }
+        ordered = [rows[index] for index in range(len(rows))]
+        return [tokens for tokens, _ in ordered], [mask.bool() for _, mask in ordered]
+
+    def _apply(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> None:
+        """Weighted outcome rewards with their penalties, and the columns to log. A sample that is left out gets the
+        mean of its group's others, so that it moves no baseline.
+        """
+        outcomes = self.args.process_reward.outcome_coef * rollout.outcomes + mixed.penalties
+        groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
+        means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
+        outcomes = groups.where(kept, means).reshape(-1)
+        for experience in experiences:
+            index = torch.tensor(experience.index)
+            if not torch.equal(outcomes, rollout.outcomes):
+                experience.rewards = outcomes[index]
+            experience.info |= {name: column[index].float() for name, column in mixed.columns.items()}
+
+    def _estimate_by_host(self, experiences: list[Experience], mixed: MixedRewards) -> list[Experience]:
+        if mixed.process:
+            group_size = self.args.rollout.n_samples_per_prompt
+            # Weights come after the baseline: `group_norm` divides by the deviation, which would take them out again.
+            adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
+            adjusted = [mixed.weight * own for own in adjusted]
+            self._token_rewards = {
+                id(experience.action_mask): self._at_step_ends(experience, adjusted, mixed.ends)
+                for experience in experiences
+            }
+        experiences = super().compute_advantages_and_returns(experiences)
+        self._token_rewards = {}
+        return experiences
+
+    def _at_step_ends(
+        self, experience: Experience, process_rewards: list[torch.Tensor], ends: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """(B, A) with each step's reward on the last token of the step."""
+        tokens = torch.zeros(experience.action_mask.shape, dtype=torch.float32)
+        for row, index in enumerate(experience.index):
+            actions = _action_positions(experience, row, self._records[index])
+            tokens[row, actions[ends[index] - 1]] = process_rewards[index]
+        return tokens
+
+    def _estimate(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> list[Experience]:
+        """What the host does around its estimators, around ours: penalties, clipping, the KL term, logging."""
+        args = self.args
+        for experience in experiences:
+            experience.rewards = experience.rewards.to(torch.promote_types(experience.rewards.dtype, torch.float32))
+        apply_length_penalties(experiences, args)
+        outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
+        coef = args.process_reward.outcome_coef
+        if args.reward.clip_range:
+            outcomes = outcomes.clamp(*args.reward.clip_range)
+        weight = mixed.weight if "step_rewards" in self.step_estimator.needs else 0.0
+        process = [weight * own for own in mixed.process]
+        advantages = self.step_estimator(
+            StepBatch(
+                process_rewards=process,
+                step_ends=mixed.ends,
+                outcome_rewards=outcomes,
+                group_size=args.rollout.n_samples_per_prompt,
+                token_ids=rollout.token_ids,
+                values=[None if own is None else coef * own for own in mixed.values],
+                penalties=outcomes - coef * rollout.outcomes,
+                probabilities=[
+                    None if record.probabilities is None else torch.tensor(record.probabilities)
+                    for record in self._records
+                ],
+            )
+        )
+        for experience in experiences:
+            nothing = torch.zeros(len(experience.index))
+            penalty = compute_reward(nothing, self.kl_ctl.value, experience.kl, action_mask=experience.action_mask)
+            result = super().get_cumulative_returns(penalty, experience.action_mask, 1.0)
+            for row, index in enumerate(experience.index):
+                result[row, _action_positions(experience, row, self._records[index])] += advantages[index]
+            experience.returns = result
+            experience.advantages = result.clone()
+            totals = [float(process[index].sum() + outcomes[index]) for index in experience.index]
+            experience.info["return"] = torch.tensor(totals) + penalty.sum(-1)
+            experience.kl = None
+        return experiences
+
+    def _divide_by_limit(self, experiences: list[Experience]) -> None:
+        """Dr. GRPO (arXiv:2503.20783): the host's loss divides each response's sum by its length T, so T / limit in the
+        advantages leaves a sum over tokens divided by the length limit.
+        """
+        limit = self.args.rollout.max_new_tokens or self.args.data.max_len
+        for experience in experiences:
+            experience.advantages = experience.advantages * (experience.action_mask.sum(-1, keepdim=True) / limit)
+
+    def _leave_out(self, experiences: list[Experience], kept: torch.Tensor) -> None:
+        """Samples that are left out keep one token in the loss, with advantage 0 and, for a critic, what it says
+        already as its target: the host divides by a micro-batch's number of tokens.
+        """
+        for experience in experiences:
+            for row, index in enumerate(experience.index):
+                if not kept[index]:
+                    last = experience.action_mask[row].nonzero()[-1]
+                    experience.advantages[row] = 0.0
+                    if experience.values is not None:
+                        experience.returns[row] = experience.values[row]
+                    experience.action_mask[row] = 0
+                    experience.action_mask[row, last] = 1
+
+    def _in_rollout_order(self, experiences: list[Experience], columns: list[torch.Tensor]) -> torch.Tensor:
+        """One (B,) column per experience -> (all samples,), sorted by the sample's place in the rollout."""
+        indices = torch.tensor(list(itertools.chain.from_iterable(experience.index for experience in experiences)))
+        joined = torch.cat(columns).float()
+        ordered = torch.empty_like(joined)
+        ordered[indices] = joined
+        return ordered
+
+
+def _action_positions(experience: Experience, row: int, record) -> torch.Tensor:
+    """The action positions (T,) of one sample's response tokens, checked against its step record."""
+    positions = experience.action_mask[row].nonzero().squeeze(-1)
+    if len(positions) != record.ends[-1]:
+        raise ValueError(f"step spans must align with actions: got {record.ends[-1]} tokens, expected {len(positions)}")
+    return positions

@@ -1,0 +1,59 @@
+"""The host's rollout actor, with steps looked at once the PRM workers are up."""
+
+import os
+from copy import deepcopy
+
+from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
+
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
+from openrlhf_prm.ppo.rollout.branches import Group
+from openrlhf_prm.ppo.rollout.executor import GROUP, StepScoring, StepScoringExecutor
+
+# The host's class under Ray's decorator, which itself cannot be subclassed.
+_HOST = RolloutRayActor.__ray_metadata__.modified_class
+
+
+class StepRolloutActor(_HOST):
+    """Everything the host's actor does, plus `attach_step_scoring`."""
+
+    async def __init__(self, *args, **kwargs):
+        # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
+        if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
+            kwargs["kv_cache_memory_bytes"] = int(size) << 20
+            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
+        if on_cpu() and kwargs.get("enable_prefix_caching"):
+            # Whole blocks are shared, and vLLM's 128 tokens on CPU are longer than the steps of small models.
+            kwargs.setdefault("block_size", 32)
+        await super().__init__(*args, **kwargs)
+
+    def attach_step_scoring(self, scoring: StepScoring | None) -> None:
+        """Wraps the executor the host chose. Called once, before the first rollout."""
+        self.executor = StepScoringExecutor(self.executor, scoring)
+
+    def look_at_steps(self, wanted: bool) -> None:
+        """Switches looking at steps off and on, for rollouts that only need their outcome."""
+        self.executor.looking = wanted and self.executor.scoring is not None
+
+    async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
+        """The host's, which reads the last output only: vLLM need not make one for every token before it."""
+        params = deepcopy(sampling_params)
+        params.output_kind = type(params.output_kind).FINAL_ONLY
+        return await super().generate(prompt_token_ids, params, multi_modal_data)
+
+    async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
+        GROUP.set(Group(num_samples))
+        return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
+
+    async def update_weight(self, name, dtype, shape, empty_cache=False):
+        result = await super().update_weight(name, dtype, shape, empty_cache)
+        self._forget_states(empty_cache)
+        return result
+
+    async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False):
+        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+        self._forget_states(empty_cache)
+        return result
+
+    def _forget_states(self, last_weight: bool) -> None:
+        if last_weight and self.executor.sampler is not None:
+            self.executor.sampler.forget()

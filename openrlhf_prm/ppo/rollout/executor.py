@@ -1,0 +1,160 @@
+"""An agent executor around the host's own: it splits each response into steps, has them scored and branches from
+them, the moment it ends.
+
+All of this awaits inside the rollout actor's event loop, so the PRM works on one response while the policy still writes
+others.
+"""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
+
+from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.data.steps import Step, split_steps
+from openrlhf_prm.ppo.rollout.branches import BranchSampler, Group, Origin
+from openrlhf_prm.ppo.rollout.records import StepRecord
+from openrlhf_prm.ppo.score_ranges import as_probabilities
+
+# The group of the response being written: responses of one question run as tasks of one call.
+GROUP: ContextVar[Group] = ContextVar("group")
+
+
+@dataclass(frozen=True)
+class StepScoring:
+    """How responses become step records.
+
+    scorer: a pool of PRM workers or an URL, or None; the question is cut out of the prompt for it. score_range: what
+    its numbers mean, see `score_ranges`. splitter: where steps end in the text. segment_ends: token probabilities of a
+    response -> where its segments end, instead of steps. vine: how states are sampled, None for not at all; with
+    control_variate, scored as well.
+    """
+
+    scorer: object | None
+    splitter: str
+    question_pattern: str | None = None
+    score_range: str = "probability"
+    segment_ends: Callable[[Sequence[float]], list[int]] | None = None
+    vine: VineOptions | None = None
+    control_variate: bool = False
+
+    def question(self, prompt: str) -> str:
+        """The question within a prompt: the last match of the pattern's first group, or the prompt itself.
+
+        Raises ValueError where a pattern was given and does not occur.
+        """
+        if self.question_pattern is None:
+            return prompt
+        matches = list(re.finditer(self.question_pattern, prompt, re.DOTALL))
+        if not matches:
+            raise ValueError(
+                f"--prm.question_pattern {self.question_pattern!r} does not occur in the prompt {prompt!r}"
+            )
+        return matches[-1].group(1)
+
+    async def record(self, prompt: str, steps: Sequence[Step]) -> StepRecord:
+        """The steps of one response and their scores."""
+        started, ended = time.monotonic(), time.time()
+        texts = [step.text.rstrip() for step in steps]
+        return StepRecord(
+            ends=tuple(step.end for step in steps),
+            scores=tuple(await self.score(prompt, texts)) if self.scorer is not None else None,
+            repetition=1 - len(set(texts)) / len(texts) if texts else 0.0,
+            scoring_s=time.monotonic() - started,
+            ended_s=ended,
+        )
+
+    async def score(self, prompt: str, steps: list[str]) -> list[float]:
+        return as_probabilities(await self.scorer.score(self.question(prompt), steps), self.score_range)
+
+    async def score_last(self, prompt: str, steps: list[str]) -> float:
+        return (await self.score(prompt, steps))[-1]
+
+
+class StepScoringExecutor(AgentExecutorBase):
+    """Runs the host's executor (single-turn or a user's agent), then looks at the steps of what it wrote, unless
+    `looking` was switched off.
+    """
+
+    def __init__(self, inner: AgentExecutorBase, scoring: StepScoring | None):
+        self.inner = inner
+        self.scoring = scoring
+        self.looking = scoring is not None
+        self.sampler = None
+        if scoring is not None and scoring.vine is not None:
+            score = scoring.score_last if scoring.control_variate else None
+            self.sampler = BranchSampler(scoring.vine, scoring.splitter, score)
+
+    async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
+        wants_logprobs = self.looking and self.scoring.segment_ends is not None
+        params = sampling_params
+        if wants_logprobs and params.logprobs is None:
+            params = deepcopy(params)
+            params.logprobs = 0
+        output = await self.inner.execute(prompt, label, params, max_length, hf_tokenizer, llm_engine, images=images)
+        # The host logs a failed reward and trains on without one; a missing reward is an error here.
+        if isinstance(self.inner, SingleTurnAgentExecutor) and self.inner.reward_endpoints and output["reward"] is None:
+            raise RuntimeError(
+                f"--reward.remote_url {self.inner.reward_endpoints} gave no reward for the prompt {prompt!r}; "
+                "the rollout actor's log holds the error"
+            )
+        if not self.looking:
+            return output
+        tokens = output["observation_tokens"]
+        response = [token for start, end in output["action_ranges"] for token in tokens[start:end]]
+        if wants_logprobs:
+            steps, probabilities = self._segments(output, response, hf_tokenizer)
+        else:
+            steps, probabilities = split_steps(response, hf_tokenizer, self.scoring.splitter), None
+        record, branches = await asyncio.gather(
+            self.scoring.record(prompt, steps),
+            self._branches(prompt, label, sampling_params, max_length, output, steps, hf_tokenizer, llm_engine),
+        )
+        output["steps"] = replace(record, branches=branches, probabilities=probabilities)
+        if params is not sampling_params:
+            output["rollout_log_probs"] = None
+        return output
+
+    def _segments(self, output, response, tokenizer) -> tuple[list[Step], tuple[float, ...]]:
+        log_probs = output["rollout_log_probs"]
+        probabilities = tuple(
+            math.exp(value) for start, end in output["action_ranges"] for value in log_probs[start:end]
+        )
+        bounds = [0, *self.scoring.segment_ends(probabilities)]
+        return [Step(tokenizer.decode(response[a:b]), a, b) for a, b in pairwise(bounds)], probabilities
+
+    async def _branches(self, prompt, label, sampling, max_length, output, steps, tokenizer, engine):
+        if self.sampler is None:
+            return None
+        group = GROUP.get()
+        group.report(_number(output["reward"]))
+        if self.scoring.vine.skip_uniform and not await group.has_variance():
+            return None
+        ((start, _),) = output["action_ranges"]
+        limit = max_length if sampling.max_tokens is None else min(max_length, start + sampling.max_tokens)
+        origin = Origin(prompt, label, output["observation_tokens"], sampling, limit, self._judge(prompt, label))
+        texts = [step.text.rstrip() for step in steps]
+        return await self.sampler.sample(origin, [start + step.end for step in steps], texts, engine, tokenizer)
+
+    def _judge(self, prompt: str, label: str):
+        """The reward that the host's single-turn executor would give a text."""
+        inner = self.inner
+        fetch = inner._fetch_rewards_via_func if inner.reward_func else inner._fetch_rewards_via_http
+
+        async def judge(text: str) -> float:
+            (answer,) = await fetch([text], [prompt], [label])
+            return _number(answer["rewards"])
+
+        return judge
+
+
+def _number(reward) -> float:
+    """Reward servers answer with a number or a list of one."""
+    return float(reward[0] if isinstance(reward, list) else reward)

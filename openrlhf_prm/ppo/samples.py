@@ -1,0 +1,52 @@
+"""The host's samples generator and prompt dataset, with what steps and target lengths need."""
+
+import ray
+from openrlhf.datasets import PromptDataset
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
+
+from openrlhf_prm.length_penalties.targets import target_of_row, with_target
+from openrlhf_prm.ppo.flags import target_options
+
+
+class StepSamplesGenerator(SamplesGenerator):
+    """The host's generator, keeping the step record that the rollout actor put beside the host's fields."""
+
+    def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
+        """Evaluation reads outcomes alone, so nothing is scored and nothing branches meanwhile."""
+        self._look_at_steps(False)
+        try:
+            return super().generate_eval_samples(**generate_kwargs)
+        finally:
+            self._look_at_steps(True)
+
+    def _look_at_steps(self, wanted: bool) -> None:
+        ray.get([engine.look_at_steps.remote(wanted) for engine in self.vllm_engines])
+
+    def _process_response_into_experience(self, response, **generate_kwargs) -> Experience:
+        experience = super()._process_response_into_experience(response, **generate_kwargs)
+        if response.get("steps") is not None:
+            # A plain attribute: the host rebuilds experiences from its own fields, but records are taken before that.
+            experience.steps = response["steps"].cut(int(experience.action_mask.sum()))
+        return experience
+
+
+class TargetedPromptDataset(PromptDataset):
+    """The host's prompts, each with a target length where the length penalty asks for one."""
+
+    def __init__(self, dataset, tokenizer, strategy, input_template=None):
+        options = target_options(strategy.args)
+        if options is not None:
+            key, seed = strategy.args.data.input_key, strategy.args.train.seed
+            dataset = [
+                row
+                | {
+                    key: with_target(
+                        row[key],
+                        options.target_template,
+                        target_of_row(index, seed, options.target_min, options.target_max),
+                    )
+                }
+                for index, row in enumerate(dataset)
+            ]
+        super().__init__(dataset, tokenizer, strategy, input_template=input_template)

@@ -1,0 +1,233 @@
+"""Labelled solutions -> what the PRM trainer reads.
+
+Rows come from JSONL or Parquet files or any data set that OpenRLHF loads, in one of the formats of `prm_formats`. They
+are rendered by `vllm_prm`'s family, the code that also serves the trained PRM, so the two cannot differ.
+
+Shapes: B solutions, T tokens of the longest of them, S steps, N targets (S, or B where outcomes are learnt).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import torch
+
+from openrlhf_prm.data.formats_in import LabelledSteps, Solution
+from openrlhf_prm.data.rows import read_rows
+from vllm_prm.families.implicit import RenderedSums
+from vllm_prm.families.prm_family import PRMFamily
+
+NAMED = 5  # places that a report's one line names
+
+
+@dataclass
+class DataReport:
+    """What a data set lost on its way: rows that cannot be used and rows that are too long, with their places."""
+
+    rows: int = 0
+    bad_rows: list[str] = field(default_factory=list)
+    cut_rows: list[str] = field(default_factory=list)
+    dropped_steps: int = 0
+
+    def __str__(self) -> str:
+        """One line; the first five places of each kind are named."""
+        text = f"{self.rows} solutions"
+        if self.bad_rows:
+            text += f", {len(self.bad_rows)} bad rows left out ({_some(self.bad_rows)})"
+        if self.cut_rows:
+            text += (
+                f", {self.dropped_steps} steps of {len(self.cut_rows)} solutions beyond --data.max_len left out "
+                f"({_some(self.cut_rows)})"
+            )
+        return text
+
+    def as_dict(self) -> dict:
+        """All places, for a file."""
+        return {
+            "solutions": self.rows,
+            "bad_rows": self.bad_rows,
+            "cut_rows": self.cut_rows,
+            "dropped_steps": self.dropped_steps,
+        }
+
+
+def _some(places: Sequence[str]) -> str:
+    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
+    return "; ".join(places[:NAMED]) + more
+
+
+def read_source(source: str, split: str = "train") -> Iterator[tuple[str, dict]]:
+    """(place, row) of the comma-separated data sets in `source`: JSONL and Parquet files by line, others as OpenRLHF
+    loads them, of those the split `split`.
+
+    Raises ValueError for a file that is not there or cannot be read, naming file and line.
+    """
+    for name in (part.strip() for part in source.split(",")):
+        if Path(name).suffix in (".jsonl", ".json", ".parquet"):
+            if not Path(name).is_file():
+                raise ValueError(f"no such file: {name}")
+            unit = "row" if name.endswith(".parquet") else "line"
+            for number, row in read_rows(name):
+                yield f"{name} {unit} {number}", row
+        else:
+            yield from _read_with_host(name, split)
+
+
+def _read_with_host(name: str, split: str) -> Iterator[tuple[str, dict]]:
+    from types import SimpleNamespace
+
+    from openrlhf.datasets.utils import blending_datasets
+
+    silent = SimpleNamespace(print=lambda *_: None, is_rank_0=lambda: False, args=SimpleNamespace(use_ms=False))
+    for number, row in enumerate(blending_datasets(name, None, silent, dataset_split=split), start=1):
+        yield f"{name} row {number}", row
+
+
+def usable_rows(
+    rows: Iterable[tuple[str, dict]],
+    read: Callable[[dict], Solution],
+    *,
+    strict: bool = False,
+    max_samples: int | None = None,
+) -> tuple[list[LabelledSteps], DataReport]:
+    """The rows that can be trained on, at most `max_samples`, and a report of those that cannot.
+
+    A row is bad where `read` (see `prm_formats`) raises ValueError. With `strict` the first bad row raises it, naming
+    its place; a source without one usable row always does.
+    """
+    found: list[LabelledSteps] = []
+    report = DataReport()
+    for place, row in rows:
+        try:
+            found.append(LabelledSteps(*read(row), place))
+        except ValueError as error:
+            fault = f"{place}: {error}"
+            if strict:
+                raise ValueError(fault) from None
+            report.bad_rows.append(fault)
+            continue
+        if len(found) == max_samples:
+            break
+    report.rows = len(found)
+    if not found:
+        raise ValueError(f"no usable row: {report}")
+    return found, report
+
+
+@dataclass(frozen=True)
+class Item:
+    """A rendered solution: its tokens up to the last scored one, where its steps are scored, its targets, and
+    `first`, the index of the last token before the response where a family sums over tokens."""
+
+    index: int
+    token_ids: list[int]
+    positions: list[int]
+    targets: list[float]
+    first: int
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """B solutions padded on the right.
+
+    `token_ids`, `attention_mask` (B, T) long; `step_rows`, `step_tokens` (S,) long: where the steps are scored, rows in
+    order; `targets` (N,) float32 in the same order; `first` (B,) long, see `Item`; `rows` (B,) numbers of the
+    solutions in their data set.
+    """
+
+    token_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    step_rows: torch.Tensor
+    step_tokens: torch.Tensor
+    targets: torch.Tensor
+    first: torch.Tensor
+    rows: list[int]
+
+    @property
+    def steps(self) -> list[int]:
+        """Number of steps of each solution."""
+        return torch.bincount(self.step_rows, minlength=len(self.rows)).tolist()
+
+    def to(self, device: torch.device) -> "StepBatch":
+        """The same on `device`."""
+        tensors = {
+            entry.name: getattr(self, entry.name).to(device) for entry in fields(self) if entry.type is torch.Tensor
+        }
+        return replace(self, **tensors)
+
+
+class StepLabelDataset(torch.utils.data.Dataset):
+    """Rendered solutions.
+
+    A solution longer than `max_len` tokens is cut on the right and loses the labels cut off; one that keeps none is
+    left out, and so is every cut one where its only label is the outcome. Rows that the family cannot render are bad.
+    `report` counts and places all of them. Raises ValueError where nothing is left, and with `strict` for the first
+    solution that loses a label.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[LabelledSteps],
+        report: DataReport,
+        family: PRMFamily,
+        pad_token_id: int,
+        max_len: int,
+        *,
+        outcome: bool = False,
+        strict: bool = False,
+    ):
+        self.pad_token_id = pad_token_id
+        self.items: list[Item] = []
+        self.solutions: list[LabelledSteps] = []
+        self.report = report
+        for row in rows:
+            try:
+                rendered = family.render(row.question, row.steps)
+            except ValueError as error:
+                if strict:
+                    raise ValueError(f"{row.place}: {error}") from None
+                report.bad_rows.append(f"{row.place}: {error}")
+                continue
+            steps = len(row.steps)
+            positions = [position for position in rendered.step_positions if position < max_len]
+            if len(positions) < steps:
+                fault = f"{row.place}: {steps - len(positions)} of {steps} steps beyond --data.max_len {max_len}"
+                if strict:
+                    raise ValueError(fault)
+                positions = [] if outcome else positions
+                report.cut_rows.append(fault)
+                report.dropped_steps += steps - len(positions)
+            if positions:
+                # Nothing after the last scored token is ever looked at.
+                tokens = rendered.token_ids[: positions[-1] + 1]
+                targets = row.targets if outcome else row.targets[: len(positions)]
+                first = rendered.first if isinstance(rendered, RenderedSums) else 0
+                self.items.append(Item(len(self.items), tokens, positions, targets, first))
+                self.solutions.append(row)
+        report.rows = len(self.items)
+        if not self.items:
+            raise ValueError(f"no solution is left: {report}; raise --data.max_len {max_len} where it cuts them off")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.items[index]
+
+    def collate(self, items: Sequence[Item]) -> StepBatch:
+        """Pads B items into one batch."""
+        width = max(len(item.token_ids) for item in items)
+        token_ids = torch.full((len(items), width), self.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(token_ids)
+        for row, item in enumerate(items):
+            token_ids[row, : len(item.token_ids)] = torch.tensor(item.token_ids)
+            attention_mask[row, : len(item.token_ids)] = 1
+        return StepBatch(
+            token_ids,
+            attention_mask,
+            torch.tensor([row for row, item in enumerate(items) for _ in item.positions]),
+            torch.tensor([position for item in items for position in item.positions]),
+            torch.tensor([target for item in items for target in item.targets]),
+            torch.tensor([item.first for item in items]),
+            [item.index for item in items],
+        )

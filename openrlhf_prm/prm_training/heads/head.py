@@ -1,0 +1,121 @@
+"""What every head of a PRM in training answers: its family, its model, and its log-odds.
+
+With z the log-odds that a step (or, for outcomes, a solution) is right and t in [0, 1] its label, every head is trained
+on the binary cross-entropy
+
+    loss = -( t log sigmoid(z) + (1 - t) log sigmoid(-z) )
+
+which for two classes with logits a (right) and b is the softmax cross-entropy, with z = a - b. A head reads the same
+numbers that `vllm_prm` reads when it serves the result, and the family's `decode` makes scores of them.
+
+Shapes: B solutions, T tokens, S steps, R numbers read per step, N targets (S, or B where outcomes are learnt).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vllm_prm.families import PRM_FAMILIES, PRMFamily
+from vllm_prm.families.checkpoint_family import as_json
+from vllm_prm.families.prm_family import single_token_id
+
+if TYPE_CHECKING:
+    import torch
+
+    from openrlhf_prm.prm_training.dataset import StepBatch
+
+
+class PRMHead(ABC):
+    """One way to read a score from a model in training. Made from the flags, once; holds the tokenizer's family."""
+
+    name: ClassVar[str]
+    """Its key in `PRM_HEADS`, and the key in `PRM_FAMILIES` of the family that serves the result."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Flags `--prm.<key>` that it reads -> value where one is left out. Other heads' flags are an error."""
+    outcome: ClassVar[bool] = False
+    """Whether a solution has one label, its outcome, instead of one per step."""
+    reads_chat_template: ClassVar[bool] = True
+    """Whether `--data.apply_chat_template` is read; other heads write every question through the template."""
+    layers: ClassVar[tuple[str, ...]] = ()
+    """Names of the linear layers of its own, which LoRA trains whole."""
+
+    def __init__(self, args: SimpleNamespace, tokenizer: Any) -> None:
+        """`args`: the nested flags, `args.prm` resolved by `resolve_flags`. Adds the placeholder to the tokenizer where
+        `--prm.add_placeholder_token` asks for it. ValueError for a vocabulary, option or backbone that does not
+        serve."""
+        model, token = args.model.model_name_or_path, args.prm.placeholder_token
+        if args.prm.add_placeholder_token and len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+            tokenizer.add_tokens(token, special_tokens=True)
+        if token is not None:
+            try:
+                single_token_id(tokenizer, token, model)
+            except ValueError as error:
+                raise ValueError(f"{error}; --prm.add_placeholder_token adds it") from None
+        options = {**self.options(args), **args.prm.options}
+        self.family: PRMFamily = PRM_FAMILIES[self.name].from_checkpoint(model, tokenizer, options)
+
+    @abstractmethod
+    def options(self, args: SimpleNamespace) -> dict[str, Any]:
+        """The family's options that the flags give."""
+
+    def declared(self) -> dict[str, Any]:
+        """What config.json says under "prm": the family and its options, except those that have their defaults."""
+        given = as_json(self.family.options)
+        usual = {field.name: field.default for field in fields(self.family.options)}
+        usual |= {
+            field.name: field.default_factory()
+            for field in fields(self.family.options)
+            if field.default_factory is not MISSING
+        }
+        return {"family": self.name, **{name: value for name, value in given.items() if value != usual[name]}}
+
+    @abstractmethod
+    def load(self, path: str, **arguments: Any) -> torch.nn.Module:
+        """The model to train, from the checkpoint at `path`; `arguments` are those of `from_pretrained`."""
+
+    def reference(self) -> str | None:
+        """The checkpoint of a frozen causal LM that `raw` needs beside the model."""
+        return None
+
+    @abstractmethod
+    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+        """What the family's `decode` expects, fp32: (S, R)."""
+
+    @abstractmethod
+    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+        """(S, R) -> (N,): log-odds of being right, one per target."""
+
+
+class ClassLogits:
+    """Mixed into heads whose model gives logits at every token."""
+
+    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+        """The model's outputs where the steps are scored: (S, R)."""
+        output = actor(batch.token_ids, attention_mask=batch.attention_mask, return_output=True)
+        rows, tokens = flat_or_padded(actor, batch)
+        return output["logits"][rows, tokens].float()
+
+
+def flat_or_padded(actor: Any, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and token of each step in the actor's output: as in the batch, or in one row without padding where the actor
+    packs the solutions of a batch behind one another. Twice (S,)."""
+    if not actor.packing_samples:
+        return batch.step_rows, batch.step_tokens
+    lengths = batch.attention_mask.sum(dim=1)
+    return batch.step_rows * 0, (lengths.cumsum(0) - lengths)[batch.step_rows] + batch.step_tokens
+
+
+def resolve_flags(head: type[PRMHead], prm: SimpleNamespace, flags: Sequence[str]) -> None:
+    """Fills in what `prm` leaves at None of `flags`. ValueError for a flag that another head reads."""
+    for name in flags:
+        if getattr(prm, name) is None:
+            setattr(prm, name, head.defaults.get(name))
+        elif name not in head.defaults:
+            known = ", ".join(f"--prm.{flag}" for flag in head.defaults)
+            raise ValueError(f"--prm.{name} is not read by --prm.head {head.name}, which reads {known or 'none'}")
+    if prm.add_placeholder_token and prm.placeholder_token is None:
+        raise ValueError(f"--prm.add_placeholder_token: --prm.head {head.name} has no placeholder")

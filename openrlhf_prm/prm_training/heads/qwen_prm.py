@@ -1,0 +1,44 @@
+"""`*ForProcessRewardModel`, the layout of Qwen2.5-Math-PRM (arXiv:2501.07301): a head of two layers at `<extra_0>`.
+
+    z = y_1 - y_0,   y = W_2 relu(W_0 h + b_0) + b_2,   h at the step's token
+
+The solution stands in the chat template as the assistant's message. A tokenizer other than Qwen's PRM's own does not
+know `<extra_0>`: `--prm.add_placeholder_token` adds it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead
+
+if TYPE_CHECKING:
+    import torch
+
+    from openrlhf_prm.prm_training.dataset import StepBatch
+
+
+class QwenPRMHead(ClassLogits, PRMHead):
+    """Two classes of a two-layer head; see the module's formula."""
+
+    name = "qwen_prm"
+    reads_chat_template = False
+    defaults = {"placeholder_token": "<extra_0>"}
+    layers = ("score.0", "score.2")
+
+    def options(self, args: SimpleNamespace) -> dict[str, Any]:
+        return {"step_token": args.prm.placeholder_token}
+
+    def load(self, path: str, **arguments: Any) -> torch.nn.Module:
+        from torch import nn
+
+        from openrlhf_prm.prm_training.model import load_with_head
+
+        def score(hidden: int) -> nn.Module:
+            return nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+
+        return load_with_head(path, "ForProcessRewardModel", score, num_labels=2, **arguments)
+
+    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+        return raw[:, 1] - raw[:, 0]

@@ -1,1 +1,0 @@
-"""Trainers on OpenRLHF's DeepSpeed strategy: PPO with process rewards, and process reward models."""

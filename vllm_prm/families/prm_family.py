@@ -1,0 +1,111 @@
+"""What every PRM family answers: which tokens to run, where to read, what the numbers mean."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vllm_prm import STEP_REWARD_MODELS
+
+if TYPE_CHECKING:
+    from vllm_prm.families.evidence import Checkpoint, Evidence
+
+Question = str | Sequence[dict[str, str]]
+"""The question's text, or chat messages `{"role", "content"}`."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A solution as the PRM reads it: `token_ids`, and the 0-based index in them at which each step is scored.
+
+    Positions rise strictly, one per step. They are kept beside the tokens because a step's own text may contain the
+    token that marks a step end; searching for that token would then shift every later score.
+    """
+
+    token_ids: list[int]
+    step_positions: list[int]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A small head that the checkpoint brings along, read instead of the language-model head.
+
+    `layers`: the checkpoint's names of its linear layers, without `.weight`, applied in order to the backbone's last
+    hidden state (after its final norm) with a ReLU between them. `outputs`: width of the last. `bias`: whether each
+    layer has one.
+    """
+
+    layers: tuple[str, ...]
+    outputs: int
+    bias: bool
+
+
+class PRMFamily(ABC):
+    """One way of scoring steps. Instances are immutable, hold a tokenizer, and never touch the engine."""
+
+    reward_token_ids: tuple[int, ...] = ()
+    """Rows of the language-model head to read at a step position, in the order `decode` expects; none with a head."""
+    head: Head | None = None
+    """The checkpoint's own head, whose whole output `decode` expects; None for the language-model head."""
+    scorer: str = "vllm_prm.scorer:StepScorer"
+    """`module:Class` of the `StepScorer` that runs the engine, or the engines, this family needs."""
+    runner: str = "pooling"
+    """vLLM's runner for the model: "generate" where scores are read from what it writes."""
+    engines: int = 1
+    """How many engines of one device it takes to score."""
+
+    @classmethod
+    @abstractmethod
+    def from_checkpoint(cls, path: str, tokenizer: Any = None, options: Mapping[str, Any] | None = None) -> "PRMFamily":
+        """Build from the checkpoint at `path`; `options` win over what it declares. `ValueError` if its vocabulary
+        lacks a token the family needs, or an option is wrong."""
+
+    @classmethod
+    def evidence(cls, checkpoint: "Checkpoint") -> "Evidence | None":
+        """Why `checkpoint` may be of this family, None if nothing speaks for it."""
+        return None
+
+    @abstractmethod
+    def render(self, question: Question, steps: Sequence[str]) -> Rendered:
+        """Tokens and step positions of `question` followed by `steps` (texts without their trailing separator)."""
+
+    @abstractmethod
+    def decode(self, raw: Sequence[Sequence[float]]) -> list[float]:
+        """Step scores from the rows read at the step positions: (S, R) -> S, with R reward tokens or outputs of the
+        head. In [0, 1] unless the family says otherwise."""
+
+    @abstractmethod
+    def hf_overrides(self) -> dict[str, Any]:
+        """Values that vLLM must see in the checkpoint's config to load it as a step-reward model."""
+
+
+def step_reward_architecture(path: str, architectures: Sequence[str] | None) -> str:
+    """The vLLM architecture that scores steps on a checkpoint's backbone: Qwen2ForTokenClassification, say, becomes
+    Qwen2ForStepReward.
+
+    Raises `ValueError` naming the supported backbones when there is none.
+    """
+    backbones = [re.sub(r"(For[A-Z]\w*|Model)$", "", architecture) for architecture in architectures or ()]
+    for backbone in backbones:
+        if f"{backbone}ForStepReward" in STEP_REWARD_MODELS:
+            return f"{backbone}ForStepReward"
+    supported = sorted(name.replace("ForStepReward", "ForCausalLM") for name in STEP_REWARD_MODELS)
+    raise ValueError(
+        f"config.json of {path}: architectures is {architectures}, supported: {supported} and others on their backbones"
+    )
+
+
+def single_token_id(tokenizer: Any, token: str, path: str) -> int:
+    """Id of a token given as text.
+
+    The text is encoded first, as OpenRLHF does, because vocabularies made by SentencePiece hold `ки` as `▁ки` only;
+    an exact vocabulary entry comes second. Raises `ValueError` when neither gives exactly one known token.
+    """
+    vocabulary = tokenizer.get_vocab()
+    encoded = tokenizer.encode(token, add_special_tokens=False)
+    if len(encoded) == 1 and (encoded[0] != tokenizer.unk_token_id or token == tokenizer.unk_token):
+        return encoded[0]
+    if token in vocabulary:
+        return vocabulary[token]
+    raise ValueError(f"the tokenizer of {path} has no token {token!r} (it is encoded as {encoded})")
