@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     _single_process_defaults()
     try:
         # Imports torch and the host, which a wrong flag need not wait for.
-        from openrlhf_prm.trainers import prm_run
+        from openrlhf_prm.prm_training import run as prm_run
 
         try:
             summary = prm_run.train(args, prm_run.load(args))

@@ -1,12 +1,9 @@
 """Tests that need a CUDA device; without one they are skipped. They share the small checkpoints of `tests/stack`."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "stack"))
 
 
 def pytest_collection_modifyitems(items):

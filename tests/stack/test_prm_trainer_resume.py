@@ -9,8 +9,8 @@ import pytest
 import torch
 from openrlhf.utils.distributed_sampler import DistributedSampler
 
+from openrlhf_prm.prm_training import trainer as prm
 from openrlhf_prm.prm_training.dataset import Item, StepLabelDataset
-from openrlhf_prm.trainers import prm
 
 pytestmark = pytest.mark.stack
 

@@ -99,6 +99,22 @@ def test_every_allowed_import_is_used():
         assert {name.removeprefix("openrlhf_prm.") for name in used[room]} == allowed, room
 
 
+def test_what_is_imported_of_ours_is_there():
+    """Imports inside functions are found here and not in the middle of a run."""
+    tops = ("vllm_prm", "openrlhf_prm", "benchmarks", "examples")
+    for path in (path for top in (*tops, "tests") for path in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in tops:
+                file = ROOT / node.module.replace(".", "/")
+                found = file.with_suffix(".py").is_file() or (file / "__init__.py").is_file()
+                assert found, f"{path} imports {node.module}, which is not there"
+                face = file / "__init__.py"
+                if face.is_file():
+                    for alias in node.names:
+                        there = alias.name in face.read_text() or (file / alias.name).with_suffix(".py").is_file()
+                        assert there or (file / alias.name).is_dir(), f"{path} imports {alias.name} of {node.module}"
+
+
 def test_no_files_import_each_other_in_a_circle():
     """Imports inside functions and for types alone count too."""
     graph = {module_name(path): imported_modules(path) & MODULES - {module_name(path)} for path in SOURCES}

@@ -1,39 +1,14 @@
 """How rewards are mixed, on rollouts of two questions a reader can check by hand."""
 
-import argparse
 import json
 
 import pytest
 import torch
+from mixed_rollouts import mixer, rollout
 
 from openrlhf_prm.advantages.branch_values import Branches
-from openrlhf_prm.cli.parser import nested
-from openrlhf_prm.ppo.flags import add_arguments
-from openrlhf_prm.ppo.mixing import RewardMixer, Rollout, warm_up
+from openrlhf_prm.ppo.mixing import Rollout, warm_up
 from openrlhf_prm.ppo.rollout.records import StepRecord
-
-
-def mixer(*flags: str) -> RewardMixer:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return RewardMixer(nested(parser.parse_args(flags)))
-
-
-def rollout(**columns) -> Rollout:
-    """Four responses of two steps, the first two to one question; steps score 0.75 and 0.25."""
-    records = [StepRecord((2, 4), (0.75, 0.25), 0.5, 0.1)] * 4
-    defaults = dict(
-        outcomes=torch.tensor([1.0, 0.0, 1.0, 1.0]),
-        correct=torch.tensor([True, False, True, True]),
-        lengths=torch.full((4,), 4.0),
-        truncated=torch.tensor([False, True, False, False]),
-        prompts=["p", "p", "q", "q"],
-        responses=["boxed 1", "no idea", "boxed 2", "boxed 2"],
-        token_ids=[[1, 2, 3, 4]] * 4,
-        records=records,
-        group_size=2,
-    )
-    return Rollout(**defaults | columns)
 
 
 def rewards(mixed) -> list[list[float]]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_mixing import mixer, rollout
+from mixed_rollouts import mixer, rollout
 
 from openrlhf_prm.advantages.batch import StepBatch
 from openrlhf_prm.advantages.prime import Prime
