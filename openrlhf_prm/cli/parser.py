@@ -13,11 +13,19 @@ from openrlhf_prm.data.questions import Question, read_questions
 CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, or a Python file with is_correct(response, label)"
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help; None and False say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default is None or action.default is False
+        return action.help if silent else super()._get_help_string(action)
+
+
 class FlagParser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are one line on stderr; exit code 2. Flags cannot be abbreviated."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""

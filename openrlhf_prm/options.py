@@ -1,0 +1,160 @@
+"""An option is written once: a field of a frozen dataclass beside the code that reads it.
+
+    @dataclass(frozen=True, kw_only=True)
+    class MinForm(Options):
+        temperature: float = option(0.1, "how sharply the worst step is picked out", above=0)
+
+The field's metadata gives the flag with its type, its help and its default (`add_flags`), the check of its bounds
+(`Options`), and which flags a run reads (`refuse_unread`). A flag that is not given is None in the namespace, and
+`build` then keeps the class's default.
+
+This file lies beside the rooms because algorithms, commands and the plugin's flags all stand on it. Nothing heavy is
+imported.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+Number = int | float
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    least: Number | None = None,
+    most: Number | None = None,
+    above: Number | None = None,
+    below: Number | None = None,
+    choices: Iterable[str] | None = None,
+    kind: type | None = None,
+) -> Any:
+    """A field of an options class. `text`: what the option means, for `--help`.
+
+    Bounds: `least` <= value <= `most`, `above` < value < `below`; floats must be finite. `choices`: the values allowed.
+    `kind`: the type of a value, where `default` is None; else it is the default's.
+    """
+    metadata = {"text": text, "kind": kind or type(default), "choices": None if choices is None else tuple(choices)}
+    bounds = {"least": least, "most": most, "above": above, "below": below}
+    return dataclasses.field(default=default, metadata={**metadata, **bounds})
+
+
+class Options:
+    """Base of options dataclasses: an instance has values within their bounds.
+
+    Raises ValueError that begins with the option's name. Further checks of a subclass go into a `__post_init__` that
+    calls this one first, and begin their messages in the same way.
+    """
+
+    def __post_init__(self) -> None:
+        for field in option_fields(type(self)):
+            fault = _fault(getattr(self, field.name), field.metadata)
+            if fault:
+                raise ValueError(f"{field.name} {fault}, got {getattr(self, field.name)!r}")
+
+
+def option_fields(options: type) -> list[dataclasses.Field]:
+    """The fields made by `option`, in order."""
+    return [field for field in dataclasses.fields(options) if "text" in field.metadata]
+
+
+def _fault(value: Any, metadata: Mapping[str, Any]) -> str | None:
+    if value is None:
+        return None
+    if metadata["choices"] is not None:
+        return None if value in metadata["choices"] else f"must be one of {', '.join(metadata['choices'])}"
+    if not isinstance(value, Number) or isinstance(value, bool):
+        return None
+    if not math.isfinite(value):
+        return "must be a finite number"
+    low = metadata["least"] if metadata["above"] is None else metadata["above"]
+    high = metadata["most"] if metadata["below"] is None else metadata["below"]
+    too_low = low is not None and (value < low or (value == low and metadata["above"] is not None))
+    too_high = high is not None and (value > high or (value == high and metadata["below"] is not None))
+    if not too_low and not too_high:
+        return None
+    if high is None:
+        return f"must be {'at least' if metadata['above'] is None else 'above'} {low}"
+    if low is None:
+        return f"must be {'at most' if metadata['below'] is None else 'below'} {high}"
+    excluded = [str(bound) for bound in (metadata["above"], metadata["below"]) if bound is not None]
+    return f"must lie in {low}..{high}" + (f", {' and '.join(excluded)} excluded" if excluded else "")
+
+
+def add_flags(parser: Any, prefix: str, owners: type | Mapping[str, type], *, leave_out: Iterable[str] = ()) -> None:
+    """One flag `--PREFIX.OPTION` per option of a class, or of all classes of a registry; None where it is not given.
+
+    An option that several classes of a registry have is one flag; its help names whose it is and each default. A
+    boolean that is True by default gets `--PREFIX.no_OPTION` too. `leave_out`: options that have a flag already.
+    """
+    classes = owners if isinstance(owners, Mapping) else {"": owners}
+    found: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+    for owner, options in classes.items():
+        for field in option_fields(options):
+            if field.name not in leave_out:
+                found.setdefault(field.name, []).append((owner, field))
+    for name, fields in found.items():
+        _add_flag(parser, prefix, name, fields)
+
+
+def _add_flag(parser: Any, prefix: str, name: str, fields: list[tuple[str, dataclasses.Field]]) -> None:
+    metadata = fields[0][1].metadata
+    common = {"default": None, "help": _help(fields), "dest": f"{prefix}.{name}"}
+    if metadata["kind"] is bool:
+        parser.add_argument(f"--{prefix}.{name}", action="store_true", **common)
+        if any(field.default is True for _, field in fields):
+            off = {**common, "help": f"switches {prefix}.{name} off"}
+            parser.add_argument(f"--{prefix}.no_{name}", action="store_false", **off)
+    else:
+        common |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metadata["kind"].__name__}
+        parser.add_argument(f"--{prefix}.{name}", type=metadata["kind"], **common)
+
+
+def _help(fields: list[tuple[str, dataclasses.Field]]) -> str:
+    """The meaning, once where all owners agree, and the defaults."""
+    by_text: dict[str, list[tuple[str, Any]]] = {}
+    for owner, field in fields:
+        by_text.setdefault(field.metadata["text"], []).append((owner, field.default))
+    parts = []
+    for text, owners in by_text.items():
+        names = ", ".join(owner for owner, _ in owners if owner)
+        defaults = list(dict.fromkeys(_shown(default) for _, default in owners))
+        if len(defaults) > 1:
+            defaults = [f"{owner} {_shown(default)}" for owner, default in owners]
+        default = "" if defaults == ["None"] else f" (default {', '.join(defaults)})"
+        parts.append((f"{names}: " if names else "") + text + default)
+    return "; ".join(parts).replace("%", "%%")
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def build(options: type, namespace: SimpleNamespace | None, prefix: str, **known: Any) -> Any:
+    """An instance of an options class from the flags of a group; what was not given keeps the class's default.
+
+    `known`: values that do not come from this group. Raises ValueError naming the flag for a value that is not allowed.
+    """
+    try:
+        return options(**given(options, namespace), **known)
+    except ValueError as error:
+        raise ValueError(f"--{prefix}.{error}") from None
+
+
+def given(options: type, namespace: SimpleNamespace | None) -> dict[str, Any]:
+    """The options of a class that the command line gave."""
+    values = {field.name: getattr(namespace, field.name, None) for field in option_fields(options)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse_unread(namespace: SimpleNamespace, prefix: str, read: Iterable[str], reader: str) -> None:
+    """Raises ValueError for the first flag of a group that was given and is not among those `read`: who gives it
+    expects something of it. `reader` says what does not read it, or what it takes ("needs --prm.url").
+    """
+    wanted = set(read)
+    for name, value in vars(namespace).items():
+        if value is not None and not isinstance(value, SimpleNamespace) and name not in wanted:
+            raise ValueError(f"--{prefix}.{name} {reader}")
