@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--output", default="benchmarks/results/annotation.json", help="JSON file of the figures; continued if there")
     add("--parts", nargs="+", default=["planted", "scaling", "real"], choices=["planted", "scaling", "real"])
-    add("--policy", default="examples/quickstart/policy", help="checkpoint of an arithmetic policy, for real")
+    add("--policy", default="benchmarks/policies/short", help="checkpoint of an arithmetic policy, for real")
     add("--questions", type=int, default=200, help="real: questions; those of mixed outcome are used")
     add("--long", action="store_true", help="real: chains of 7 to 9 additions with named operands")
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="real: which ones")

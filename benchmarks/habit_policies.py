@@ -1,19 +1,18 @@
-"""Policies of the arithmetic task with other habits than the quickstart's: the same model, trained on further
+"""Policies of the arithmetic task with other habits than `policies/short`: the same model, trained on further
 demonstrations.
 """
 
 import json
-import random
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.runs import POLICY, made_with, run_command
 from openrlhf_prm.data.questions import KEYS
-from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from openrlhf_prm.tasks.arithmetic import HabitMix
 
 
 def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path = POLICY, lr: float = 1.5e-3) -> Path:
-    """A copy of `policy` trained on fresh demonstrations of the mix (`make_policy.fit`).
+    """A copy of `policy` trained on fresh demonstrations of the mix (`make_policy.tune_habits`).
 
     Made once for the same settings.
     """
@@ -22,20 +21,11 @@ def fine_tune(output: Path, mix: HabitMix, updates: int, seed: int, policy: Path
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from examples.quickstart.make_policy import batch, fit
+    from examples.quickstart.make_policy import tune_habits
 
-    torch.manual_seed(seed)
-    rng = random.Random(f"habits-{seed}")
     tokenizer = AutoTokenizer.from_pretrained(policy)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    pool = list(questions("train", 20_000, seed + 1_000, mix))
-
-    def inputs(update: int) -> dict:
-        ids, labels = batch(tokenizer, rng.sample(pool, 64), rng, mix)
-        return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
-
-    for _ in fit(model, updates, lr, 20, inputs):
-        pass
+    tune_habits(model, tokenizer, mix, updates, seed, lr)
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
     return output

@@ -2,7 +2,7 @@
 
 The PRM is weakened on purpose: it is trained by `train_prm` on few demonstrations of the arithmetic task (--labels) of
 which a share of the labels is flipped (--noise) and every filler step, which only repeats the running total, is
-labelled right. Each method is one real PPO run (`train_ppo_ray`) of the quickstart's policy with that PRM, the same
+labelled right. Each method is one real PPO run (`train_ppo_ray`) of `policies/short` with that PRM, the same
 questions and seed, the estimator `step_group` and the outcome reward beside the process reward; nothing differs but
 `--process_reward.shaping`. `outcome` is the same without a PRM. Every rollout has new questions, so its accuracy is
 that of unseen questions.

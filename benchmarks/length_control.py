@@ -1,8 +1,8 @@
 """Shorter reasoning at the same accuracy: the length penalties of `--length_penalty.kind` in PPO.
 
-The policy has the quickstart's weights, trained further on demonstrations that are nearly always careful and full of
-fillers (--filler, --quick): right, and needlessly long, because fillers are needed nowhere and careful steps only where
-an addition carries, which a policy this small hardly learns to tell. Each penalty is one PPO run (`train_ppo_ray`, the
+The policy is `policies/short`, trained further on demonstrations that are nearly always careful and full of fillers
+(--filler, --quick): right, and needlessly long, because fillers are needed nowhere and careful steps only where an
+addition carries, which a policy this small hardly learns to tell. Each penalty is one PPO run (`train_ppo_ray`, the
 host's `dr_grpo` or our `step_group` with a PRM) with the same questions and seed; `none` is the same without a penalty.
 Settings were chosen on questions of the tune split (--split tune); the policies are then evaluated on those of the test
 split, --samples per question.

@@ -1,6 +1,6 @@
 """Values of the states between steps: naive VinePPO against the branches of `openrlhf_prm.ppo.rollout`.
 
-Solutions of the quickstart's policy are sampled once. Truth is the mean outcome of `--truth` continuations per state.
+Solutions of `policies/short` are sampled once. Truth is the mean outcome of `--truth` continuations per state.
 
   naive   K fresh continuations of every state of every solution, the question included, each a request of its own on an
           engine without prefix caching (VinePPO as published, arXiv:2410.01679: K = 9)

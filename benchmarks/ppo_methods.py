@@ -56,14 +56,15 @@ class Chain:
 
 CHAINS = {
     "short": Chain(POLICY, HabitMix(additions=(2, 3), **HABITS), (2, 3), 120),
-    "quickstart": Chain(
-        ROOT / "examples/quickstart/policy_uneven", HabitMix(additions=(3, 4, 5), **HABITS), (3, 4, 5), 200, False
+    "middle": Chain(
+        ROOT / "examples/rejection_sampling/policy", HabitMix(additions=(3, 4, 5), **HABITS), (3, 4, 5), 200, False
     ),
     "long": Chain(
-        ROOT / "examples/quickstart/policy_long",
+        ROOT / "examples/quickstart/policy",
         HabitMix(additions=(6, 7, 8), named=True, **HABITS),
         tuple(range(2, 9)),
         300,
+        False,
     ),
 }
 PRMS = {"prm": 0, "prm_mistakes": 2}

@@ -1,7 +1,7 @@
 """How good a PRM is that was trained on automatic labels alone: `python -m benchmarks.prm_quality`.
 
-For each seed the quickstart's first two stages, with hard labels, label the steps of 400 training questions by rollouts
-and train a PRM on them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out
+For each seed the first two stages of `make rejection-sampling RANKED=1` label the steps of 400 training questions by
+rollouts and train a PRM on them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out
 ones of the test split, and the PRM scores every step. The aggregation of step scores is chosen on the tune split
 (highest best-of-16).
 Reported for the held-out questions are
@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.step_scoring import hardware
-from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
+from examples.quickstart.run import command
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
+from examples.rejection_sampling.run import MAX_NEW_TOKENS, MIX, POLICY, SAMPLED, hard_label_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
@@ -33,16 +34,15 @@ from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.measures import choices as metrics
 from openrlhf_prm.measures import steps as detection
 from openrlhf_prm.measures.curves import best_of_k
-from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 QUESTIONS, N = 300, 16
-MIX = HabitMix(carry=0.18)
 
 
 def stages(folder: Path, seed: int) -> list[Stage]:
-    """The quickstart's annotation and PRM training, and an evaluation on each of the two splits."""
-    return prm_stages(folder, seed, "hard") + [
+    """The labels, the PRM's training, and an evaluation on each of the two splits."""
+    return hard_label_stages(folder, seed) + [
         Stage(
             f"evaluate_{split}",
             f"sample {N} responses to {QUESTIONS} questions of the {split} split and score their steps",
@@ -60,8 +60,8 @@ def stages(folder: Path, seed: int) -> list[Stage]:
 
 
 def write_splits(folder: Path, seed: int) -> None:
-    """Questions as the quickstart has them, and those of the tune and the test split."""
-    write_questions(folder, seed, MIX)
+    """Questions of the train split for labels, and those of the tune and the test split to measure on."""
+    write_question_file(folder / "label_questions.jsonl", questions("train", SAMPLED, seed, MIX))
     for split in ("tune", "test"):
         write_question_file(folder / f"{split}.jsonl", questions(split, QUESTIONS, seed, MIX))
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(args.output)
     head = {
         "command": "python -m benchmarks.prm_quality",
-        "policy": f"examples/quickstart/{POLICY.name}",
+        "policy": "examples/rejection_sampling/policy",
         "targets": {"recovered": 0.5, "auc": 0.9},
     }
     state = json.loads(output.read_text()) if output.exists() else {**head, "seeds": {}}

@@ -25,7 +25,7 @@ from openrlhf_prm.report.run_folder import Series, read_scalars
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 ROOT = Path(__file__).parents[1]
-POLICY = ROOT / "examples" / "quickstart" / "policy"
+POLICY = ROOT / "benchmarks" / "policies" / "short"
 REWARD = ROOT / "openrlhf_prm" / "answers" / "outcome.py"
 STOCK, OURS = "openrlhf.cli.train_ppo_ray", "openrlhf_prm.cli.train_ppo_ray"
 

@@ -1,10 +1,10 @@
 """How fast PPO learns: stock OpenRLHF against process rewards and branches, on short and long chains of additions.
 
-Chains have 2-3 (`short`), 3-5 (`quickstart`) or 6-8 additions (`long`, with named operands). Each has a policy with the
-quickstart's habits (its own policy, or another that was fine-tuned to have them), which depend on the situation: quick
-steps, which forget the carry, are the likelier (70% to 94%) the larger the units digit that is added, which is where
-carries are. As 22% of additions carry, most quick steps are right, and an outcome says little about the one that was
-not.
+Chains have 2-3 (`short`), 3-5 (`middle`) or 6-8 additions (`long`, with named operands). Each has a policy with the
+quickstart's habits (`long` that very policy, `short` one that is fine-tuned to have them), which depend on the
+situation: quick steps, which forget the carry, are the likelier (70% to 94%) the larger the units digit that is added,
+which is where carries are. As 22% of additions carry, most quick steps are right, and an outcome says little about the
+one that was not.
 
   stock   `ppo` (gae with a critic), `rloo`, `group_norm`, by `python -m openrlhf.cli.train_ppo_ray`; `rloo_fast` is
           `rloo` tuned for speed, `ppo_longer` is `ppo` with twice the updates, as tuned for `ppo`

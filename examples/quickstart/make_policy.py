@@ -1,13 +1,14 @@
-"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --recipe uneven --output
-examples/quickstart/policy_uneven`.
+"""Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output
+examples/quickstart/policy`.
 
-A 364k-parameter Llama over about 30 tokens learns to write additions in steps from demonstrations that mix three
-habits (see `openrlhf_prm.tasks.arithmetic`). `uneven` is the quickstart's: its quick habit is the stronger the larger
-the digit that is added. `short` (in `policy`) has the same habits everywhere and `long` (in `policy_long`) writes
-chains of up to nine additions; tests and benchmarks use them. It is a toy: it can add a few two-digit numbers and
-nothing else. What matters is that its weakness is a habit (it often takes the quick step that forgets the carry), so
-that reinforcement learning has something to choose. The same seed rebuilds the same data; the weights are stored in
-bf16 to stay small.
+A 371k-parameter Llama over about 40 tokens learns to write additions in steps from demonstrations that mix three
+habits (see `openrlhf_prm.tasks.arithmetic`). `long` is the quickstart's: it learns to add on chains of up to nine
+additions, then, on some more demonstrations, to take its quick habit the more often the larger the digit that is added.
+`short` (`benchmarks/policies/short`) has short chains and the same habits everywhere, `uneven`
+(`examples/rejection_sampling/policy`) short chains and the quickstart's habits. They are toys: they can add a few
+two-digit numbers and nothing else. What matters is that their weakness is a habit (they often take the quick step that
+forgets the carry), so that reinforcement learning has something to choose. The same seed rebuilds the same data; the
+weights are stored in bf16 to stay small.
 """
 
 import argparse
@@ -29,6 +30,9 @@ MIXES = {
     "uneven": HabitMix(quick=0.7, quick_per_unit=0.027),
     "long": HabitMix(quick=0.7, filler=0.1, additions=tuple(range(3, 10)), named=True),
 }
+TUNED_MIX = HabitMix(quick=0.7, quick_per_unit=0.027, filler=0.1, additions=tuple(range(2, 9)), named=True)
+"""The habits that `long` gets at the end."""
+TUNING_UPDATES = 250
 LONGEST_JUMP = 20
 """About how many tokens a careful line is longer than a quick one, see `stretched_positions`."""
 WORDS = ["Q: ", "Answer: ", "so ", ": ", ", ", " > ", "\n", "=?", "=", "+", "-"]
@@ -121,6 +125,19 @@ def fit(model, updates: int, lr: float, warmup: int, inputs: Callable[[int], dic
         yield loss.item()
 
 
+def tune_habits(model, tokenizer, mix: HabitMix, updates: int, seed: int, lr: float = 1.5e-3) -> None:
+    """Gives a policy the habits of `mix`, by `updates` batches of fresh demonstrations."""
+    torch.manual_seed(seed)
+    rng, pool = random.Random(f"habits-{seed}"), list(questions("train", 20_000, seed + 1_000, mix))
+
+    def inputs(update: int) -> dict:
+        ids, labels = batch(tokenizer, rng.sample(pool, 64), rng, mix)
+        return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+
+    for _ in tqdm(fit(model, updates, lr, 20, inputs), "tuning its habits", updates, mininterval=5):
+        pass
+
+
 def train(args: argparse.Namespace) -> None:
     """Fits fresh demonstrations of the train split.
 
@@ -144,6 +161,8 @@ def train(args: argparse.Namespace) -> None:
     progress = tqdm(fit(model, args.updates, args.lr, 50, inputs), "training the policy", args.updates, mininterval=5)
     for loss in progress:
         progress.set_postfix(loss=f"{loss:.4f}")
+    if args.recipe == "long":
+        tune_habits(model, tokenizer, TUNED_MIX, TUNING_UPDATES, args.seed)
     output = Path(args.output)
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -153,7 +172,7 @@ def main() -> None:
     """Parses the flags and trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True, help="folder of the checkpoint")
-    parser.add_argument("--recipe", choices=sorted(MIXES), default="uneven", help="habits of its demonstrations")
+    parser.add_argument("--recipe", choices=sorted(MIXES), default="long", help="habits of its demonstrations")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--updates", type=int, default=2500, help="optimizer steps")
     parser.add_argument("--batch_size", type=int, default=64)

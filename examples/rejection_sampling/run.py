@@ -1,6 +1,6 @@
 """Rejection-sampling SFT on one CPU machine: `make rejection-sampling`, or `python -m examples.rejection_sampling.run`.
 
-The quickstart's policy answers 400 questions of its training split 16 times each; its own right answers, different ones
+A small policy answers 400 questions of its training split 16 times each; its own right answers, different ones
 and at most 4 a question, are what `openrlhf.cli.train_sft` trains it on; both policies are measured on held-out
 questions. With `--rank` a PRM is trained first, on hard labels, and ranks the right answers by their step scores.
 Every stage is a command a user of the project would type. Interrupted, it goes on where it stopped.
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from examples.quickstart.run import MAX_NEW_TOKENS, POLICY, command, prm_stages, write_questions
+from examples.quickstart.run import command, prm_stages
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
 from openrlhf_prm.data.files import write_atomically
@@ -23,14 +23,29 @@ from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.measures.choices import paired_gain
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
+POLICY = Path(__file__).parent / "policy"
 SAMPLED, TESTED, SAMPLES = 400, 300, 16
+MAX_NEW_TOKENS = 200
 MIX = HabitMix(carry=0.18)
 
 
 def write_data(folder: Path, seed: int, split: str) -> None:
-    """The questions to sample from the train split, and those of the split to measure on."""
-    for name, source, count in (("questions", "train", SAMPLED), (f"{split}_questions", split, TESTED)):
+    """The questions to sample from the train split, whose steps a PRM may be labelled on, and those of the split to
+    measure on.
+    """
+    files = {
+        "questions": ("train", SAMPLED),
+        "label_questions": ("train", SAMPLED),
+        f"{split}_questions": (split, TESTED),
+    }
+    for name, (source, count) in files.items():
         write_question_file(folder / f"{name}.jsonl", questions(source, count, seed, MIX))
+
+
+def hard_label_stages(folder: Path, seed: int) -> list[Stage]:
+    """A PRM in `folder`/prm that tells whether a step can still end right, of hard labels of `label_questions`."""
+    training = ("--train.max_epochs", 5, "--data.label_kind", "hard")
+    return prm_stages(folder, seed, POLICY, (), training, expected_s=(80, 70))
 
 
 def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
@@ -46,7 +61,7 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
         *("--ckpt.path", folder / "policy_sft_ckpt", *(cpu_training_flags() if on_cpu() else [])),
     ]
     return [
-        *(prm_stages(folder, seed, "hard") if args.rank else []),
+        *(hard_label_stages(folder, seed) if args.rank else []),
         Stage(
             "rejection_sample",
             f"sample {SAMPLES} answers to {SAMPLED} questions and keep the best right ones",
@@ -137,8 +152,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
-    if args.rank:
-        write_questions(folder, args.seed, MIX)
     write_data(folder, args.seed, args.split)
     with exit_in_one_line():
         seconds = run_stages(stages(folder, args), folder)

@@ -48,7 +48,7 @@ CURVES = (
     Curve("Repeated steps", "share of a response's steps that repeat an earlier one", ("process/repetition",), percent),
 )
 
-STAGE_LABELS = {"after": "step rewards", "outcome_only": "outcome reward alone"}
+STAGE_LABELS = {"after": "step rewards", "stock": "stock OpenRLHF"}
 
 
 def series_of(curve: Curve, scalars: Mapping[str, Series]) -> Series:

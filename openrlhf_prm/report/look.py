@@ -39,7 +39,7 @@ td small { display: inline-block; width: 82px; color: var(--muted); font-size: 1
 .spot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 7px; }
 .spot.stage-before { background: var(--grey); }
 .spot.stage-after { background: var(--blue); }
-.spot.stage-outcome_only { background: var(--orange); }
+.spot.stage-stock { background: var(--orange); }
 details summary { cursor: pointer; color: var(--muted); font-size: 14px; padding: 12px 0 10px; border-top: 1px solid
   var(--rule); }
 td.plot, th.plot { width: 240px; padding-left: 30px; }
@@ -62,13 +62,13 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 .line.faint { stroke-width: 1; opacity: .38; }
 .whisker { stroke-width: 2; opacity: .5; }
 .line.stage-after, .whisker.stage-after { stroke: var(--blue); }
-.line.stage-outcome_only, .whisker.stage-outcome_only { stroke: var(--orange); }
+.line.stage-stock, .whisker.stage-stock { stroke: var(--orange); }
 .line.stage-before, .whisker.stage-before { stroke: var(--grey); }
 .dot.stage-after { fill: var(--blue); }
-.dot.stage-outcome_only { fill: var(--orange); }
+.dot.stage-stock { fill: var(--orange); }
 .dot.stage-before { fill: var(--grey); }
 .key .stage-after { border-color: var(--blue); }
-.key .stage-outcome_only { border-color: var(--orange); }
+.key .stage-stock { border-color: var(--orange); }
 .key .stage-before { border-color: var(--grey); }
 #tip { position: fixed; pointer-events: none; display: none; background: var(--ink); color: var(--page); font-size:
   12.5px; line-height: 1.5; padding: 6px 10px; border-radius: 7px; white-space: nowrap; z-index: 9; }

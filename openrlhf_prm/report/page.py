@@ -14,7 +14,7 @@ from openrlhf_prm.report.look import SCRIPT, STYLE
 from openrlhf_prm.report.run_folder import RunFolder
 from openrlhf_prm.report.solutions import render_solutions, representative
 
-COLUMN_TITLES = {"before": "before", "after": "after (step rewards)", "outcome_only": "after (outcome reward alone)"}
+COLUMN_TITLES = {"before": "before", "after": "step rewards", "stock": "stock OpenRLHF"}
 
 # Rows of the table that are folded away at first.
 DETAILS = ("Steps the PRM judges right", "PRM choice by ")
@@ -87,9 +87,8 @@ def _headline(run: RunFolder) -> str:
         low, high = (100 * bound for bound in gain["interval"])
         lead += f"; 95% interval {low:+.1f} to {high:+.1f}, paired by question".replace("-", "−")
     lead += "."
-    if "outcome_only" in run.result and run.result["outcome_only"].get(key) is not None:
-        alone = run.result["outcome_only"][key]
-        lead += f" Training with the outcome reward alone reached <b>{_shown(alone)}</b>."
+    if run.result.get("stock", {}).get(key) is not None:
+        lead += f" Stock OpenRLHF, with the outcome reward alone, reached <b>{_shown(run.result['stock'][key])}</b>."
     return (
         f'<p class="kicker">{escape(run.name)} · training with process rewards</p>'
         f'<h1>{escape(name)} {change}</h1><p class="lead">{lead}</p>'

@@ -1,14 +1,12 @@
 """What a report is made from: the files of a run folder.
 
-    result.json                    {"before": {...}, "after": {...}, "outcome_only": {...},     evaluation.summary's
-    numbers
-                                    "seconds": {"stage": 12.3}, "seed": 0, "versions": {"vllm": "..."}, "command":
-                                    "..."}
-    before.samples.jsonl           evaluation.responses' graded responses of the policy before training
-    after.samples.jsonl            ... and after it
-    outcome_only.samples.jsonl     ... and after training with the outcome reward alone
-    tensorboard/                   event files of the training run, as the host's TensorboardLogger writes them
-    tensorboard_outcome_only/      event files of the training run with the outcome reward alone
+    result.json                {"before": {...}, "after": {...}, "stock": {...},     evaluation.summary's numbers
+                                "seconds": {"stage": 12.3}, "seed": 0, "versions": {"vllm": "..."}, "command": "..."}
+    before.samples.jsonl       evaluation.responses' graded responses of the policy before training
+    after.samples.jsonl        ... and after it
+    stock.samples.jsonl        ... and after training by stock OpenRLHF, with the outcome reward alone
+    tensorboard/               event files of the training run, as the host's TensorboardLogger writes them
+    tensorboard_stock/         event files of the stock run
 
 Only `result.json` with "before" and "after" must be there. Everything else is optional, and the report says what it
 lacks.
@@ -20,8 +18,8 @@ from pathlib import Path
 
 from openrlhf_prm.evaluation.responses import GradedResponse, read_samples
 
-STAGES = ("before", "after", "outcome_only")
-EVENT_FOLDERS = {"after": "tensorboard", "outcome_only": "tensorboard_outcome_only"}
+STAGES = ("before", "after", "stock")
+EVENT_FOLDERS = {"after": "tensorboard", "stock": "tensorboard_stock"}
 
 Series = list[tuple[int, float]]
 

@@ -5,7 +5,7 @@ from html import escape
 
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question
 
-STAGE_TITLES = {"before": "before", "after": "after", "outcome_only": "outcome reward alone"}
+STAGE_TITLES = {"before": "before", "after": "after", "stock": "stock OpenRLHF"}
 
 # What happened to a question, and how many of each kind are shown. Steps that went wrong matter as much as the gains.
 CHANGES = {

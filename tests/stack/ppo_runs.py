@@ -14,7 +14,7 @@ from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_host_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "examples" / "quickstart" / "policy"
+POLICY = ROOT / "benchmarks" / "policies" / "short"
 
 
 def train(*flags: object, module: str = "openrlhf_prm.cli.train_ppo_ray", timeout: int = 420):

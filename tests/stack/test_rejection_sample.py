@@ -1,4 +1,4 @@
-"""Rejection sampling as a user runs it: the quickstart's policy on real Ray and vLLM, ranked by a random PRM, killed
+"""Rejection sampling as a user runs it: a small policy on real Ray and vLLM, ranked by a random PRM, killed
 and resumed; the host's SFT trains on the result.
 """
 
@@ -18,7 +18,7 @@ from openrlhf_prm.tasks.arithmetic import questions
 pytestmark = pytest.mark.stack
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "examples" / "quickstart" / "policy"
+POLICY = ROOT / "benchmarks" / "policies" / "short"
 COUNT, SAMPLES = 24, 4
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.stack
 
 QUESTION = "What is 2+3*4?"
 STEPS = [f"Step {i}: we compute {i}*7 = {i * 7}." for i in range(10)]
-POLICY = Path(__file__).parents[2] / "examples" / "quickstart" / "policy"
+POLICY = Path(__file__).parents[2] / "benchmarks" / "policies" / "short"
 HEADERS = {"Authorization": "Bearer secret"}
 MAX_BYTES = 400_000
 FLAGS = "--dtype float32 --enforce-eager --kv-cache-memory-bytes 33554432 --max-num-seqs 16 --api-key secret".split()
@@ -48,7 +48,7 @@ def reference(checkpoint) -> Reference:
 @pytest.fixture(scope="module")
 def servers(checkpoint, tmp_path_factory):
     """The PRM's, with an API key, small limits, and vLLM's development routes, which can change the weights; and one
-    that generates with the quickstart's policy. They start side by side."""
+    that generates with a small policy. They start side by side."""
     command = ["vllm_prm.serve", "serve", str(checkpoint), *FLAGS, *LIMITS]
     generation = ["vllm.entrypoints.openai.api_server", "--model", str(POLICY), "--enforce-eager"]
     logs = tmp_path_factory.mktemp("logs")

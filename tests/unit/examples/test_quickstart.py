@@ -3,10 +3,12 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from examples.quickstart.run import plan, write_questions
+from benchmarks.ppo_methods import Adam
+from examples.quickstart.run import GUIDED_ADAM, ROLLOUT_QUESTIONS, SAMPLES, STOCK_ADAM, plan, write_questions
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 
 
@@ -73,9 +75,34 @@ def test_questions_of_the_parts_are_disjoint(tmp_path):
     assert len(set.union(*parts.values())) == sum(map(len, parts.values()))
 
 
-def test_the_comparison_differs_in_reward_and_estimator_only(tmp_path):
+def test_the_comparison_is_the_host_alone_on_the_same_questions(tmp_path):
     stages = {stage.name: stage.command for stage in plan(tmp_path, seed=0, compare=True)}
-    guided, outcome = set(stages["ppo"]), set(stages["ppo_outcome_only"])
-    assert "--prm.model_name_or_path" in guided and "--prm.model_name_or_path" not in outcome
-    names = {flag for flag in guided ^ outcome if flag.startswith("--")}
-    assert all(name.startswith(("--prm.", "--process_reward.", "--algo.advantage.")) for name in names)
+    guided, stock = stages["ppo_guided"], stages["ppo_stock"]
+    assert guided[2] == "openrlhf_prm.cli.train_ppo_ray" and stock[2] == "openrlhf.cli.train_ppo_ray"
+    differing = {flag for flag in set(guided) ^ set(stock) if flag.startswith("--")}
+    assert differing and all(
+        flag in guided and flag.startswith(("--prm.", "--process_reward.", "--algo.advantage.")) for flag in differing
+    )
+
+    changed = set(zip(stock, stock[1:], strict=False)) - set(zip(guided, guided[1:], strict=False))
+    assert {flag for flag, value in changed if flag.startswith("--") and not value.startswith("--")} == {
+        *("--actor.adam.lr", "--train.batch_size", "--algo.advantage.estimator"),
+        *("--ckpt.output_dir", "--ckpt.path", "--logger.tensorboard_dir"),
+    }
+
+
+def test_optimizer_steps_an_update_divide_its_responses(tmp_path):
+    for stage in plan(tmp_path, seed=0, compare=True):
+        if stage.name.startswith("ppo_"):
+            batch = int(stage.command[stage.command.index("--train.batch_size") + 1])
+            assert (ROLLOUT_QUESTIONS * SAMPLES) % batch == 0
+
+
+def test_the_baseline_is_what_tuning_chose(tmp_path):
+    """`make quickstart COMPARE=1` runs the stock method and setting that the benchmark found best."""
+    record = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "sample_efficiency.json").read_text())
+    summary = record["summary"]["long"]
+    assert summary["best_stock_at_the_end"] == "rloo"
+    for method, adam in (("rloo", STOCK_ADAM), ("prm_fast", GUIDED_ADAM)):
+        tuned = Adam.read(summary["methods"][method]["adam"])
+        assert (tuned.lr, tuned.eps, tuned.max_norm, tuned.steps) == (adam["lr"], 1e-4, 0.01, adam["steps"])

@@ -77,11 +77,11 @@ def test_headline_and_table(tmp_path):
     stages = {
         "before": stage([False, False, True, False]),
         "after": stage([True, True, True, False]),
-        "outcome_only": stage([True, False, True, False]),
+        "stock": stage([True, False, True, False]),
     }
     page = render_report(read_run(write_run(tmp_path / "run", stages, seconds={"train_ppo": 12.5}, seed=7)))
     assert "Greedy accuracy rose from 25.0% to 75.0%" in page
-    assert "+50.0 points" in page and "Training with the outcome reward alone reached <b>50.0%</b>" in page
+    assert "+50.0 points" in page and "Stock OpenRLHF, with the outcome reward alone, reached <b>50.0%</b>" in page
     assert "train ppo" in page and "12.5 s" in page
     assert "wrong before, right after" in page and "right before, wrong after" not in page
 
@@ -103,7 +103,7 @@ def test_curves_and_absent_series(tmp_path):
     assert "Accuracy of rollouts" in page and "KL between engines" in page
     assert "Not logged: Process reward, Step score" in page
     assert page.count('<svg class="chart"') == 2
-    assert "outcome reward alone" not in page
+    assert "stock OpenRLHF" not in page and "Stock OpenRLHF" not in page
 
 
 def test_of_several_event_folders_the_last_is_read(tmp_path):
