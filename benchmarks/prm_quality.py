@@ -1,9 +1,9 @@
 """How good a PRM is that was trained on automatic labels alone: `python -m benchmarks.prm_quality`.
 
 For each seed the first two stages of `make rejection-sampling RANKED=1` label the steps of 400 training questions by
-rollouts and train a PRM on them. The policy then writes 16 responses to each of 300 questions of the tune split and 300 held-out
-ones of the test split, and the PRM scores every step. The aggregation of step scores is chosen on the tune split
-(highest best-of-16).
+rollouts and train a PRM on them. The policy then writes 16 responses to each of 300 questions of the tune split and 300
+held-out ones of the test split, and the PRM scores every step. The aggregation of step scores is chosen on the tune
+split (highest best-of-16).
 Reported for the held-out questions are
 
     recovered = (best-of-16 - pass@1) / (pass@16 - pass@1)     how far the PRM gets from one response to the best of all
