@@ -3,11 +3,11 @@
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmarks.ppo_methods import Adam
+from benchmarks.runs import ROOT
 from examples.quickstart.run import GUIDED_ADAM, ROLLOUT_QUESTIONS, SAMPLES, STOCK_ADAM, plan, write_questions
 from examples.quickstart.stages import Stage, StageFailed, run_stages
 
@@ -100,7 +100,7 @@ def test_optimizer_steps_an_update_divide_its_responses(tmp_path):
 
 def test_the_baseline_is_what_tuning_chose(tmp_path):
     """`make quickstart COMPARE=1` runs the stock method and setting that the benchmark found best."""
-    record = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "sample_efficiency.json").read_text())
+    record = json.loads((ROOT / "benchmarks" / "results" / "sample_efficiency.json").read_text())
     summary = record["summary"]["long"]
     assert summary["best_stock_at_the_end"] == "rloo"
     for method, adam in (("rloo", STOCK_ADAM), ("prm_fast", GUIDED_ADAM)):
