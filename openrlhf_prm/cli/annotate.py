@@ -23,13 +23,11 @@ from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, engine_options, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
+from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.scoring import fingerprint
-
-
-class QuestionTooLong(ValueError):
-    """A question leaves no room for a response in the policy's context."""
+from openrlhf_prm.options import build
 
 
 def build_parser() -> FlagParser:
@@ -44,7 +42,7 @@ def build_parser() -> FlagParser:
     add("--data.label_key", default="label", help="key of the reference answer in an input row")
     add("--data.max_samples", type=int, help="use the first N questions only")
     add("--data.input_template", default="{}", help="text in which {} is replaced by the question")
-    add("--data.apply_chat_template", action="store_true", help="send the question through the chat template")
+    add("--data.apply_chat_template", action="store_true", help="send the question through the policy's chat template")
     add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
     add("--answers.checker", default="math", help=CHECKER_HELP)
     add_annotator_flags(parser)
@@ -124,9 +122,8 @@ def check(args: SimpleNamespace) -> tuple[list[Question], object]:
         "vllm.tensor_parallel_size",
         "data.max_samples",
     )
+    build(PromptOptions, args.data, "data")
     require_urls("--annotation.urls", args.annotation.urls)
-    if "{}" not in args.data.input_template:
-        raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
     require_checkpoint("--actor.model_name_or_path", args.actor.model_name_or_path)
     return questions_of(args), options_of(args)
 
@@ -174,11 +171,10 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
 
     policy = args.actor.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    prompt_of = prompt_maker(args, tokenizer)
+    prompt_of = prompt_maker(build(PromptOptions, args.data, "data"), tokenizer)
     config = AutoConfig.from_pretrained(policy).get_text_config()
     context = args.vllm.max_model_len or getattr(config, "max_position_embeddings", None)  # some models have no limit
-    if context is not None:
-        check_lengths(todo, prompt_of, tokenizer, context)
+    check_lengths(todo, prompt_of, tokenizer, context)
     work = Work(policy, ANNOTATORS[args.annotator], options, args.answers.checker)
     vllm = engine_options(policy, args.vllm, args.train.seed, args.vllm.tensor_parallel_size)
     start_ray(0 if args.annotation.urls else vllm.num_engines * vllm.gpus)
@@ -190,30 +186,6 @@ def run(args: SimpleNamespace, options, is_correct, todo: list[Question], labels
         for engine in engines:
             ray.kill(engine.actor)  # before Ray itself, which would complain about each question in flight
         ray.shutdown()
-
-
-def check_lengths(questions: list[Question], prompt_of, tokenizer, context: int) -> None:
-    """Raises QuestionTooLong naming the first question without room for a response in `context` tokens."""
-    for question in questions:
-        length = len(tokenizer(prompt_of(question.question), add_special_tokens=False)["input_ids"])
-        if length >= context:
-            raise QuestionTooLong(
-                f"--data.input: question {question.id} ({question.question[:40]!r}...) has {length} tokens, "
-                f"the policy's context is {context}"
-            )
-
-
-def prompt_maker(args: SimpleNamespace, tokenizer):
-    """The function from a question to the text that the policy reads."""
-
-    def plain(question: str) -> str:
-        return args.data.input_template.replace("{}", question)
-
-    def chat(question: str) -> str:
-        messages = [{"role": "user", "content": plain(question)}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-    return chat if args.data.apply_chat_template else plain
 
 
 class Progress:

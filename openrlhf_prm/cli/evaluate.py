@@ -20,12 +20,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.answers.checkers import answer_checker
-from openrlhf_prm.cli.annotate import check_lengths
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import model_context, require_room
 from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.prompts import check_lengths
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples

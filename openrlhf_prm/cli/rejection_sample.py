@@ -20,7 +20,6 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.cli.annotate import QuestionTooLong, check_lengths, prompt_maker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import (
@@ -31,6 +30,7 @@ from openrlhf_prm.cluster.checks import (
     require_urls,
 )
 from openrlhf_prm.cluster.context_length import model_context, require_room
+from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.scoring import fingerprint
@@ -38,6 +38,7 @@ from openrlhf_prm.generation.sampler import SampledQuestion, Sampler, SamplerOpt
 from openrlhf_prm.generation.samples_file import SamplesFile
 from openrlhf_prm.generation.selection import SIMILARITIES, SelectionOptions
 from openrlhf_prm.generation.sft_data import sft_flags, write_selection
+from openrlhf_prm.options import build
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
 
@@ -111,6 +112,7 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
     require_at_least_one(args, "rollout.concurrency", "vllm.num_engines", "prm.num_engines", "data.max_samples")
     if args.prm.model_name_or_path is not None and args.prm.url is not None:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
+    build(PromptOptions, args.data, "data")
     require_urls("--rollout.urls", args.rollout.urls)
     require_urls("--prm.url", [args.prm.url] if args.prm.url else [])
     require_checkpoint("--actor.model_name_or_path", args.actor.model_name_or_path)
@@ -119,8 +121,6 @@ def check(args: SimpleNamespace) -> tuple[list[Question], SamplerOptions, Select
     require_family(args.prm.family, args.prm.model_name_or_path)
     if args.select.min_score is not None and args.prm.model_name_or_path is None and args.prm.url is None:
         raise ValueError("--select.min_score needs step scores: --prm.model_name_or_path or --prm.url")
-    if "{}" not in args.data.input_template:
-        raise ValueError(f"--data.input_template has no {{}} for the question: {args.data.input_template!r}")
     if Path(args.data.output).is_dir():
         raise ValueError(f"--data.output: {args.data.output} is a folder, not a file")
     names = {"samples": "n_samples_per_prompt"}
@@ -181,10 +181,9 @@ def run(args: SimpleNamespace, sampling: SamplerOptions, todo: list[Question], s
 
     policy, prm = args.actor.model_name_or_path, args.prm.model_name_or_path
     tokenizer = AutoTokenizer.from_pretrained(policy)
-    prompt_of = prompt_maker(args, tokenizer)
+    prompt_of = prompt_maker(build(PromptOptions, args.data, "data"), tokenizer)
     context = model_context(policy, args.vllm.max_model_len)
-    if context is not None:
-        check_lengths(todo, prompt_of, tokenizer, context)
+    check_lengths(todo, prompt_of, tokenizer, context)
     gpus = 0 if args.rollout.urls else args.vllm.num_engines * args.vllm.gpus_per_engine
     start_ray(gpus + (args.prm.num_engines * args.prm.gpus_per_engine if prm else 0))
     engines = []

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.rewards": set(),
     "openrlhf_prm.length_penalties": set(),
     "openrlhf_prm.advantages": set(),
-    "openrlhf_prm.data": {"vllm_prm"},
+    "openrlhf_prm.data": {"vllm_prm", "options"},
     "openrlhf_prm.cluster": {"vllm_prm"},
     "openrlhf_prm.annotation": {"answers", "cluster", "data"},
     "openrlhf_prm.generation": {"vllm_prm", "annotation", "data"},
@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.plugin": {"cluster", "ppo"},
     "openrlhf_prm.cli": {
         *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "evaluation", "generation", "measures"),
-        *("patching", "plugin", "prm_training", "report"),
+        *("options", "patching", "plugin", "prm_training", "report"),
     },
     "examples": {"vllm_prm", "cluster", "data", "evaluation", "measures", "tasks"},
 }

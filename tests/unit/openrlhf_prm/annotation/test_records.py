@@ -217,13 +217,3 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "1 questions finished in this run" in error and "run the same command again" in error
     assert error.count("\n") == 1
     assert len(output.read_text().splitlines()) == 1
-
-
-def test_a_question_without_room_for_a_response_is_named():
-    def tokenizer(text, add_special_tokens):
-        return {"input_ids": list(text)}
-
-    questions = [Question("a", "1234", "1"), Question("b", "12345", "1")]
-    annotate.check_lengths(questions, str, tokenizer, 6)
-    with pytest.raises(annotate.QuestionTooLong, match="--data.input: question b .*has 5 tokens.*context is 5"):
-        annotate.check_lengths(questions, str, tokenizer, 5)
