@@ -35,8 +35,8 @@ def require_family(family: str | None, model: str | None = None) -> None:
         try:
             detect_family(model)
         except (ValueError, OSError) as error:
-            found = " ".join(str(error).split())
-            raise ValueError(f"--prm.model_name_or_path: {found} (--prm.family names it)") from None
+            fault = " ".join(str(error).split())
+            raise ValueError(f"--prm.model_name_or_path: {fault} (--prm.family names it)") from None
         return
     if family not in PRM_FAMILIES:
         raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")

@@ -190,16 +190,16 @@ class ScoringPool(WorkerPool):
             size = min(math.ceil(len(self._waiting) / len(self.workers)), self.MOST_SOLUTIONS)
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
             try:
-                found = await self.call("score_all", [solution for solution, _ in batch])
+                results = await self.call("score_all", [solution for solution, _ in batch])
             except Exception as error:  # to those who wait for it
-                found = [error] * size
-            for (_, scores), item in zip(batch, found, strict=True):
+                results = [error] * size
+            for (_, scores), result in zip(batch, results, strict=True):
                 if scores.done():  # its caller was cancelled
                     continue
-                if isinstance(item, BaseException):
-                    scores.set_exception(item)
+                if isinstance(result, BaseException):
+                    scores.set_exception(result)
                 else:
-                    scores.set_result(item)
+                    scores.set_result(result)
 
     def usage(self) -> dict[str, int]:
         """The workers' counters, summed."""

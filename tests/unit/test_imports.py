@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS: dict[str, set[str]] = {
     "vllm_prm": set(),
     "openrlhf_prm.options": set(),
+    "openrlhf_prm.hosts": set(),
     "openrlhf_prm.patching": set(),
     "openrlhf_prm.convert": set(),
     "openrlhf_prm.tasks": set(),

@@ -1,0 +1,79 @@
+"""Every name of OpenRLHF, vLLM, Ray and DeepSpeed that this package uses, with the versions on which they were checked.
+
+OpenRLHF's seams move with every release, so its version is exact: another one is refused. `vllm_prm.hosts` has the
+names of the other package, and what tells which are missing.
+"""
+
+VERSIONS = {"openrlhf": "0.11.2", "vllm": "0.29.0", "ray": "2.55.0", "deepspeed": "0.19.6"}
+"""Distribution -> version on which the names were checked."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "deepspeed.accelerator": ("get_accelerator",),
+    "openrlhf.datasets": ("PromptDataset",),
+    "openrlhf.datasets.utils": ("blending_datasets",),
+    "openrlhf.models": ("Actor",),
+    "openrlhf.models.utils": ("compute_reward",),
+    "openrlhf.trainer.ppo_trainer": (
+        "PPOTrainer",
+        "PromptDataset",
+        "RemoteExperienceMaker",
+        "SamplesGenerator",
+    ),
+    "openrlhf.trainer.ppo_trainer_async": (
+        "GenerateSamplesActor",
+        "PPOTrainerAsync",
+        "SamplesGenerator",
+        "TrainingActor",
+    ),
+    "openrlhf.trainer.ppo_utils.experience": ("Experience",),
+    "openrlhf.trainer.ppo_utils.experience_maker": ("RemoteExperienceMaker",),
+    "openrlhf.trainer.ppo_utils.length_penalty": ("apply_length_penalties",),
+    "openrlhf.trainer.ppo_utils.samples_generator": ("SamplesGenerator",),
+    "openrlhf.trainer.ray.launcher": (
+        "BaseModelActor",
+        "RayActorGroup",
+    ),
+    "openrlhf.trainer.ray.vllm_engine": ("RolloutRayActor",),
+    "openrlhf.utils": (
+        "get_strategy",
+        "get_tokenizer",
+    ),
+    "openrlhf.utils.agent": (
+        "AgentExecutorBase",
+        "SingleTurnAgentExecutor",
+    ),
+    "openrlhf.utils.config": ("hierarchize",),
+    "openrlhf.utils.distributed_sampler": ("DistributedSampler",),
+    "openrlhf.utils.loss_utils": ("iter_grad_accum_global_norm",),
+    "ray": (
+        "available_resources",
+        "cluster_resources",
+        "exceptions",
+        "get",
+        "init",
+        "is_initialized",
+        "kill",
+        "put",
+        "remote",
+        "shutdown",
+        "util",
+        "wait",
+    ),
+    "vllm": (
+        "AsyncEngineArgs",
+        "AsyncLLMEngine",
+        "SamplingParams",
+        "sampling_params",
+    ),
+    "vllm.v1.engine.exceptions": ("EngineDeadError",),
+    "vllm.v1.metrics.reader": ("get_metrics_snapshot",),
+}
+"""Module -> its names that this package imports or rebinds."""
+
+
+def require_openrlhf() -> None:
+    """Raises ValueError where another version of OpenRLHF is installed than the one the seams were checked on."""
+    from importlib.metadata import version
+
+    if version("openrlhf") != VERSIONS["openrlhf"]:
+        raise ValueError(f"openrlhf {VERSIONS['openrlhf']} is needed, found {version('openrlhf')}")

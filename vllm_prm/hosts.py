@@ -1,0 +1,92 @@
+"""Every name of vLLM that this package uses, with the version on which they were checked.
+
+A name that moved shows here as one missing name instead of as an import error in the middle of a run. A test holds the
+table against the source, so that it can neither lack a name nor keep one.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+
+VERSIONS = {"vllm": "0.29.0"}
+"""Distribution -> version on which the names were checked."""
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "vllm": (
+        "AsyncEngineArgs",
+        "LLM",
+        "ModelRegistry",
+        "PoolingParams",
+        "SamplingParams",
+        "TokensPrompt",
+    ),
+    "vllm.config": ("VllmConfig",),
+    "vllm.distributed": (
+        "cleanup_dist_env_and_memory",
+        "tensor_model_parallel_all_gather",
+        "tensor_model_parallel_all_reduce",
+    ),
+    "vllm.engine.arg_utils": ("AsyncEngineArgs",),
+    "vllm.engine.protocol": ("EngineClient",),
+    "vllm.entrypoints.launchers.launcher": ("watchdog_loop",),
+    "vllm.entrypoints.serve.engine.protocol": ("ErrorResponse",),
+    "vllm.entrypoints.serve.exception_handling.error_response": ("create_error_response",),
+    "vllm.entrypoints.serve.middleware.authenticate": ("AuthenticationMiddleware",),
+    "vllm.entrypoints.serve.utils.api_utils": (
+        "load_aware_call",
+        "validate_json_request",
+        "with_cancellation",
+    ),
+    "vllm.envs": (
+        "VLLM_API_KEY",
+        "VLLM_PLUGINS",
+        "VLLM_SERVER_DEV_MODE",
+    ),
+    "vllm.exceptions": ("VLLMValidationError",),
+    "vllm.inputs": (
+        "PromptType",
+        "TokensPrompt",
+        "tokens_input",
+    ),
+    "vllm.logger": ("init_logger",),
+    "vllm.model_executor.layers.pooler": ("Pooler",),
+    "vllm.model_executor.layers.vocab_parallel_embedding": ("UnquantizedEmbeddingMethod",),
+    "vllm.model_executor.model_loader.weight_utils": ("default_weight_loader",),
+    "vllm.model_executor.models.interfaces_base": ("default_pooling_type",),
+    "vllm.model_executor.models.llama": ("LlamaForCausalLM",),
+    "vllm.model_executor.models.mistral": ("MistralForCausalLM",),
+    "vllm.model_executor.models.qwen2": ("Qwen2ForCausalLM",),
+    "vllm.model_executor.models.qwen3": ("Qwen3ForCausalLM",),
+    "vllm.outputs": ("PoolingRequestOutput",),
+    "vllm.platforms": ("current_platform",),
+    "vllm.plugins.io_processors.interface": ("IOProcessor",),
+    "vllm.pooling_params": ("PoolingParams",),
+    "vllm.renderers": ("BaseRenderer",),
+    "vllm.sampling_params": ("RequestOutputKind",),
+    "vllm.tasks": ("PoolingTask",),
+    "vllm.v1.engine.async_llm": ("AsyncLLM",),
+    "vllm.v1.pool.metadata": ("PoolingMetadata",),
+}
+"""Module -> its names that this package imports."""
+
+
+def missing_names(names: Mapping[str, Sequence[str]]) -> list[str]:
+    """`module:name` of every name that the installed hosts do not have. Imports the modules, which takes seconds."""
+    missing = []
+    for module, wanted in names.items():
+        try:
+            imported = importlib.import_module(module)
+        except ImportError as error:
+            missing.append(f"{module} ({error})")
+            continue
+        missing += [f"{module}:{name}" for name in wanted if not _has(imported, name)]
+    return missing
+
+
+def _has(module, name: str) -> bool:
+    if hasattr(module, name):
+        return True
+    try:
+        importlib.import_module(f"{module.__name__}.{name}")
+    except ImportError:
+        return False
+    return True
