@@ -12,11 +12,14 @@ This file lies beside the rooms because algorithms, commands and the plugin's fl
 imported.
 """
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
+
+from vllm_prm.extension_files import absolute, names_file, resolve
 
 Number = int | float
 
@@ -30,16 +33,22 @@ def option(
     above: Number | None = None,
     below: Number | None = None,
     choices: Iterable[str] | None = None,
+    registry: Mapping[str, Any] | None = None,
     kind: type | None = None,
+    read_with: str | None = None,
 ) -> Any:
     """A field of an options class. `text`: what the option means, for `--help`.
 
     Bounds: `least` <= value <= `most`, `above` < value < `below`; floats must be finite. `choices`: the values allowed.
-    `kind`: the type of a value, where `default` is None; else it is the default's.
+    `registry`: the value is one of its keys, or `FILE.py:Name`. `kind`: the type of a value, where `default` is None;
+    else it is the default's. `read_with`: the option of the same class without which this one is not read, because it
+    is off: None, 0, False or empty.
     """
     metadata = {"text": text, "kind": kind or type(default), "choices": None if choices is None else tuple(choices)}
     bounds = {"least": least, "most": most, "above": above, "below": below}
-    return dataclasses.field(default=default, metadata={**metadata, **bounds})
+    return dataclasses.field(
+        default=default, metadata={**metadata, **bounds, "registry": registry, "read_with": read_with}
+    )
 
 
 class Options:
@@ -55,6 +64,14 @@ class Options:
             if fault:
                 raise ValueError(f"{field.name} {fault}, got {getattr(self, field.name)!r}")
 
+    def unread(self, prefix: str) -> dict[str, str]:
+        """Options that this instance does not look at, as its others are set -> the flag that they need.
+
+        A subclass adds to them what `read_with` cannot say.
+        """
+        fields = {field.name: field.metadata["read_with"] for field in option_fields(type(self))}
+        return {name: f"--{prefix}.{other}" for name, other in fields.items() if other and not getattr(self, other)}
+
 
 def option_fields(options: type) -> list[dataclasses.Field]:
     """The fields made by `option`, in order."""
@@ -66,6 +83,9 @@ def _fault(value: Any, metadata: Mapping[str, Any]) -> str | None:
         return None
     if metadata["choices"] is not None:
         return None if value in metadata["choices"] else f"must be one of {', '.join(metadata['choices'])}"
+    if metadata["registry"] is not None:
+        known = value in metadata["registry"] or names_file(value)
+        return None if known else f"must be one of {', '.join(metadata['registry'])}, or FILE.py:Name"
     if not isinstance(value, Number) or isinstance(value, bool):
         return None
     if not math.isfinite(value):
@@ -108,9 +128,26 @@ def _add_flag(parser: Any, prefix: str, name: str, fields: list[tuple[str, datac
         if any(field.default is True for _, field in fields):
             off = {**common, "help": f"switches {prefix}.{name} off"}
             parser.add_argument(f"--{prefix}.no_{name}", action="store_false", **off)
+    elif metadata["registry"] is not None:
+        parser.add_argument(f"--{prefix}.{name}", **named_in(metadata["registry"]), **common)
     else:
         common |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metadata["kind"].__name__}
         parser.add_argument(f"--{prefix}.{name}", type=metadata["kind"], **common)
+
+
+def named_in(registry: Mapping[str, Any]) -> dict[str, Any]:
+    """`type` and `metavar` of a flag whose value is a registry's key or `FILE.py:Name`, as argparse takes them. The
+    file's path becomes absolute, because a Ray actor may work in another folder.
+    """
+
+    def known(name: str) -> str:
+        try:
+            resolve(registry, name, "name")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return absolute(name) if name not in registry else name
+
+    return {"type": known, "metavar": f"{{{','.join([*registry, 'FILE.py:Name'])}}}"}
 
 
 def _help(fields: list[tuple[str, dataclasses.Field]]) -> str:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # first: it is usable without OpenRLHF.
 ROOMS: dict[str, set[str]] = {
     "vllm_prm": set(),
-    "openrlhf_prm.options": set(),
+    "openrlhf_prm.options": {"vllm_prm"},
     "openrlhf_prm.hosts": set(),
     "openrlhf_prm.patching": set(),
     "openrlhf_prm.convert": set(),

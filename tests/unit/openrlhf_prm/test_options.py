@@ -97,3 +97,31 @@ def test_a_false_that_is_given_counts_as_given():
     namespace, _ = parsed("--group.no_careful")
     with pytest.raises(ValueError, match="--group.careful"):
         refuse_unread(namespace, "group", [], "is read by nobody")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Third(Options):
+    name: str = option("a", "which one", registry={"a": 1, "b": 2})
+    window: int = option(0, "how far back")
+    decay: float = option(0.5, "how fast", read_with="window")
+
+
+def test_a_registrys_flag_takes_a_key_or_a_file_and_makes_its_path_absolute(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text("C = 3\n")
+    monkeypatch.chdir(tmp_path)
+    assert parsed("--group.name", "b", owners=Third)[0].name == "b"
+    namespace, parser = parsed("--group.name", "mine.py:C", owners=Third)
+    assert namespace.name == f"{tmp_path / 'mine.py'}:C"
+    assert build(Third, namespace, "group").name == namespace.name
+    assert "{a,b,FILE.py:Name}" in parser.format_help()
+    for wrong, message in (("c", "choose one of a, b, or give FILE.py:Name"), ("mine.py:D", "mine.py defines no D")):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--group.name", wrong])
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="name must be one of a, b, or FILE.py:Name, got 'c'"):
+        Third(name="c")
+
+
+def test_an_option_that_goes_with_another_is_unread_without_it():
+    assert Third().unread("group") == {"decay": "--group.window"}
+    assert Third(window=3).unread("group") == {}
