@@ -1,6 +1,7 @@
 """Dotted flags in OpenRLHF's style, with errors of one line."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +22,22 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if silent else super()._get_help_string(action)
 
 
-class FlagParser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose errors are one line on stderr; exit code 2. Flags cannot be abbreviated."""
+def program_name(module: str) -> str:
+    """How a command of `openrlhf_prm.cli` was called: `openrlhf-prm annotate`, which `openrlhf_prm.cli.main` leaves in
+    `sys.argv[0]`, else `python -m openrlhf_prm.cli.annotate`.
+    """
+    called = os.path.basename(sys.argv[0])
+    return called if called.startswith("openrlhf-prm ") else f"python -m openrlhf_prm.cli.{module}"
 
-    def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
+
+class FlagParser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are one line on stderr; exit code 2. Flags cannot be abbreviated.
+
+    `prog` is the command's module in `openrlhf_prm.cli`; help and errors name the command as it was called.
+    """
+
+    def __init__(self, *, prog: str, **options):
+        super().__init__(prog=program_name(prog), allow_abbrev=False, formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""

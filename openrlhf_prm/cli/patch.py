@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from openrlhf_prm import patching
+from openrlhf_prm.cli.parser import program_name
 
 _DESCRIPTION = """\
 Small patches to the installed OpenRLHF, written to be sent upstream (see patches/openrlhf):
@@ -20,7 +21,7 @@ Commands may be repeated; a file that was changed by other hands is never touche
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m openrlhf_prm.cli.patch",
+        prog=program_name("patch"),
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

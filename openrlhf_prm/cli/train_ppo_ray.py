@@ -9,6 +9,9 @@ them.
 import argparse
 import runpy
 import sys
+from typing import NoReturn
+
+from openrlhf_prm.cli.parser import program_name
 
 HOST = "openrlhf.cli.train_ppo_ray"
 HOST_VERSION = "0.11.2"
@@ -27,10 +30,16 @@ def main() -> None:
     from openrlhf_prm.cluster.accelerator import prepare_environment
 
     prepare_environment()
+    program = program_name("train_ppo_ray")  # before the host's name takes its place in sys.argv
+
+    def complain(error: ValueError | str) -> NoReturn:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
     try:
         check_host_version()
     except ValueError as error:
-        sys.exit(_complain(error))
+        complain(error)
 
     from openrlhf_prm import plugin
 
@@ -39,8 +48,8 @@ def main() -> None:
     def parse_args(parser, *args, **kwargs):
         argparse.ArgumentParser.parse_args = host_parse_args
         plugin.add_arguments(parser)
-        # The host's usage, which argparse prints before an error, fills screens.
-        parser.error = lambda message: sys.exit(_complain(message))
+        parser.prog = program
+        parser.error = complain  # the host's usage, which argparse prints before an error, fills screens
         flat = host_parse_args(parser, *args, **kwargs)
         from openrlhf.utils.config import hierarchize
 
@@ -48,17 +57,12 @@ def main() -> None:
         try:
             plugin.check_args(namespace)
         except ValueError as error:
-            sys.exit(_complain(error))
+            complain(error)
         plugin.setup(namespace)
         return flat
 
     argparse.ArgumentParser.parse_args = parse_args
     runpy.run_module(HOST, run_name="__main__", alter_sys=True)
-
-
-def _complain(error: ValueError | str) -> int:
-    print(f"train_ppo_ray: error: {error}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

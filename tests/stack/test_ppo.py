@@ -31,14 +31,16 @@ def test_step_rewards_train_a_policy_and_its_weights_reach_vllm(data, prm, tmp_p
 
 
 @pytest.mark.parametrize(
-    "module, plugin",
+    "module, first, program",
     [
-        ("openrlhf_prm.cli.train_ppo_ray", ()),
-        ("openrlhf.cli.train_ppo_ray", ("--train.plugin", "openrlhf_prm.plugin")),
+        ("openrlhf_prm.cli.train_ppo_ray", (), "python -m openrlhf_prm.cli.train_ppo_ray: "),
+        ("openrlhf_prm.cli.main", ("train-ppo",), "openrlhf-prm train-ppo: "),
+        ("openrlhf.cli.train_ppo_ray", ("--train.plugin", "openrlhf_prm.plugin"), ""),
     ],
 )
-def test_a_wrong_flag_is_one_line_before_anything_starts(data, module, plugin):  # noqa: F811
-    done = train(*host_flags(data), *plugin, "--prm.model_name_or_path", "/no/such/prm", module=module, timeout=120)
+def test_a_wrong_flag_is_one_line_before_anything_starts(data, module, first, program):  # noqa: F811
+    done = train(*first, *host_flags(data), "--prm.model_name_or_path", "/no/such/prm", module=module, timeout=120)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("error: --prm.model_name_or_path: there is no folder /no/such/prm")
+    error = f"{program}error: --prm.model_name_or_path: there is no folder /no/such/prm"
+    assert done.stderr.splitlines()[-1].endswith(error)
     assert "Started a local Ray instance" not in done.stderr

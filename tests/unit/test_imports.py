@@ -47,6 +47,7 @@ LIGHT_MODULES = [
     "openrlhf_prm.ppo.flag_checks",
     "openrlhf_prm.plugin",
     "openrlhf_prm.data.steps",
+    "openrlhf_prm.cli.main",
 ]
 
 

@@ -112,7 +112,8 @@ def test_the_checks_import_neither_vllm_nor_ray_nor_torch(given):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "2 []"
     assert done.stderr == (
-        "evaluate: error: --eval.n_samples_per_prompt must be at least 1, got 0 (--help lists the flags)\n"
+        "python -m openrlhf_prm.cli.evaluate: error: --eval.n_samples_per_prompt must be at least 1, got 0 "
+        "(--help lists the flags)\n"
     )
 
 
