@@ -201,11 +201,12 @@ def write_result(folder: Path, seed: int, seconds: dict[str, float], names: list
 
 
 def print_table(result: dict, names: list[str]) -> None:
-    """The before/after table."""
+    """The table of the policies: before, PRM-guided, and stock where it was run."""
+    titles = {"before": "before", "after": "PRM-guided", "stock": "stock rloo"}
     table = Table(title=f"{TESTED} held-out questions, seed {result['seed']}")
     table.add_column("")
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(titles[name], justify="right")
     rows = [
         ("greedy accuracy", lambda r: f"{r['greedy']:.1%}"),
         ("mean@8", lambda r: f"{r['mean_at_8']:.1%}"),
