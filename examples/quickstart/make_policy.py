@@ -1,7 +1,7 @@
 """Trains the quickstart's policy from scratch: `python -m examples.quickstart.make_policy --output
 examples/quickstart/policy`.
 
-A 371k-parameter Llama over about 40 tokens learns to write additions in steps from demonstrations that mix three
+A 369k-parameter Llama over 37 tokens learns to write additions in steps from demonstrations that mix three
 habits (see `openrlhf_prm.tasks.arithmetic`). `long` is the quickstart's: it learns to add on chains of up to nine
 additions, then, on some more demonstrations, to take its quick habit the more often the larger the digit that is added.
 `short` (`benchmarks/policies/short`) has short chains and the same habits everywhere, `uneven`

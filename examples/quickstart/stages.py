@@ -122,20 +122,20 @@ def _end(process: subprocess.Popen) -> None:
 def _share_done(stage: Stage, log: Path) -> float | None:
     content = log.read_bytes()[-20_000:] if stage.progress is None else log.read_bytes()
     if stage.progress is not None:
-        found = re.findall(stage.progress.encode(), content)
-        return int(found[-1]) / stage.units if found else None
+        units_done = re.findall(stage.progress.encode(), content)
+        return int(units_done[-1]) / stage.units if units_done else None
     bars = [(int(done), int(every)) for done, every in _BARS.findall(content) if int(every) > 1]
     return min(1.0, bars[-1][0] / bars[-1][1]) if bars else None
 
 
 def _show(label: str, share: float | None, elapsed: float, expected_s: float, rest_s: float) -> None:
     # Start-up takes most of a short stage: its expected time is the first estimate, later its own pace counts.
-    own = expected_s - elapsed
+    of_stage_s = expected_s - elapsed
     if share and share > 0.3:
-        own = elapsed / share - elapsed
-    left = max(own, 1.0) + rest_s
+        of_stage_s = elapsed / share - elapsed
+    left_s = max(of_stage_s, 1.0) + rest_s
     done = "starting" if share is None else f"{share:4.0%}"
-    _line(f"{label}: {done}, {elapsed:.0f} s, about {left / 60:.0f} min left in all")
+    _line(f"{label}: {done}, {elapsed:.0f} s, about {left_s / 60:.0f} min left in all")
 
 
 def _line(text: str, end: bool = False) -> None:

@@ -232,8 +232,9 @@ def _solutions(run: RunFolder) -> str:
 def _facts(run: RunFolder) -> str:
     result = run.result
     parts = []
-    seconds = result.get("seconds")
-    if isinstance(seconds, Mapping) and seconds:
+    logged = result.get("seconds")
+    seconds = {stage: value for stage, value in logged.items() if stage != "total"} if isinstance(logged, dict) else {}
+    if seconds:
         longest = max(seconds.values()) or 1
         rows = "".join(
             f"<tr><td>{escape(stage.replace('_', ' '))}</td><td>{value:,.1f} s</td>"

@@ -79,10 +79,11 @@ def test_headline_and_table(tmp_path):
         "after": stage([True, True, True, False]),
         "stock": stage([True, False, True, False]),
     }
-    page = render_report(read_run(write_run(tmp_path / "run", stages, seconds={"train_ppo": 12.5}, seed=7)))
+    seconds = {"train_ppo": 12.5, "evaluate": 4.5, "total": 17.0}
+    page = render_report(read_run(write_run(tmp_path / "run", stages, seconds=seconds, seed=7)))
     assert "Greedy accuracy rose from 25.0% to 75.0%" in page
     assert "+50.0 points" in page and "Stock OpenRLHF, with the outcome reward alone, reached <b>50.0%</b>" in page
-    assert "train ppo" in page and "12.5 s" in page
+    assert "train ppo" in page and "12.5 s" in page and "17 s in all" in page
     assert "wrong before, right after" in page and "right before, wrong after" not in page
 
 
