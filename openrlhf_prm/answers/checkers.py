@@ -5,14 +5,13 @@ checks many thousands of rollouts. Tasks of reasoning-gym are judged by its own 
 Python file with `is_correct(response, label) -> bool`.
 """
 
-import importlib.util
 import json
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 
 from openrlhf_prm.answers.process import AnswerProcess
+from vllm_prm.extension_files import resolve
 
 AnswerChecker = Callable[[str, str], bool]
 
@@ -111,23 +110,15 @@ ANSWER_CHECKERS: dict[str, AnswerChecker] = {
 
 
 def answer_checker(name: str) -> AnswerChecker:
-    """The checker of that name, or `is_correct` of a Python file given by its path.
+    """The checker of that name, or `is_correct` of `FILE.py`, or the function that `FILE.py:NAME` gives.
 
-    Raises ValueError for an unknown name, a missing file, or a file without `is_correct`.
+    Raises ValueError for an unknown name, a missing file, or a file without that function.
     """
-    if name in ANSWER_CHECKERS:
-        return ANSWER_CHECKERS[name]
-    path = Path(name)
-    if path.suffix != ".py" or not path.is_file():
-        raise ValueError(
-            f"unknown answer checker {name!r}; choose {', '.join(ANSWER_CHECKERS)} or an existing .py file"
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "is_correct", None)):
-        raise ValueError(f"{name} defines no is_correct(response, label)")
-    return module.is_correct
+    is_file = name.endswith(".py") and name not in ANSWER_CHECKERS
+    checker = resolve(ANSWER_CHECKERS, f"{name}:is_correct" if is_file else name, "answer checker")
+    if not callable(checker):
+        raise ValueError(f"{name} must be a function of response and label that gives a verdict")
+    return checker
 
 
 def _as_number(text: str) -> Fraction | None:

@@ -11,7 +11,7 @@ from openrlhf_prm.answers.checkers import ANSWER_CHECKERS, answer_checker
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.data.questions import Question, read_questions
 
-CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, or a Python file with is_correct(response, label)"
+CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, a Python file with is_correct(response, label), or FILE.py:NAME"
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):

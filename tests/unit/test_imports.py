@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.patching": set(),
     "openrlhf_prm.convert": set(),
     "openrlhf_prm.tasks": set(),
-    "openrlhf_prm.answers": set(),
+    "openrlhf_prm.answers": {"vllm_prm"},
     "openrlhf_prm.measures": set(),
     "openrlhf_prm.rewards": set(),
     "openrlhf_prm.length_penalties": set(),

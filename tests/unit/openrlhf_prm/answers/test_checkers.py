@@ -71,14 +71,17 @@ def test_an_endless_answer_is_compared_as_text():
     assert not math_answer("Answer: " + "9" * 5000, "9")
 
 
-def test_own_checker_and_its_errors(tmp_path):
-    own = tmp_path / "check.py"
-    own.write_text("def is_correct(response, label):\n    return label in response\n")
-    assert answer_checker(str(own))("abc", "b")
-    own.write_text("x = 1\n")
+def test_a_checker_from_a_file_and_its_errors(tmp_path):
+    file, without = tmp_path / "check.py", tmp_path / "empty.py"
+    file.write_text("def is_correct(response, label):\n    return label in response\n")
+    without.write_text("is_it = 1\n")
+    assert answer_checker(str(file))("abc", "b")
+    assert answer_checker(f"{file}:is_correct") is answer_checker(str(file))
     with pytest.raises(ValueError, match="defines no is_correct"):
-        answer_checker(str(own))
-    with pytest.raises(ValueError, match="choose math, exact, reasoning_gym or an existing .py file"):
+        answer_checker(str(without))
+    with pytest.raises(ValueError, match="must be a function"):
+        answer_checker(f"{without}:is_it")
+    with pytest.raises(ValueError, match="choose one of math, exact, reasoning_gym, or give FILE.py:Name"):
         answer_checker("fuzzy")
 
 
