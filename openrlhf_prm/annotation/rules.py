@@ -10,29 +10,14 @@ an error before it. The search compares with the last good prefix instead of the
 it knows.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openrlhf_prm.annotation.records import Tally
+from openrlhf_prm.measures.intervals import wilson_interval
 
 GOOD_SHARE = 0.8
 """A step that keeps this share of the value before it is good (GenPRM, arXiv:2504.00891)."""
-
-
-def wilson(counts: Tally, z: float) -> tuple[float, float]:
-    """Wilson's interval of a share: (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), with p = right / n.
-
-    No rollouts: (0, 1).
-    """
-    n = counts.rollouts
-    if n == 0:
-        return 0.0, 1.0
-    p = counts.right / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low = 0.0 if counts.right == 0 else (middle - half) / scale  # rounding would leave 1e-17
-    return low, min(1.0, (middle + half) / scale)
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class Positive:
         """
         if counts.right:
             return True
-        return False if wilson(counts, z)[1] < GOOD_SHARE * reference else None
+        return False if wilson_interval(counts.right, counts.rollouts, z)[1] < GOOD_SHARE * reference else None
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class RelativeProgress:
         """Before all rollouts: bad as soon as Wilson's upper limit is below 0.8 times the reference, good as soon as
         its lower limit reaches a quarter of that, else None.
         """
-        low, high = wilson(counts, z)
+        low, high = wilson_interval(counts.right, counts.rollouts, z)
         if high < GOOD_SHARE * reference:
             return False
         return True if low >= GOOD_SHARE / 4 * reference else None

@@ -40,7 +40,7 @@ class PlotTable:
 
 
 def reliability_plot(bins: Sequence[dict]) -> Plot:
-    """The reliability diagram (DeGroot and Fienberg 1983) of `detection.calibration`."""
+    """The reliability diagram (DeGroot and Fienberg 1983) of `measures.steps.calibration`."""
     points = [(row["mean_score"], row["right"]) for row in bins]
     return Plot(
         title="Reliability",

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question
-from openrlhf_prm.measures import choices as metrics
-from openrlhf_prm.measures.curves import powers_of_two
+from openrlhf_prm.measures.choices import best_of_n, majority_vote, pass_at_k, powers_of_two, weighted_vote
+from openrlhf_prm.measures.intervals import bootstrap_interval, mean, share_interval
+from openrlhf_prm.measures.steps import roc_auc
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.protocol import aggregated
 
@@ -32,7 +33,7 @@ def summarize(
     `vote_aggregation`); with step checks `step_accuracy`, the share of right steps among all sampled steps; with both
     `prm_step_accuracy` (score above 0.5 = "right") and `prm_auc` over those of them that have a score. `mean_tokens`,
     `mean_steps` and `truncated` describe the sampled responses, `habits` the kinds of their steps as shares.
-    `intervals` holds 95% intervals under the same names, over questions (see `metrics.share_interval`).
+    `intervals` holds 95% intervals under the same names, over questions (see `measures.intervals.share_interval`).
 
     A measure that cannot be computed (no step at all, one class only) is None. Raises ValueError for no response and
     where the questions have unequal numbers of samples.
@@ -53,32 +54,28 @@ def summarize(
     shares: dict[str, list[float]] = {}
     if None not in greedy:
         shares["greedy"] = [float(r.correct) for r in greedy]
-    shares[f"mean_at_{n}"] = [metrics.pass_at_k(verdicts, 1) for verdicts in correct]
-    shares[f"pass_at_{n}"] = [metrics.pass_at_k(verdicts, n) for verdicts in correct]
-    shares["majority_vote"] = [metrics.majority_vote(a, c) for a, c in zip(answers, correct, strict=True)]
+    shares[f"mean_at_{n}"] = [pass_at_k(verdicts, 1) for verdicts in correct]
+    shares[f"pass_at_{n}"] = [pass_at_k(verdicts, n) for verdicts in correct]
+    shares["majority_vote"] = [majority_vote(a, c) for a, c in zip(answers, correct, strict=True)]
     best: dict[str, list[float]] = {}
     scored = every[0].step_scores is not None
     if scored:
         for name in SCORE_AGGREGATIONS:
             scores = [[solution_score(r, name) for r in group] for group in sampled]
-            best[name] = [metrics.best_of_n(s, c) for s, c in zip(scores, correct, strict=True)]
+            best[name] = [best_of_n(s, c) for s, c in zip(scores, correct, strict=True)]
         votes = [[solution_score(r, vote_aggregation) for r in group] for group in sampled]
-        shares["weighted_vote"] = [
-            metrics.weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)
-        ]
+        shares["weighted_vote"] = [weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)]
 
-    result: dict = {name: metrics.mean(values) for name, values in shares.items()}
-    intervals: dict = {name: metrics.share_interval(values, seed=seed) for name, values in shares.items()}
-    result["pass_at_k"] = {
-        str(k): metrics.mean([metrics.pass_at_k(verdicts, k) for verdicts in correct]) for k in powers_of_two(n)
-    }
+    result: dict = {name: mean(values) for name, values in shares.items()}
+    intervals: dict = {name: share_interval(values, seed=seed) for name, values in shares.items()}
+    result["pass_at_k"] = {str(k): mean([pass_at_k(verdicts, k) for verdicts in correct]) for k in powers_of_two(n)}
     if scored:
-        result[f"best_of_{n}"] = {name: metrics.mean(values) for name, values in best.items()}
-        intervals[f"best_of_{n}"] = {name: metrics.share_interval(v, seed=seed) for name, v in best.items()}
+        result[f"best_of_{n}"] = {name: mean(values) for name, values in best.items()}
+        intervals[f"best_of_{n}"] = {name: share_interval(v, seed=seed) for name, v in best.items()}
     for name, measure in (("mean_tokens", lambda r: r.tokens), ("mean_steps", lambda r: len(r.steps))):
-        values = [metrics.mean([float(measure(r)) for r in group]) for group in sampled]
-        result[name], intervals[name] = metrics.mean(values), metrics.bootstrap_interval(values, seed=seed)
-    result["truncated"] = metrics.mean([float(r.truncated) for r in every])
+        values = [mean([float(measure(r)) for r in group]) for group in sampled]
+        result[name], intervals[name] = mean(values), bootstrap_interval(values, seed=seed)
+    result["truncated"] = mean([float(r.truncated) for r in every])
     _add_step_measures(result, intervals, sampled, seed)
     if step_kind is not None:
         kinds = Counter(step_kind(step) for r in every for step in r.steps)
@@ -94,7 +91,7 @@ def _add_step_measures(result: dict, intervals: dict, sampled: list[list[GradedR
     counts = [float(len(group)) for group in checks]
     total = sum(counts)
     result["step_accuracy"] = sum(map(sum, checks)) / total if total else None
-    intervals["step_accuracy"] = metrics.bootstrap_interval([float(sum(c)) for c in checks], counts, seed=seed)
+    intervals["step_accuracy"] = bootstrap_interval([float(sum(c)) for c in checks], counts, seed=seed)
     if first.step_scores is None:
         return
     judged = [
@@ -104,6 +101,6 @@ def _add_step_measures(result: dict, intervals: dict, sampled: list[list[GradedR
     counts = [float(len(pairs)) for pairs in judged]
     agree = [float(sum((score > GOOD_STEP) == check for score, check in pairs)) for pairs in judged]
     result["prm_step_accuracy"] = sum(agree) / sum(counts) if sum(counts) else None
-    intervals["prm_step_accuracy"] = metrics.bootstrap_interval(agree, counts, seed=seed)
+    intervals["prm_step_accuracy"] = bootstrap_interval(agree, counts, seed=seed)
     pairs = list(chain(*judged))
-    result["prm_auc"] = metrics.roc_auc([score for score, _ in pairs], [check for _, check in pairs])
+    result["prm_auc"] = roc_auc([score for score, _ in pairs], [check for _, check in pairs])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 
 from openrlhf_prm.evaluation.responses import by_question
-from openrlhf_prm.measures.choices import paired_gain
+from openrlhf_prm.measures.intervals import paired_gain
 from openrlhf_prm.report.charts import interval_chart
 from openrlhf_prm.report.curves import STAGE_LABELS, draw_curves
 from openrlhf_prm.report.look import SCRIPT, STYLE

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from openrlhf_prm.evaluation.plots import Plot, PlotTable, reliability_plot
-from openrlhf_prm.measures import steps as detection
+from openrlhf_prm.measures.steps import auc_with_interval, calibration, up_to_first_error
 
 StepScores = list[float | None]
 HALF = "half"
@@ -110,25 +110,25 @@ def detection_measures(items: Sequence[Item], scores: Sequence[StepScores], seed
     """`first_error_auc` with its interval, and `calibration`, over the steps up to each first error, as all benchmarks
     with step labels report them.
     """
-    kept = [detection.up_to_first_error(row, item.step_labels) for item, row in zip(items, scores, strict=True)]
+    kept = [up_to_first_error(row, item.step_labels) for item, row in zip(items, scores, strict=True)]
     flat, right = list(chain(*(values for values, _ in kept))), list(chain(*(labels for _, labels in kept)))
     groups = [item.group for item, (values, _) in zip(items, kept, strict=True) for _ in values]
-    found = detection.auc_with_interval(flat, right, groups, seed=seed)
+    auc = auc_with_interval(flat, right, groups, seed=seed)
     return {
-        "first_error_auc": found["auc"],
-        "first_error_auc_interval": found["interval"],
-        "calibration": detection.calibration(flat, right, groups, seed=seed),
+        "first_error_auc": auc["auc"],
+        "first_error_auc_interval": auc["interval"],
+        "calibration": calibration(flat, right, groups, seed=seed),
     }
 
 
 def detection_rows(result: dict) -> list[list[str]]:
     """The same as rows of a table."""
     rows = [["ROC AUC of first-error detection", number(result["first_error_auc"], result["first_error_auc_interval"])]]
-    calibration = result["calibration"]
-    if calibration is None:
+    calibrated = result["calibration"]
+    if calibrated is None:
         return [*rows, ["calibration", "– (scores are no probabilities)"]]
-    rows.append(["Brier score", number(calibration["brier"], calibration["brier_interval"])])
-    return [*rows, ["expected calibration error", number(calibration["ece"])]]
+    rows.append(["Brier score", number(calibrated["brier"], calibrated["brier_interval"])])
+    return [*rows, ["expected calibration error", number(calibrated["ece"])]]
 
 
 def calibration_plots(result: dict) -> list[Plot]:

@@ -9,8 +9,8 @@ from openrlhf_prm.data.rows import read_jsonl
 from openrlhf_prm.evaluation.benchmarks import benchmark as shared
 from openrlhf_prm.evaluation.benchmarks.benchmark import Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
-from openrlhf_prm.measures import choices as metrics
-from openrlhf_prm.measures.curves import best_of_k, powers_of_two, vote_of_k
+from openrlhf_prm.measures.choices import best_of_k, pass_at_k, powers_of_two, vote_of_k
+from openrlhf_prm.measures.intervals import mean, share_interval
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.protocol import aggregated
 
@@ -96,8 +96,8 @@ class BestOfN:
                 answers = [items[i].answer for i in indices]
                 seed = options.seed + number
                 found = {
-                    "mean": metrics.pass_at_k(correct, 1),
-                    "pass": metrics.pass_at_k(correct, k),
+                    "mean": pass_at_k(correct, 1),
+                    "pass": pass_at_k(correct, k),
                     "majority_vote": vote_of_k(answers, [1.0] * n, correct, k, seed=seed),
                 }
                 for name in SCORE_AGGREGATIONS:
@@ -108,8 +108,8 @@ class BestOfN:
                     shares.setdefault(name, []).append(value)
             for name, values in shares.items():
                 curves.setdefault(name, {})[str(k)] = {
-                    "accuracy": metrics.mean(values),
-                    "interval": metrics.share_interval(values, seed=options.seed),
+                    "accuracy": mean(values),
+                    "interval": share_interval(values, seed=options.seed),
                 }
         result = {
             "questions": len(groups),

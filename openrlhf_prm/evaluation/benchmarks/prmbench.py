@@ -9,8 +9,9 @@ from openrlhf_prm.data.rows import read_jsonl
 from openrlhf_prm.evaluation.benchmarks import benchmark as shared
 from openrlhf_prm.evaluation.benchmarks.benchmark import Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Plot, PlotTable
-from openrlhf_prm.measures import steps as detection
-from openrlhf_prm.measures.choices import mean
+from openrlhf_prm.measures.intervals import interval_of_sums, mean, sums_by_question
+from openrlhf_prm.measures.steps import prm_score
+from openrlhf_prm.measures.thresholds import step_threshold
 
 # Classification in the data -> the paper's category, in the paper's order. The last one has no wrong steps.
 CATEGORIES = {
@@ -86,7 +87,7 @@ class PRMBench:
                 if chosen and score is not None
             ]
             try:
-                threshold = detection.step_threshold([score for score, _ in flat], [label for _, label in flat])
+                threshold = step_threshold([score for score, _ in flat], [label for _, label in flat])
             except ValueError as error:
                 raise ValueError(f"--eval.threshold_split {split}: {error}") from None
         reported = [index for index, chosen in enumerate(tuning) if not chosen]
@@ -94,8 +95,8 @@ class PRMBench:
 
         def figures(indices: list[int]) -> dict:
             matrix = np.array([counts[index] for index in indices])
-            found = detection.prm_score(*matrix.sum(axis=0))
-            columns = detection.by_question([items[index].group for index in indices], *matrix.T)
+            found = prm_score(*matrix.sum(axis=0))
+            columns = sums_by_question([items[index].group for index in indices], *matrix.T)
             # As PRMBench's own tables: a category without wrong steps has no negative F1, and is reported by its F1.
             measures = dict(zip(SCORES, SCORES, strict=True))
             if not matrix[:, [1, 3]].any():
@@ -104,9 +105,7 @@ class PRMBench:
                 name: None if np.isnan(found[measure]) else float(found[measure]) for name, measure in measures.items()
             }
             result["intervals"] = {
-                name: detection.interval_of(
-                    columns, lambda sums, m=measure: detection.prm_score(*sums.T)[m], seed=options.seed
-                )
+                name: interval_of_sums(columns, lambda sums, m=measure: prm_score(*sums.T)[m], seed=options.seed)
                 for name, measure in measures.items()
             }
             return result | {"solutions": len(indices), "steps": int(matrix.sum())}
@@ -130,7 +129,7 @@ class PRMBench:
         }
 
     def tables(self, result: dict) -> list[PlotTable]:
-        """Figures per category, and the measures of detection."""
+        """Figures per category, and the measures of"""
         rows = [[CATEGORIES[name][1], *_row(each)] for name, each in result["categories"].items()]
         for name, value in result["dimensions"].items():
             rows.append([f"mean of {name}", shared.percent(value), "", "", ""])

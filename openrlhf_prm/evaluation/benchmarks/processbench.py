@@ -8,8 +8,9 @@ import numpy as np
 from openrlhf_prm.evaluation.benchmarks import benchmark as shared
 from openrlhf_prm.evaluation.benchmarks.benchmark import HALF, Item, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
-from openrlhf_prm.measures import steps as detection
-from openrlhf_prm.measures.choices import mean
+from openrlhf_prm.measures.intervals import interval_of_sums, mean, sums_by_question
+from openrlhf_prm.measures.steps import NO_ERROR, error_f1, first_error, harmonic_mean, predicted_error
+from openrlhf_prm.measures.thresholds import error_threshold
 
 SHARES = ("error_accuracy", "correct_accuracy", "f1")
 
@@ -52,35 +53,35 @@ class ProcessBench:
     def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
         """See the class. `average` is the mean over the subsets, `all` pools their solutions."""
         split = shared.check_split(items, options, self.default_split)
-        errors = [detection.first_error(item.step_labels) for item in items]
+        errors = [first_error(item.step_labels) for item in items]
         tuning = [shared.is_tuning(item, split) for item in items]
         threshold = options.threshold
         if split is not None:
             chosen = [index for index, is_tuning in enumerate(tuning) if is_tuning]
             try:
-                threshold = detection.error_threshold([scores[i] for i in chosen], [errors[i] for i in chosen])
+                threshold = error_threshold([scores[i] for i in chosen], [errors[i] for i in chosen])
             except ValueError as error:
                 raise ValueError(f"--eval.threshold_split {split}: {error}") from None
         reported = [index for index, is_tuning in enumerate(tuning) if not is_tuning]
         names = list(dict.fromkeys(items[index].subset for index in reported))
-        predictions = [detection.predicted_error(row, threshold) for row in scores]
+        predictions = [predicted_error(row, threshold) for row in scores]
 
         def figures(indices: list[int]) -> dict:
             found = [predictions[i] for i in indices]
             truth = [errors[i] for i in indices]
-            result = detection.error_f1(found, truth) | {"solutions": len(indices)}
-            wrong = np.array([error != detection.NO_ERROR for error in truth], dtype=float)
+            result = error_f1(found, truth) | {"solutions": len(indices)}
+            wrong = np.array([error != NO_ERROR for error in truth], dtype=float)
             hit = np.array([a == b for a, b in zip(found, truth, strict=True)], dtype=float)
-            columns = detection.by_question(
+            columns = sums_by_question(
                 [items[i].group for i in indices], hit * wrong, wrong, hit * (1 - wrong), 1 - wrong
             )
             shares = {
                 "error_accuracy": lambda sums: sums[:, 0] / sums[:, 1],
                 "correct_accuracy": lambda sums: sums[:, 2] / sums[:, 3],
-                "f1": lambda sums: detection.harmonic_mean(sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]),
+                "f1": lambda sums: harmonic_mean(sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]),
             }
             result["intervals"] = {
-                name: detection.interval_of(columns, share, seed=options.seed) if result[name] is not None else None
+                name: interval_of_sums(columns, share, seed=options.seed) if result[name] is not None else None
                 for name, share in shares.items()
             }
             return result
@@ -105,13 +106,10 @@ class ProcessBench:
         if not values:
             return []
         at = np.linspace(min(values), max(values), 51)
-        return [
-            {"threshold": float(t), **detection.error_f1([detection.predicted_error(row, t) for row in scores], errors)}
-            for t in at
-        ]
+        return [{"threshold": float(t), **error_f1([predicted_error(row, t) for row in scores], errors)} for t in at]
 
     def tables(self, result: dict) -> list[PlotTable]:
-        """Figures per subset, and the measures of detection."""
+        """Figures per subset, and the measures of"""
         rows = [[name, *_row(each)] for name, each in result["subsets"].items()]
         if result["average"] and len(rows) > 1:
             rows.append(["average", *(shared.percent(result["average"][name]) for name in SHARES), ""])

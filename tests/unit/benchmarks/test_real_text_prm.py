@@ -16,7 +16,7 @@ def test_a_perfect_ranking_is_one_on_every_draw():
     rows = [row([0.9, 0.1], [1, 0]), row([0.8, 0.2, 0.7], [1, 0, 1], [1, 5, 2]), row([0.9], [1])]
     found = report(rows, ["a", "b", "a"])
     assert (found["solutions"], found["problems"], found["steps"], found["wrong_steps"]) == (3, 2, 6, 2)
-    assert (found["auc"], found["interval"]) == (1.0, [1.0, 1.0])
+    assert (found["auc"], found["interval"]) == (1.0, (1.0, 1.0))
     assert found["auc_modified"] == 1.0 and found["above_chance"]
     # Among solutions with errors, right steps stand at 0, 0, 2 and wrong ones at 1, 1: 4 of 6 pairs.
     assert found["baselines"]["later"] == pytest.approx(4 / 6)
@@ -35,8 +35,8 @@ def test_a_style_that_tells_solutions_apart_does_not_count_among_the_modified():
 def test_the_rows_of_a_problem_are_drawn_together():
     """One problem: every draw is the data itself. Two that disagree: a draw may hold either alone."""
     solutions = [("a", [0.9, 0.1], [True, False]), ("a", [0.1, 0.9], [True, False])]
-    assert measures(solutions) == {"auc": 0.5, "interval": [0.5, 0.5]}
-    assert measures([("a", *solutions[0][1:]), ("b", *solutions[1][1:])])["interval"] == [0.0, 1.0]
+    assert measures(solutions) == {"auc": 0.5, "interval": (0.5, 0.5)}
+    assert measures([("a", *solutions[0][1:]), ("b", *solutions[1][1:])])["interval"] == (0.0, 1.0)
     assert measures([("a", [0.5], [True])]) == {"auc": None, "interval": None}
     assert measures([]) == {"auc": None, "interval": None}
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from openrlhf_prm.advantages.branch_values import Branches, ControlVariate, VineOptions, wilson_half_width
+from openrlhf_prm.advantages.branch_values import Branches, ControlVariate, VineOptions
 
 
 def test_a_fixed_number_of_branches_comes_in_one_round():
@@ -17,8 +17,9 @@ def test_a_fixed_number_of_branches_comes_in_one_round():
 def test_branches_stop_when_the_interval_is_narrow():
     options = VineOptions(k=9, k_min=4, half_width=0.25)
     assert options.next_round([]) == 4
-    assert wilson_half_width(4, 4) == pytest.approx(0.245, abs=1e-3)
-    assert options.next_round([1.0] * 4) == 0, "four of four: within +-0.25"
+    # Four of four: from 4 / (4 + 3.84) to 1, so +-0.245.
+    assert options.next_round([1.0] * 4) == 0
+    assert VineOptions(k=9, k_min=4, half_width=0.24).next_round([1.0] * 4) == 4
     assert options.next_round([1.0, 0.0, 1.0, 0.0]) == 4
     assert options.next_round([1.0, 0.0] * 4) == 1, "never more than k"
     assert options.next_round([1.0, 0.0, 1.0] * 3) == 0

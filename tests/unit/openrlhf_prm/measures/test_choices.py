@@ -1,53 +1,72 @@
-"""Hand-worked numbers of the measures, degenerate cases included."""
+"""Choosing among responses: hand-worked numbers, brute force over all subsets, degenerate cases."""
 
-import math
+import random
+from fractions import Fraction
+from itertools import combinations
 
 import pytest
 
-from openrlhf_prm.evaluation.responses import GradedResponse, by_question, read_samples, write_samples
-from openrlhf_prm.evaluation.summary import summarize
-from openrlhf_prm.measures import choices as metrics
+from openrlhf_prm.measures.choices import (
+    answer_key,
+    best_of_k,
+    best_of_n,
+    majority_vote,
+    pass_at_k,
+    powers_of_two,
+    vote_of_k,
+    weighted_vote,
+)
+from openrlhf_prm.measures.intervals import mean
+
+SCORES = [0.2, 0.9, 0.9, None, 0.5]
+CORRECT = [True, False, True, False, True]
+ANSWERS = ["7", "8", "7.0", None, "7"]
 
 
 def test_pass_at_k():
     correct = [True, False, False, True]
-    assert metrics.pass_at_k(correct, 1) == 0.5
-    assert metrics.pass_at_k(correct, 2) == pytest.approx(1 - 1 / 6)  # one of the six pairs is wrong twice
-    assert metrics.pass_at_k(correct, 3) == metrics.pass_at_k(correct, 4) == 1.0
-    assert metrics.pass_at_k([False] * 5, 5) == 0.0
+    assert pass_at_k(correct, 1) == 0.5
+    assert pass_at_k(correct, 2) == pytest.approx(1 - 1 / 6)  # one of the six pairs is wrong twice
+    assert pass_at_k(correct, 3) == pass_at_k(correct, 4) == 1.0
+    assert pass_at_k([False] * 5, 5) == 0.0
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 1), (3, 0), (3, 4)])
+@pytest.mark.parametrize(("n", "k"), [(3, 0), (3, 4)])
 def test_pass_at_k_outside_its_range(n, k):
     with pytest.raises(ValueError, match="1 <= k"):
-        metrics.pass_at_k([True] * n, k)
+        pass_at_k([True] * n, k)
+
+
+def test_pass_at_k_of_no_response():
+    with pytest.raises(ValueError, match="needs at least one response"):
+        pass_at_k([], 1)
 
 
 def test_best_of_n():
-    assert metrics.best_of_n([0.1, 0.9, 0.5], [True, False, True]) == 0.0
-    assert metrics.best_of_n([0.1, 0.9, 0.9], [True, False, True]) == 0.5  # a tie of a wrong and a right one
-    assert metrics.best_of_n([0.5, 0.5, 0.5, 0.5], [True, False, False, False]) == 0.25  # all equal: the mean
-    assert metrics.best_of_n([None, 0.0], [True, False]) == 0.0  # no step never beats a step
-    assert metrics.best_of_n([None, None], [True, False]) == 0.5
+    assert best_of_n([0.1, 0.9, 0.5], [True, False, True]) == 0.0
+    assert best_of_n([0.1, 0.9, 0.9], [True, False, True]) == 0.5  # a tie of a wrong and a right one
+    assert best_of_n([0.5, 0.5, 0.5, 0.5], [True, False, False, False]) == 0.25  # all equal: the mean
+    assert best_of_n([None, 0.0], [True, False]) == 0.0  # no step never beats a step
+    assert best_of_n([None, None], [True, False]) == 0.5
     with pytest.raises(ValueError, match="at least one response"):
-        metrics.best_of_n([], [])
+        best_of_n([], [])
     with pytest.raises(ValueError, match="aligned"):
-        metrics.best_of_n([0.5], [True, False])
+        best_of_n([0.5], [True, False])
 
 
 def test_weighted_vote():
     # 7 has the weight 0.2 + 0.3, 8 has 0.6: the vote goes to 8, the majority to 7.
     answers, correct = ["7", "7.0", "8"], [True, True, False]
-    assert metrics.weighted_vote(answers, [0.2, 0.3, 0.6], correct) == 0.0
-    assert metrics.majority_vote(answers, correct) == 1.0
-    assert metrics.weighted_vote(["7", "8"], [0.5, 0.5], [True, False]) == 0.5
-    assert metrics.weighted_vote(["7", "8"], [0.0, 0.0], [True, False]) == 0.5
+    assert weighted_vote(answers, [0.2, 0.3, 0.6], correct) == 0.0
+    assert majority_vote(answers, correct) == 1.0
+    assert weighted_vote(["7", "8"], [0.5, 0.5], [True, False]) == 0.5
+    assert weighted_vote(["7", "8"], [0.0, 0.0], [True, False]) == 0.5
 
 
 def test_a_response_without_answer_votes_for_nothing():
-    assert metrics.majority_vote([None, None, "8"], [False, False, True]) == 1.0
-    assert metrics.majority_vote([None, None], [False, False]) == 0.0
-    assert metrics.weighted_vote(["7", "8"], [None, 0.1], [True, False]) == 0.0  # not scored: weight 0
+    assert majority_vote([None, None, "8"], [False, False, True]) == 1.0
+    assert majority_vote([None, None], [False, False]) == 0.0
+    assert weighted_vote(["7", "8"], [None, 0.1], [True, False]) == 0.0  # not scored: weight 0
 
 
 @pytest.mark.parametrize(
@@ -55,124 +74,92 @@ def test_a_response_without_answer_votes_for_nothing():
     [("1,200", "1200.0"), ("$5$", "+5"), ("0.50", ".5"), ("4/8", "1/2"), (" x  + 1 ", "x + 1"), ("3.", "3")],
 )
 def test_equal_answers_share_a_key(left, right):
-    assert metrics.answer_key(left) == metrics.answer_key(right)
+    assert answer_key(left) == answer_key(right)
 
 
 @pytest.mark.parametrize(("left", "right"), [("1", "-1"), ("(1,2)", "12"), ("1/0", "0"), ("9" * 5000, "9" * 5001)])
 def test_different_answers_do_not(left, right):
-    assert metrics.answer_key(left) != metrics.answer_key(right)
+    assert answer_key(left) != answer_key(right)
 
 
-def test_roc_auc():
-    # Pairs (positive, negative): 0.9>0.4, 0.9>0.8, 0.4=0.4 (half), 0.4<0.8 -> 2.5 of 4.
-    assert metrics.roc_auc([0.9, 0.4, 0.4, 0.8], [True, True, False, False]) == pytest.approx(2.5 / 4)
-    assert metrics.roc_auc([0.5] * 6, [True, False] * 3) == 0.5
-    assert metrics.roc_auc([0.1, 0.2], [True, True]) is None
-    assert metrics.roc_auc([], []) is None
+def test_sums_of_votes_that_differ_by_rounding_are_equal():
+    # 0.1 + 0.2 for 1 and 0.3 for 2: the sums differ in the last bit alone.
+    assert 0.1 + 0.2 != 0.3
+    vote = (["1", "1", "2"], [0.1, 0.2, 0.3], [True, True, False])
+    assert weighted_vote(*vote) == vote_of_k(*vote, 3) == 0.5
+    # However small the weights are, as products of many step scores: the same tie, and no tie.
+    assert weighted_vote(["1", "1", "2"], [1e-17, 2e-17, 3e-17], [True, True, False]) == 0.5
+    assert weighted_vote(["1", "2"], [2e-17, 1e-17], [True, False]) == 1.0
+    # Votes against leave a rounding error as large as the weights were, not as what is left of them.
+    assert weighted_vote(["1", "1", "1", "2"], [0.7, 0.1, -0.8, 0.0], [True, True, True, False]) == 0.5
 
 
-def test_wilson_interval():
-    low, high = metrics.wilson_interval(8, 10)
-    # p = 0.8, z^2 = 3.8415: (0.8 + 0.19207 -+ 1.96 sqrt(0.016 + 0.0096036)) / 1.38415
-    assert (low, high) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    assert metrics.wilson_interval(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
-    assert metrics.wilson_interval(0, 0) is None
+def exact_vote(answers, weights, correct):
+    """The vote on sums of fractions, in which tenths are tenths."""
+    sums: dict[str, Fraction] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            sums[answer] = sums.get(answer, Fraction(0)) + Fraction(weight or 0, 10)
+    winners = [answer for answer, total in sums.items() if total == max(sums.values())]
+    shares = [mean([float(r) for a, r in zip(answers, correct, strict=True) if a == winner]) for winner in winners]
+    return mean(shares) or 0.0
 
 
-def test_bootstrap_interval():
-    values = [0.0, 1.0] * 50
-    low, high = metrics.bootstrap_interval(values, seed=1)
-    assert (low, high) == metrics.bootstrap_interval(values, seed=1)
-    assert low == pytest.approx(0.40, abs=0.03) and high == pytest.approx(0.60, abs=0.03)  # 0.5 -+ 1.96 * 0.05
-    assert metrics.bootstrap_interval([0.25] * 4) == (0.25, 0.25)
-    assert metrics.bootstrap_interval([]) is None
-    assert metrics.bootstrap_interval([0.0, 0.0], [0.0, 0.0]) is None  # no step anywhere
-    assert metrics.bootstrap_interval([2.0, 4.0], [4.0, 8.0]) == (0.5, 0.5)
+def test_votes_are_counted_exactly():
+    generator = random.Random(0)
+    for _ in range(1000):
+        n = generator.randint(1, 8)
+        answers = generator.choices(["1", "2", None], [4, 4, 1], k=n)
+        tenths = generator.choices([1, 2, 3, 4, 5, 6, None], k=n)  # few values, so that many sums are equal
+        correct = generator.choices([True, False], k=n)
+        weights = [None if weight is None else weight / 10 for weight in tenths]
+        expected = pytest.approx(exact_vote(answers, tenths, correct))
+        assert weighted_vote(answers, weights, correct) == expected
+        assert vote_of_k(answers, weights, correct, n) == expected
 
 
-def test_paired_gain():
-    assert metrics.paired_gain([0, 0, 1], [1, 1, 1])["gain"] == pytest.approx(2 / 3)
-    assert metrics.paired_gain([0, 1], [1, 2]) == {"gain": 1.0, "interval": (1.0, 1.0)}
-    assert metrics.paired_gain([], []) is None
+def test_powers_of_two():
+    assert powers_of_two(1) == [1] and powers_of_two(8) == [1, 2, 4, 8] and powers_of_two(6) == [1, 2, 4, 6]
 
 
-def graded(index, sample, answer, scores=None, checks=None, correct=None, truncated=False):
-    steps = ["step"] * len(scores if scores is not None else checks or [])
-    return GradedResponse(
-        index=index,
-        kind="greedy" if sample is None else "sample",
-        sample=sample,
-        question=f"q{index}",
-        label="7",
-        response="text",
-        answer=answer,
-        correct=answer == "7" if correct is None else correct,
-        steps=steps,
-        step_scores=scores,
-        step_checks=checks,
-        tokens=10,
-        truncated=truncated,
-    )
+def test_best_of_two_by_hand():
+    # Pairs of (0.9 wrong, 0.5 right, 0.1 wrong): the best is wrong, wrong, right.
+    assert best_of_k([0.9, 0.5, 0.1], [False, True, False], 2) == pytest.approx(1 / 3)
 
 
-def test_summarize_by_hand():
-    responses = [
-        graded(0, None, "7", [0.9], [True]),
-        graded(0, 0, "7", [0.9, 0.2], [True, True]),
-        graded(0, 1, "8", [0.6, 0.6], [True, False]),
-        graded(1, None, "8", [0.9], [False]),
-        graded(1, 0, None, [], [], truncated=True),
-        graded(1, 1, "7", [0.1], [True]),
-    ]
-    result = summarize(responses, step_kind=len)
-    assert result["greedy"] == 0.5
-    assert result["mean_at_2"] == 0.5 and result["pass_at_2"] == 1.0 and result["pass_at_k"] == {"1": 0.5, "2": 1.0}
-    # Question 0: min 0.2 < 0.6 -> wrong, prod 0.18 < 0.36, last 0.2 < 0.6, mean 0.55 < 0.6. Question 1: the one scored.
-    assert result["best_of_2"] == {"min": 0.5, "prod": 0.5, "last": 0.5, "mean": 0.5}
-    assert result["majority_vote"] == 0.75  # a tie, and the only answer given
-    assert result["weighted_vote"] == 0.5
-    assert result["step_accuracy"] == pytest.approx(4 / 5)
-    # PRM verdicts at 0.5: right, wrong | right, right | wrong -> against T, T | T, F | T: 2 of 5.
-    assert result["prm_step_accuracy"] == pytest.approx(2 / 5)
-    # Positives 0.9, 0.2, 0.6, 0.1 against the negative 0.6: 1 + 0 + 0.5 + 0.
-    assert result["prm_auc"] == pytest.approx(1.5 / 4)
-    assert result["mean_tokens"] == 10 and result["mean_steps"] == 1.25 and result["truncated"] == 0.25
-    assert result["habits"] == {4: 1.0}
-    assert result["questions"] == 2 and result["n"] == 2
-    assert set(result["intervals"]) >= {"greedy", "mean_at_2", "pass_at_2", "best_of_2", "step_accuracy"}
-    assert result["intervals"]["prm_step_accuracy"][0] <= 0.4 <= result["intervals"]["prm_step_accuracy"][1]
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+def test_best_of_k_is_the_mean_over_all_subsets(k):
+    picks = list(combinations(range(5), k))
+    brute = sum(best_of_n([SCORES[i] for i in p], [CORRECT[i] for i in p]) for p in picks) / len(picks)
+    assert best_of_k(SCORES, CORRECT, k) == pytest.approx(brute)
 
 
-def test_summarize_without_prm_checker_or_greedy():
-    result = summarize([graded(0, 0, "7"), graded(0, 1, "8")])
-    absent = {"greedy", "best_of_2", "weighted_vote", "step_accuracy", "prm_step_accuracy", "prm_auc", "habits"}
-    assert not absent & set(result)
-    assert result["mean_at_2"] == 0.5
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("weights", [SCORES, [1.0] * 5, [None] * 5])
+def test_vote_of_k_is_the_mean_over_all_subsets(k, weights):
+    picks = list(combinations(range(5), k))
+
+    def vote(p):
+        return weighted_vote(*([column[i] for i in p] for column in (ANSWERS, weights, CORRECT)))
+
+    assert vote_of_k(ANSWERS, weights, CORRECT, k) == pytest.approx(sum(map(vote, picks)) / len(picks))
 
 
-def test_summarize_of_responses_without_a_step():
-    result = summarize([graded(0, 0, None, [], [])])
-    assert result["best_of_1"]["min"] == 0.0 and result["weighted_vote"] == 0.0
-    assert result["step_accuracy"] is None and result["prm_auc"] is None
-    assert result["intervals"]["step_accuracy"] is None
-    assert all(value is None or math.isfinite(value) for value in result.values() if not isinstance(value, dict))
+def test_random_subsets_come_close():
+    answers = ["7", "8"] * 8
+    correct = [True, False] * 8
+    assert vote_of_k(answers, [1.0] * 16, correct, 4, draws=4000) == pytest.approx(0.5, abs=0.03)
+    assert vote_of_k(answers, [0.9, 0.1] * 8, correct, 8) > 0.99
+    assert vote_of_k(answers, [1.0] * 16, correct, 4, seed=1) == vote_of_k(answers, [1.0] * 16, correct, 4, seed=1)
 
 
-@pytest.mark.parametrize("responses", [[], [graded(0, None, "7")], [graded(0, 0, "7"), graded(1, None, "7")]])
-def test_summarize_needs_samples(responses):
-    with pytest.raises(ValueError, match="same number of samples"):
-        summarize(responses)
-
-
-def test_samples_file(tmp_path):
-    written = [graded(1, 1, None, [0.5], [True]), graded(0, None, "7", [], [])]
-    path = tmp_path / "new" / "samples.jsonl"
-    write_samples(path, written)
-    assert read_samples(path) == written
-    assert list(by_question(written)) == [0, 1]
-    assert [file.name for file in path.parent.iterdir()] == ["samples.jsonl"]  # nothing partial is left
-    path.write_text(path.read_text() + '{"index": 3}\n')
-    with pytest.raises(ValueError, match="samples.jsonl line 3"):
-        read_samples(path)
-    with pytest.raises(ValueError, match="step_scores must align with steps: got 1, expected 0"):
-        graded(0, 0, "7", checks=[]).__class__(**{**vars(graded(0, 0, "7")), "step_scores": [0.5]})
+def test_degenerate_votes_and_sizes():
+    assert vote_of_k([None, None], [1.0, 1.0], [False, False], 1) == 0.0
+    assert best_of_k([None, None], [True, False], 1) == 0.5
+    for k in (0, 3):
+        with pytest.raises(ValueError, match="1 <= k"):
+            best_of_k([0.1, 0.2], [True, False], k)
+        with pytest.raises(ValueError, match="1 <= k"):
+            vote_of_k(["7", "8"], [0.1, 0.2], [True, False], k)
+    with pytest.raises(ValueError, match="aligned"):
+        vote_of_k(["7"], [0.1], [True, False], 1)
