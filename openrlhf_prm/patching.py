@@ -57,28 +57,33 @@ def patches_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "patches" / "openrlhf"
 
 
+def patched_versions() -> list[str]:
+    """The versions of OpenRLHF that there are patches for."""
+    return sorted(entry.name for entry in patches_folder().iterdir() if entry.is_dir())
+
+
 def find_installation(site_packages: Path | None = None) -> Installation:
     """The OpenRLHF of this Python, or the one in the folder `site_packages`.
 
     Raises ValueError where there is none.
     """
     path = {} if site_packages is None else {"path": [str(site_packages)]}
-    found = next(iter(importlib.metadata.distributions(name="openrlhf", **path)), None)
+    distribution = next(iter(importlib.metadata.distributions(name="openrlhf", **path)), None)
     if site_packages is None:
         spec = importlib.util.find_spec("openrlhf")
         package = Path(spec.origin).parent if spec and spec.origin else None
     else:
         package = Path(site_packages) / "openrlhf"
-    if found is None or package is None or not package.is_dir():
+    if distribution is None or package is None or not package.is_dir():
         raise ValueError(f"OpenRLHF is not installed{f' in {site_packages}' if site_packages else ''}")
-    return Installation(found.version, package.parent)
+    return Installation(distribution.version, package.parent)
 
 
 def load_patches(version: str) -> list[Patch]:
     """The patches for that version of OpenRLHF, in order. Raises ValueError where there are none."""
     folder = patches_folder() / version
     if not folder.is_dir():
-        known = ", ".join(sorted(entry.name for entry in patches_folder().iterdir()))
+        known = ", ".join(patched_versions())
         raise ValueError(f"OpenRLHF {version} is installed, the patches are for {known}: pip install openrlhf=={known}")
     return [parse_patch(file.name[:4], file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.patch"))]
 
@@ -109,7 +114,7 @@ def parse_patch(number: str, text: str) -> Patch:
             hunks[file].append(Hunk(old_start, tuple(old), new_start, tuple(new)))
         elif file is not None and not line.startswith("--- a/"):
             raise ValueError(f"patch {number} is damaged at line {at}")
-    return Patch(number, lines[0], {name: tuple(found) for name, found in hunks.items()})
+    return Patch(number, lines[0], {name: tuple(of_file) for name, of_file in hunks.items()})
 
 
 def patch_text(text: str, hunks: Iterable[Hunk], reverse: bool = False) -> str | None:
@@ -143,7 +148,7 @@ def read_state(installation: Installation) -> tuple[list[Patch], dict[str, str]]
     """
     patches = load_patches(installation.version)
     sums = json.loads((patches_folder() / installation.version / "SHA256SUMS.json").read_text())
-    released, found = {}, {patch.number: set() for patch in patches}
+    released, patched_files = {}, {patch.number: set() for patch in patches}
     for file, expected in sums.items():
         path = installation.root / file
         if not path.is_file():
@@ -153,14 +158,14 @@ def read_state(installation: Installation) -> tuple[list[Patch], dict[str, str]]
             undone = patch_text(text, patch.hunks[file], reverse=True) if file in patch.hunks else None
             if undone is not None:
                 text = undone
-                found[patch.number].add(file)
+                patched_files[patch.number].add(file)
         if hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest() != expected:
             raise ValueError(f"{path} was changed locally: reinstall openrlhf=={installation.version} first")
         released[file] = text
     for patch in patches:
-        if missing := found[patch.number] and set(patch.hunks) - found[patch.number]:
+        if missing := patched_files[patch.number] and set(patch.hunks) - patched_files[patch.number]:
             raise ValueError(f"patch {patch.number} is missing from {sorted(missing)[0]}: reinstall openrlhf first")
-    return [patch for patch in patches if found[patch.number]], released
+    return [patch for patch in patches if patched_files[patch.number]], released
 
 
 def apply(installation: Installation, only: Iterable[str] | None = None) -> list[Patch]:

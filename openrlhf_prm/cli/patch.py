@@ -10,19 +10,29 @@ from openrlhf_prm.cli.parser import program_name
 _DESCRIPTION = """\
 Small patches to the installed OpenRLHF, written to be sent upstream (see patches/openrlhf):
 
-  0001  device calls through DeepSpeed's accelerator; flash-attn only where it is used
-  0002  weight sync to vLLM over gloo, and onto CPU workers
-  0003  --train.plugin MODULE
+{patches}
 
-On a GPU only 0003 is of use, and it is optional. On CPU all of them are needed.
+On a GPU only the plugin seam is of use, and it is optional. On CPU all of them are needed.
 Commands may be repeated; a file that was changed by other hands is never touched.
 """
 
 
+def _description() -> str:
+    """The patches that there are, of every version of OpenRLHF."""
+    versions = patching.patched_versions()
+    blocks = []
+    for version in versions:
+        heading = [f"OpenRLHF {version}:"] if len(versions) > 1 else []
+        titles = [f"  {patch.number}  {patch.title}" for patch in patching.load_patches(version)]
+        blocks.append("\n".join(heading + titles))
+    return _DESCRIPTION.format(patches="\n\n".join(blocks))
+
+
 def build_parser() -> argparse.ArgumentParser:
+    """The flags of this command; its help lists what lies in `patches/`."""
     parser = argparse.ArgumentParser(
         prog=program_name("patch"),
-        description=_DESCRIPTION,
+        description=_description(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

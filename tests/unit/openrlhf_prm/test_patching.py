@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_prm import patching
-from openrlhf_prm.cli.patch import main
+from openrlhf_prm.cli.patch import build_parser, main
 
 NUMBERS = ["0001", "0002", "0003", "0004"]
 
@@ -170,6 +170,21 @@ def test_every_patch_says_why():
         heading = file.read_text().split("--- a/")[0]
         assert all(word in heading for word in ("Cause:", "Does:", "Upstream: https://github.com/OpenRLHF/OpenRLHF/"))
     assert [patch.number for patch in patching.load_patches("0.11.2")] == NUMBERS
+
+
+def test_the_help_lists_what_lies_in_the_folder(monkeypatch, tmp_path):
+    """Number and title of every patch, of as many versions as there are."""
+    for version, numbers in (("0.11.2", ["0001", "0005"]), ("0.12.0", ["0001"])):
+        (tmp_path / version).mkdir()
+        for number in numbers:
+            text = f"Title {number} of {version}, 100% new.\n\nCause: none.\n"
+            (tmp_path / version / f"{number}-x.patch").write_text(text)
+    shown = build_parser().format_help()
+    for patch in patching.load_patches("0.11.2"):
+        assert f"{patch.number}  {patch.title}" in shown
+    monkeypatch.setattr(patching, "patches_folder", lambda: tmp_path)
+    shown = build_parser().format_help()
+    assert "0005  Title 0005 of 0.11.2, 100% new." in shown and "OpenRLHF 0.12.0:\n  0001  Title 0001 of" in shown
 
 
 def test_importing_it_is_light():
