@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from vllm_prm import STEP_LOG_PROB_MODELS, STEP_REWARD_MODELS
-from vllm_prm.families import PRM_FAMILIES, PRMFamily, load_family
+from vllm_prm.extension_files import names_file
+from vllm_prm.families import PRM_FAMILIES, PRMFamily, load_family, resolve_family
 
 TOKENIZER_OPTIONS = ("tokenizer", "tokenizer_revision", "revision", "trust_remote_code")
 """vLLM's arguments that decide which tokenizer and which revision of the config it uses."""
@@ -47,7 +48,7 @@ def load_served_family(
             )
         except OSError as error:
             raise ValueError(f"the tokenizer {name!r} cannot be read: {error}") from error
-    return load_family(folder, family, tokenizer, options)
+    return load_family(folder, family, tokenizer, options, trust_remote_code=trust_remote_code)
 
 
 def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily | None:
@@ -56,17 +57,29 @@ def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily | None:
     declared = getattr(model_config.hf_config, "prm", None)
     if not isinstance(declared, dict):
         return None
+    name = declared.get("family")
+    from_file = isinstance(name, str) and names_file(name)
+    trusted = from_file and _named_by_the_user(name, model_config)
     if model_config.runner_type == "pooling":
         scores = model_config.architecture in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}
     else:
-        family = PRM_FAMILIES.get(declared.get("family"))
-        scores = family is not None and family.runner == model_config.runner_type
+        known = name in PRM_FAMILIES or trusted
+        scores = known and resolve_family(name).runner == model_config.runner_type
     if not scores:
         return None
+    if from_file and not trusted:
+        raise ValueError(f"config.json of {model_config.model} names code, {name}; start it with `vllm-prm serve`")
     return load_served_family(
         model_config.model,
-        declared.get("family"),
+        name,
         options=declared.get("options"),
         revision=model_config.revision,
         tokenizer=tokenizer,
     )
+
+
+def _named_by_the_user(family: str, model_config: Any) -> bool:
+    """Whether who started the engine named `family`, in the overrides of the checkpoint's config."""
+    overrides = model_config.hf_overrides
+    given = overrides.get("prm") if isinstance(overrides, dict) else None
+    return isinstance(given, dict) and given.get("family") == family

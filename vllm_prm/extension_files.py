@@ -14,6 +14,17 @@ def names_file(name: str) -> bool:
     return name.partition(":")[0].endswith(".py")
 
 
+def absolute(name: str, folder: Path | None = None) -> str:
+    """`name` as other processes find it, whatever folder they run in; a registry's key stays as it is.
+
+    A relative file lies in `folder`, by default the current one.
+    """
+    if not names_file(name):
+        return name
+    file, colon, attribute = name.partition(":")
+    return f"{((folder or Path()) / file).resolve()}{colon}{attribute}"
+
+
 def resolve(registry: Mapping[str, Any], name: str, what: str) -> Any:
     """The entry of `registry` under `name`, or what `FILE.py:Name` holds.
 

@@ -14,7 +14,7 @@ from vllm_prm.families import PRMFamily
 from vllm_prm.families.checkpoint_family import require_list
 from vllm_prm.families.critique_styles import Ask, Conversation, Critique, Verdicts
 from vllm_prm.families.prm_family import Question
-from vllm_prm.scorer import RESTARTS, Item, Scores, StepScorer, Usage, question_and_steps, weights_changed
+from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, question_and_steps, weights_changed
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class GenerativeScorer(StepScorer):
         params = {**sampling, "max_tokens": min(limit, room), "stop": list(ask.stop), "seed": seed}
         return GenerationRequest(token_ids, params, ask.choices)
 
-    def critique(self, items: Sequence[Item], *, truncate: bool = False) -> list[Critiqued]:
+    def critique(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[Critiqued]:
         """Critiques of many solutions, in order, with the offline engine.
 
         `truncate`: a solution too long for the critic's prompt is cut to the steps that fit; the scores of the others
@@ -223,14 +223,14 @@ class GenerativeScorer(StepScorer):
             _count_tokens(samples, usage)
         raise weights_changed()
 
-    def score(self, items: Sequence[Item], *, truncate: bool = False) -> list[Scores]:
+    def score(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[Scores]:
         """Scores of many solutions, in order; None where no critique gave a verdict. As `critique` otherwise."""
         return [critiqued.step_scores for critiqued in self.critique(items, truncate=truncate)]
 
     async def _score_one(self, question: Question, steps: Sequence[str], truncate: bool, usage: Usage) -> Scores:
         return (await self.critique_async(question, steps, truncate=truncate, usage=usage)).step_scores
 
-    def output_fields(self, items: Sequence[Item], *, truncate: bool = False) -> list[dict[str, Any]]:
+    def output_fields(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[dict[str, Any]]:
         """Beside the scores, how many critiques were read and how many judgements in them were malformed."""
         return [_fields(critiqued) for critiqued in self.critique(items, truncate=truncate)]
 
@@ -238,10 +238,10 @@ class GenerativeScorer(StepScorer):
         self, question: Question, steps: Sequence[str], *, truncate: bool, usage: Usage
     ) -> dict[str, Any]:
         """The same for one solution."""
-        own = Usage()
-        critiqued = await self.critique_async(question, steps, truncate=truncate, usage=own)
-        usage.add(**own.as_dict())
-        self.usage.add(**own.as_dict())
+        of_call = Usage()
+        critiqued = await self.critique_async(question, steps, truncate=truncate, usage=of_call)
+        usage.add(**of_call.as_dict())
+        self.usage.add(**of_call.as_dict())
         return _fields(critiqued)
 
     def _samples(self, question: Question, steps: Sequence[str], truncate: bool) -> list[_Sample]:

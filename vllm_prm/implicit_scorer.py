@@ -107,14 +107,14 @@ class ImplicitScorer(StepScorer):
         if engine_args is None:
             raise ValueError("a family of two models needs the engine_args of the running one, to start the other")
         overrides = engine_args.hf_overrides if isinstance(engine_args.hf_overrides, dict) else {}
-        own = family.options.reference_engine_args.get("hf_overrides", {})
+        of_reference = family.options.reference_engine_args.get("hf_overrides", {})
         changed = {
             **dict.fromkeys(OF_THE_MODEL),
             # vLLM's metrics belong to one engine of a process, and this plug-in to one of its models.
             **{"disable_log_stats": True, "io_processor_plugin": None},
             **family.options.reference_engine_args,
             "model": family.options.reference,
-            "hf_overrides": {**overrides, **own, **family.reference_overrides()},
+            "hf_overrides": {**overrides, **of_reference, **family.reference_overrides()},
         }
         reference = AsyncEngine.start(vars(dataclasses.replace(engine_args, **changed)))
         _live_together(client, reference.client)

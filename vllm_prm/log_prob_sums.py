@@ -76,9 +76,9 @@ class SumPlan(ScorePlan):
         self.computed_tokens += len(request.token_ids) - answer.cached_tokens
         cut_of = {self._partial.get(cut, (cut, 0.0))[0]: cut for cut in self._missing()}
         for first, end in request.spans:
-            count, found = answer.rows[end]
+            count, summed = answer.rows[end]
             cut = cut_of[end]
-            total = found + self._partial.get(cut, (cut, 0.0))[1]
+            total = summed + self._partial.get(cut, (cut, 0.0))[1]
             if end - int(count) > first:
                 self._partial[cut] = (end - int(count), total)
                 continue

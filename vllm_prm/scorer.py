@@ -26,7 +26,7 @@ from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache
 from vllm_prm.weight_updates import forget_on_weight_update
 
-Item = StepRewardItem | tuple[Question, Sequence[str]]
+ScoringItem = StepRewardItem | tuple[Question, Sequence[str]]
 Scores = list[float | None]
 
 RESTARTS = 5
@@ -85,11 +85,11 @@ class StepScorer:
     ) -> "StepScorer":
         """Start a vLLM engine for the PRM `model` (a folder or a hub id).
 
-        `family`: a key of `PRM_FAMILIES`, by default what the checkpoint shows; `family_options` win over those it
-        declares. `engine`: "offline" or "async". `engine_args`: any vLLM engine argument (`dtype`, `max_model_len`,
-        `tensor_parallel_size`, ...); inside a Ray actor pass `distributed_executor_backend="uni"`. Remembered scores:
-        at most `score_cache_size`, about 300 bytes each. Raises `ValueError` for an unknown family, engine or
-        vocabulary.
+        `family`: a key of `PRM_FAMILIES` or `FILE.py:Class`, by default what the checkpoint shows; `family_options` win
+        over those it declares. `engine`: "offline" or "async". `engine_args`: any vLLM engine argument (`dtype`,
+        `max_model_len`, `tensor_parallel_size`, ...); inside a Ray actor pass `distributed_executor_backend="uni"`.
+        Remembered scores: at most `score_cache_size`, about 300 bytes each. Raises `ValueError` for an unknown family,
+        engine or vocabulary.
         """
         if engine not in ENGINE_NAMES:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
@@ -146,7 +146,7 @@ class StepScorer:
 
     # -- scoring ------------------------------------------------------------------------------------------------
 
-    def score(self, items: Sequence[Item], *, truncate: bool = False) -> list[Scores]:
+    def score(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[Scores]:
         """Scores of many solutions, in order: items `(question, steps)` or `StepRewardItem` -> S_i scores each.
 
         For the offline engine and for a server. Raises `ContextLengthError`, `ValueError`, `StepScoringError`.
@@ -164,7 +164,7 @@ class StepScorer:
                 plan.absorb(request, answer)
         return [self._finish(plan, total, self.usage) for plan, total in plans]
 
-    def output_fields(self, items: Sequence[Item], *, truncate: bool = False) -> list[dict[str, Any]]:
+    def output_fields(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[dict[str, Any]]:
         """What `vllm-prm score` writes for each solution: `step_rewards`, and what this scorer has to say beside."""
         if self.family is None:
             return self.engine.output_fields([question_and_steps(item) for item in items], truncate, self.usage)
@@ -185,10 +185,10 @@ class StepScorer:
         request.
         """
         if usage is not None:
-            own = Usage()
-            scores = await self._score_one(question, steps, truncate, own)
-            usage.add(**own.as_dict())
-            self.usage.add(**own.as_dict())
+            of_call = Usage()
+            scores = await self._score_one(question, steps, truncate, of_call)
+            usage.add(**of_call.as_dict())
+            self.usage.add(**of_call.as_dict())
             return scores
         return await self._score_one(question, steps, truncate, self.usage)
 
@@ -269,7 +269,7 @@ def weights_changed() -> StepScoringError:
     return StepScoringError(f"the PRM's weights changed {RESTARTS + 1} times while one solution was being scored")
 
 
-def question_and_steps(item: Item) -> tuple[Question, list[str]]:
+def question_and_steps(item: ScoringItem) -> tuple[Question, list[str]]:
     """The two parts of `item`."""
     if isinstance(item, StepRewardItem):
         return item.asked(), item.solution_steps()

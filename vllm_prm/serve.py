@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
-from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family
+from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family, resolve_family
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
 
@@ -32,10 +32,10 @@ def serve_command(
 
     Raises `ValueError` for an unknown family, vocabulary or option before any engine starts.
     """
-    flags, own_overrides = _split_hf_overrides(vllm_flags)
+    flags, user_overrides = _split_hf_overrides(vllm_flags)
     loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
     resolve_name(loaded.scorer).check_options(model, loaded)
-    overrides = {**loaded.hf_overrides(), **own_overrides}
+    overrides = {**loaded.hf_overrides(), **user_overrides}
     ours = ["--runner", loaded.runner, "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     if loaded.engines > 1:
         _require_one_process(flags)
@@ -141,13 +141,13 @@ def _is_ours(plugin: importlib.metadata.EntryPoint) -> bool:
 
 def inspect_checkpoint(model: str, family: str | None, family_options: Mapping | None = None) -> dict:
     """What scoring with `model` would do: family and why, architecture, options, head, and a rendered example."""
-    found = Detection(family, "named by --family") if family else detect_family(model)
-    loaded = load_family(model, found.family, options=family_options)
+    detection = Detection(family, "named by --family") if family else detect_family(model)
+    loaded = load_family(model, detection.family, options=family_options)
     rendered = loaded.render("1 + 1 = ?", ["1 + 1 = 2.", "The answer is 2."])
     return {
         "model": model,
-        "family": found.family,
-        "reason": found.reason,
+        "family": detection.family,
+        "reason": detection.reason,
         **loaded.hf_overrides(),
         "example": {
             "question": "1 + 1 = ?",
@@ -157,6 +157,15 @@ def inspect_checkpoint(model: str, family: str | None, family_options: Mapping |
             "step_positions": rendered.step_positions,
         },
     }
+
+
+def _require_family(family: str | None) -> None:
+    if family is None:
+        return
+    try:
+        resolve_family(family)
+    except ValueError as error:
+        raise ValueError(f"--family: {error}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -172,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         command = commands.add_parser(name, help=text, allow_abbrev=False)
         nargs, unless = ("?", "; not needed with --url") if name == "score" else (None, "")
         command.add_argument("model", nargs=nargs, help=f"folder or hub id of the PRM{unless}")
-        command.add_argument("--family", choices=sorted(PRM_FAMILIES), help="default: what the checkpoint shows")
+        families = f"{', '.join(sorted(PRM_FAMILIES))}, or FILE.py:Class; default: what the checkpoint shows"
+        command.add_argument("--family", help=families)
         command.add_argument("--family-options", default="{}", help='options of the family as JSON, e.g. {"bos": true}')
         if name == "serve":
             add_limit_flags(command)
@@ -183,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, rest = parser.parse_known_args(argv)
     try:
         args.family_options = json_object("--family-options", args.family_options)
+        _require_family(args.family)
         if args.command == "serve":
             environment = serve_environment(os.environ) | limits_from_flags(args).environment()
             command = serve_command(args.model, args.family, rest, args.family_options)
@@ -191,8 +202,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "inspect":
-            found = inspect_checkpoint(args.model, args.family, args.family_options)
-            print(json.dumps(found, indent=2, ensure_ascii=False))
+            facts = inspect_checkpoint(args.model, args.family, args.family_options)
+            print(json.dumps(facts, indent=2, ensure_ascii=False))
         else:
             from vllm_prm.score_file import score_file
 

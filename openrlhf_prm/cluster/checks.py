@@ -26,10 +26,10 @@ def require_urls(flag: str, urls: Sequence[str]) -> None:
 
 
 def require_family(family: str | None, model: str | None = None) -> None:
-    """A PRM family; without one a folder with a checkpoint must show its own."""
+    """A PRM family, or `FILE.py:Class` of one; without one a folder with a checkpoint must show its own."""
     if family is None and not (model and Path(model).is_dir()):
         return
-    from vllm_prm.families import PRM_FAMILIES, detect_family
+    from vllm_prm.families import detect_family, resolve_family
 
     if family is None:
         try:
@@ -38,8 +38,10 @@ def require_family(family: str | None, model: str | None = None) -> None:
             fault = " ".join(str(error).split())
             raise ValueError(f"--prm.model_name_or_path: {fault} (--prm.family names it)") from None
         return
-    if family not in PRM_FAMILIES:
-        raise ValueError(f"--prm.family: unknown {family!r}; choose one of {', '.join(PRM_FAMILIES)}")
+    try:
+        resolve_family(family)
+    except ValueError as error:
+        raise ValueError(f"--prm.family: {error}") from None
 
 
 def require_checkpoint(flag: str, name: str) -> None:

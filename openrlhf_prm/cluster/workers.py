@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import ray
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
+from vllm_prm.extension_files import absolute
 
 logger = logging.getLogger(__name__)
 _PATIENCE_S = 120
@@ -170,7 +171,8 @@ class ScoringPool(WorkerPool):
 
     @classmethod
     def start(cls, options: EngineOptions, family: str | None = None) -> "ScoringPool":
-        return cls(_spawn(PRMWorker, "prm", options, family))
+        # Workers may run in another folder.
+        return cls(_spawn(PRMWorker, "prm", options, None if family is None else absolute(family)))
 
     async def score(self, question: str, steps: list[str]) -> list[float]:
         """Scores of one solution; the error that it made, or that of the worker, is raised here."""

@@ -48,7 +48,7 @@ def test_every_family_in_float32(name, tmp_path):
     case = CASES[name]
     path = case.save(tmp_path)
     scorer = StepScorer.from_pretrained(
-        str(path), case.family, family_options=case.options, dtype="float32", enforce_eager=True, **MEMORY
+        str(path), case.named, family_options=case.options, dtype="float32", enforce_eager=True, **MEMORY
     )
     try:
         figures = errors(scorer, ITEMS, PlainForward(case, path, scorer.family))

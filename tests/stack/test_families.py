@@ -38,9 +38,10 @@ class Loaded:
         self.case = CASES[name]
         self.path = self.case.save(folder)
         self.scorer = StepScorer.from_pretrained(
-            str(self.path), self.case.family, family_options=self.case.options, **ENGINE_ARGS
+            str(self.path), self.case.named, family_options=self.case.options, **ENGINE_ARGS
         )
         self.family = self.scorer.family
+        assert self.family.name == self.case.family
         self.reference = PlainForward(self.case, self.path, self.family)
 
     def worst(self, question, steps, scores):

@@ -17,7 +17,7 @@ import torch
 from servers import process_of, running_server, until_ready
 from test_implicit import Published, save_pair
 from test_step_rewards_api import HEADERS, metrics, moved, post
-from tiny_checkpoints import CASES, PlainForward
+from tiny_checkpoints import CASES, EXAMPLE, PlainForward
 from tiny_critic import BAD, GOOD, GREEDY, QUESTION, lessons, save_taught_critic
 from tiny_prm import worst
 from transformers import AutoModelForCausalLM
@@ -39,6 +39,7 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoints")
     return {
         "token_classification": CASES["token_classification"].save(folder / "head"),
+        "from a file": CASES["from a file"].save(folder / "file"),
         "implicit": save_pair(folder / "implicit", "qwen2", beta=BETA, cumulative=True),
         "generative": save_taught_critic(folder / "critic"),
     }
@@ -49,6 +50,8 @@ def servers(checkpoints, tmp_path_factory):
     """Name of the family -> URL. They start side by side."""
     logs = tmp_path_factory.mktemp("logs")
     options = {
+        # As a user names it; the server runs in another process.
+        "from a file": ["--family", os.path.relpath(EXAMPLE), "--family-options", '{"good": "+", "bad": "-"}'],
         "implicit": ["--family-options", '{"reference_engine_args": {"max_num_seqs": 8}}'],
         "generative": ["--family", "generative", "--family-options", json.dumps({"style": "genprm", **GREEDY})],
     }
@@ -123,6 +126,18 @@ def test_a_head_of_its_own(servers, checkpoints):
     assert answer["data"][0]["score"] == pytest.approx(expected[0] * expected[1], abs=1e-4)
     assert set(answer["data"][0]) == {"index", "object", "step_rewards", "score"}
     assert set(answer["usage"]) == {"prompt_tokens", "cached_tokens", "computed_tokens"}
+
+
+def test_a_family_from_a_file(servers, checkpoints):
+    """It renders and decodes in the server's process; the engine's knows nothing of it."""
+    server, case, path = servers["from a file"], CASES["from a file"], checkpoints["from a file"]
+    reference = PlainForward(case, path, load_family(str(path), EXAMPLE, options=case.options))
+    figure = max(worst(scores_of(server, QUESTION, STEPS[:n]), reference(QUESTION, STEPS[:n])) for n in (1, 4, 8))
+    print("a family from a file over HTTP", figure)
+    assert figure < 1e-4
+    body = {"data": {"question": QUESTION, "steps": STEPS}}
+    [pooled] = httpx.post(f"{server}/pooling", json=body, headers=HEADERS, timeout=60).json()["data"]
+    assert worst(pooled["step_rewards"], reference(QUESTION, STEPS)) < 1e-4
 
 
 # -- two models ---------------------------------------------------------------

@@ -11,6 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
 
+EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'extensions' / 'family.py'}:AskedPRM"
 HIDDEN = 64
 CONTEXT = 5120
 
@@ -62,13 +63,20 @@ def named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 @dataclass(frozen=True)
 class Case:
-    """A family's checkpoint. `score(logits, hidden, tensors, tokenizer)` is the family's formula: language-model logits
-    and last hidden states (after the final norm) at the step positions, to scores. `family`: where it does not show."""
+    """A checkpoint of `family`. `score(logits, hidden, tensors, tokenizer)` is the family's formula: language-model
+    logits and last hidden states (after the final norm) at the step positions, to scores. `shows`: whether the
+    checkpoint shows its family; else it is named."""
 
+    family: str
     save: Callable[[Path], Path]
     score: Callable[..., torch.Tensor]
-    family: str | None = None
+    shows: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def named(self) -> str | None:
+        """The family as a caller has to name it, None where it shows."""
+        return None if self.shows else self.family
 
 
 def apply(tensors: dict[str, torch.Tensor], name: str, hidden: torch.Tensor) -> torch.Tensor:
@@ -103,6 +111,7 @@ UNDER_THE_HEAD = {"model.embed_tokens.weight": "lm_head.weight"}
 
 CASES = {
     "qwen_prm": Case(
+        "qwen_prm",
         lambda path: save_checkpoint(
             path / "prm",
             "Qwen2",
@@ -113,16 +122,19 @@ CASES = {
         qwen_prm_score,
     ),
     "math_shepherd": Case(
+        "math_shepherd",
         lambda path: save_checkpoint(path / "prm", "Mistral", mistral_tokenizer(), "MistralForCausalLM"),
         two_tokens("▁+", "▁-"),
-        family="math_shepherd",
+        shows=False,
     ),
     "rlhflow": Case(
+        "rlhflow",
         lambda path: save_checkpoint(path / "prm", "Llama", llama_3_tokenizer(), "LlamaForCausalLM"),
         two_tokens("+", "-"),
-        family="rlhflow",
+        shows=False,
     ),
     "skywork, tied": Case(
+        "skywork",
         lambda path: save_checkpoint(
             path / "prm",
             "Qwen2",
@@ -135,18 +147,21 @@ CASES = {
         value("v_head.summary"),
     ),
     "token_classification": Case(
+        "token_classification",
         lambda path: save_checkpoint(
             path / "prm", "Qwen3", qwen_tokenizer(), "Qwen3ForTokenClassification", named("score", linear(2))
         ),
         two_classes,
     ),
     "PURE-PRM": Case(
+        "token_classification",
         lambda path: save_checkpoint(
             path / "PURE-PRM-7B", "Qwen2", qwen_tokenizer(), "Qwen2ForTokenClassification", named("score", linear(2))
         ),
         difference,
     ),
     "value_head": Case(
+        "value_head",
         lambda path: save_checkpoint(
             path / "prm",
             "Llama",
@@ -155,16 +170,31 @@ CASES = {
             {"score.weight": torch.randn(1, HIDDEN) / 4},
         ),
         value("score"),
-        family="value_head",
+        shows=False,
         options={"chat_template": True, "separator": "\n\n"},
     ),
     "VersaPRM, tied": Case(
+        "placeholder",
         lambda path: save_checkpoint(
             path / "Llama-PRM800K", "Llama", llama_3_tokenizer(), "LlamaForCausalLM", tied=True, rename=UNDER_THE_HEAD
         ),
         two_tokens("+", "-"),
     ),
+    "from a file": Case(
+        EXAMPLE,
+        lambda path: save_checkpoint(path / "prm", "Llama", llama_3_tokenizer(), "LlamaForCausalLM"),
+        two_tokens("+", "-"),
+        shows=False,
+        options={"good": "+", "bad": "-"},
+    ),
 }
+"""Name -> case. `test_families` goes over them on real vLLM."""
+
+ELSEWHERE = {
+    "generative": "test_generative.py::test_what_is_written_is_what_transformers_writes",
+    "implicit": "test_implicit.py::test_whole_solutions_match_transformers",
+}
+"""Families whose scores are no formula of one forward pass -> the test that compares them with transformers."""
 
 
 class PlainForward:

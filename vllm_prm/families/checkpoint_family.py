@@ -20,8 +20,6 @@ class CheckpointFamily(PRMFamily):
     """A family with options, given by keyword, as JSON in config.json (`"prm": {"family": name, **options}`), or by
     `--family-options`."""
 
-    name: ClassVar[str]
-    """Its key in `PRM_FAMILIES`."""
     Options: ClassVar[type] = NoOptions
     """A keyword-only frozen dataclass. Its defaults are the published recipe."""
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -62,11 +60,8 @@ class CheckpointFamily(PRMFamily):
         `prm` key of config.json, `options`."""
         checkpoint = Checkpoint(path, tokenizer)
         architecture = cls.served_as(checkpoint)
-        declared = checkpoint.config.get("prm")
-        if not isinstance(declared, dict) or declared.get("family") != cls.name:
-            declared = {}
+        declared = checkpoint.declared_options if checkpoint.declared_family == cls.name else {}
         given = {**declared, **(options or {})}
-        given.pop("family", None)
         return cls(
             checkpoint.tokenizer,
             architecture=architecture,

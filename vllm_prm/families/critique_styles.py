@@ -104,8 +104,9 @@ class ThinkPRM(CritiqueStyle):
         critique = yield Ask([_user(prompt)], prefix="\nLet's verify step by step:")
         if critique is None:
             return Verdicts([None] * len(steps))
-        found = step_verdicts(critique.text, steps)
-        return _whole(critique, found if isinstance(found, Malformed) else [float(v) for v in found], len(steps))
+        verdicts = step_verdicts(critique.text, steps)
+        correct = verdicts if isinstance(verdicts, Malformed) else [float(verdict) for verdict in verdicts]
+        return _whole(critique, correct, len(steps))
 
 
 class ProcessBenchCritic(CritiqueStyle):

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vllm_prm.extension_files import absolute
 from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 
 Shape = tuple[int, ...]
@@ -34,6 +35,20 @@ class Checkpoint:
         return read_config(self.path)
 
     @property
+    def declared_family(self) -> Any:
+        """`prm.family` of config.json, None where it declares none. A `FILE.py:Class` lies in the checkpoint's folder;
+        it comes with its whole path."""
+        declared = self.config.get("prm")
+        family = declared.get("family") if isinstance(declared, dict) else declared
+        return absolute(family, Path(self.path)) if isinstance(family, str) else family
+
+    @property
+    def declared_options(self) -> dict[str, Any]:
+        """What config.json says under `prm` beside the family."""
+        declared = self.config.get("prm")
+        return {k: v for k, v in declared.items() if k != "family"} if isinstance(declared, dict) else {}
+
+    @property
     def architectures(self) -> list[str]:
         """`architectures` of config.json, possibly empty."""
         return self.config.get("architectures") or []
@@ -58,12 +73,12 @@ class Checkpoint:
         if not folder.is_dir():
             return _hub_weights(self.path)
         index = folder / "model.safetensors.index.json"
-        found: dict[str, Shape | None] = {}
+        shapes: dict[str, Shape | None] = {}
         if index.is_file():
-            found = dict.fromkeys(json.loads(index.read_text())["weight_map"])
+            shapes = dict.fromkeys(json.loads(index.read_text())["weight_map"])
         for file in sorted(folder.glob("*.safetensors")):
-            found |= _header(file)
-        return found
+            shapes |= _header(file)
+        return shapes
 
     def rows(self, name: str) -> int | None:
         """First dimension of the weight `name`, None if unknown."""
@@ -72,7 +87,7 @@ class Checkpoint:
 
 
 def _header(file: Path) -> dict[str, Shape]:
-    # safetensors: 8 bytes of length, then JSON. Its own reader would map the whole file for each look.
+    # safetensors: 8 bytes of length, then JSON. Its own reader would map the whole file for every look.
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         entries = json.loads(opened.read(length))

@@ -49,8 +49,8 @@ class MathShepherdFamily(CheckpointFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if "MistralForCausalLM" in checkpoint.architectures and f"▁{TAG}" in checkpoint.tokenizer.get_vocab():
             return Evidence(f"a Mistral causal LM whose vocabulary has {TAG!r}, as every Mistral's has")
         return None

@@ -76,8 +76,8 @@ class PlaceholderFamily(CheckpointFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if any(name.endswith("ForCausalLM") for name in checkpoint.architectures):
             return Evidence("any causal LM may be one; needs the options placeholder_token and reward_tokens")
         return None

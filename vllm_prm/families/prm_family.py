@@ -4,7 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vllm_prm import STEP_REWARD_MODELS
 
@@ -42,8 +42,14 @@ class Head:
 
 
 class PRMFamily(ABC):
-    """One way of scoring steps. Instances are immutable, hold a tokenizer, and never touch the engine."""
+    """One way of scoring steps. Instances are immutable, hold a tokenizer, and never touch the engine.
 
+    It runs in the process that takes the requests, never in vLLM's engine processes, which see `hf_overrides` only. So
+    a class from a file (`FILE.py:Class`) need not be installed anywhere.
+    """
+
+    name: ClassVar[str]
+    """Its key in `PRM_FAMILIES`, or, for a class from a file, the `FILE.py:Class` that `resolve_family` loaded."""
     reward_token_ids: tuple[int, ...] = ()
     """Rows of the language-model head to read at a step position, in the order `decode` expects; none with a head."""
     head: Head | None = None

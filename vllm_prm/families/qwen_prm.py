@@ -59,8 +59,8 @@ class QwenPRMFamily(CheckpointFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if any(name.endswith("ForProcessRewardModel") for name in checkpoint.architectures):
             return Evidence(f"architectures is {checkpoint.architectures}", decisive=True)
         if {"score.0.weight", "score.2.weight"} <= set(checkpoint.weights):

@@ -37,8 +37,8 @@ class RLHFlowFamily(CheckpointFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if "LlamaForCausalLM" in checkpoint.architectures and (
             "<|start_header_id|>" in checkpoint.tokenizer.get_vocab() and checkpoint.tokenizer.chat_template
         ):

@@ -38,8 +38,8 @@ class SkyworkFamily(ValueHeadFamily):
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
         if "Qwen2ForPrmModel" in checkpoint.architectures:
             return Evidence("architectures is ['Qwen2ForPrmModel']", decisive=True)
-        if found := super(ValueHeadFamily, cls).evidence(checkpoint):  # the published names
-            return found
+        if by_name := super(ValueHeadFamily, cls).evidence(checkpoint):
+            return by_name
         if "Qwen2ForCausalLM" in checkpoint.architectures and "v_head.summary.weight" in checkpoint.weights:
             return Evidence("a Qwen2 whose weights have v_head.summary")
         return None

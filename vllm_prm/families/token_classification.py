@@ -36,8 +36,8 @@ class TokenClassificationFamily(SeparatorFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if named := [name for name in checkpoint.architectures if name.endswith("ForTokenClassification")]:
             return Evidence(f"architectures is {named}; separator and score are TRL's", decisive=True)
         if checkpoint.rows("score.weight") == 2 and "score.bias" in checkpoint.weights:

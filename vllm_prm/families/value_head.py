@@ -58,8 +58,8 @@ class ValueHeadFamily(SeparatorFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        if found := super().evidence(checkpoint):
-            return found
+        if by_name := super().evidence(checkpoint):
+            return by_name
         if heads := scalar_heads(checkpoint):
             return Evidence(f"its weights have a scalar head, {heads}; how it reads a solution does not show")
         return None

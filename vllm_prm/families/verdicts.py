@@ -63,29 +63,29 @@ def step_verdicts(critique: str, steps: Sequence[str]) -> list[bool] | Malformed
     if not headings:
         if len(verdicts) > len(steps):
             return Malformed(f"{len(verdicts)} verdicts on {len(steps)} steps")
-        found = {number: verdict for number, (_, verdict) in enumerate(verdicts, start=1)}
+        verdict_of = {number: verdict for number, (_, verdict) in enumerate(verdicts, start=1)}
     else:
-        found = {}
+        verdict_of = {}
         for at, verdict in verdicts:
             before = [number for start, number in headings if start < at]
             if before:
-                found[before[-1]] = verdict
-        if strange := [number for number in found if not 1 <= number <= len(steps)]:
+                verdict_of[before[-1]] = verdict
+        if strange := [number for number in verdict_of if not 1 <= number <= len(steps)]:
             return Malformed(f"a verdict on step {strange[0]} of {len(steps)}")
     judged: list[bool] = []
     for number in range(1, len(steps) + 1):
-        if number not in found and False not in judged:
+        if number not in verdict_of and False not in judged:
             return Malformed(f"no verdict on step {number}")
-        judged.append(found.get(number, False))
+        judged.append(verdict_of.get(number, False))
     return judged
 
 
 def judgement(text: str) -> bool | Malformed:
     r"""The verdict in `\boxed{Yes}` or `\boxed{No}`; a text with both contradicts itself and is malformed."""
-    found = {content.lower() for _, content in boxed(text)} & {"yes", "no"}
-    if len(found) != 1:
-        return Malformed("both Yes and No" if found else "no judgement")
-    return "yes" in found
+    words = {content.lower() for _, content in boxed(text)} & {"yes", "no"}
+    if len(words) != 1:
+        return Malformed("both Yes and No" if words else "no judgement")
+    return "yes" in words
 
 
 def first_error(critique: str, steps: Sequence[str]) -> int | Malformed:

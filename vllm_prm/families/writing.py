@@ -102,11 +102,11 @@ class Writer:
         starts = [first for first, _ in encoded["offset_mapping"]]
         for at, token_id in marks:
             index = bisect_left(starts, at) - 1
-            found = encoded["input_ids"][index]
-            if encoded["offset_mapping"][index][1] != at or token_id not in (None, found):
+            last_token = encoded["input_ids"][index]
+            if encoded["offset_mapping"][index][1] != at or token_id not in (None, last_token):
                 raise ValueError(
                     f"the end of step {len(self._positions) + 1} is no token of its own: the tokenizer made "
-                    f"{self._tokenizer.convert_ids_to_tokens(found)!r} of it, after {text[max(0, at - 40) : at]!r}"
+                    f"{self._tokenizer.convert_ids_to_tokens(last_token)!r} of it, after {text[max(0, at - 40) : at]!r}"
                 )
             self._positions.append(len(self._token_ids) + index)
         self._token_ids += encoded["input_ids"]
