@@ -178,7 +178,7 @@ class AsyncEngine:
 
     async def reset_prefix_cache(self) -> None:
         """Drop cached keys and values, after a weight update. `RuntimeError` if requests still hold some."""
-        for _ in range(50):
+        for _ in range(500):
             if await self.client.reset_prefix_cache():
                 return
             # The engine frees the blocks of a finished request one engine step after answering it.

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 # vLLM reads these when it is imported.
@@ -17,8 +16,8 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from prometheus_client.parser import text_string_to_metric_families
 from servers import running_server, until_ready
+from step_reward_server import CLIENT, HEADERS, LIMIT_S, leaves_the_engine_free, metrics, moved, post, until
 from tiny_prm import Reference, save_tiny_prm, worst
 
 from vllm_prm.errors import AuthenticationError, ContextLengthError
@@ -29,7 +28,6 @@ pytestmark = pytest.mark.stack
 QUESTION = "What is 2+3*4?"
 STEPS = [f"Step {i}: we compute {i}*7 = {i * 7}." for i in range(10)]
 POLICY = Path(__file__).parents[2] / "benchmarks" / "policies" / "short"
-HEADERS = {"Authorization": "Bearer secret"}
 MAX_BYTES = 400_000
 FLAGS = "--dtype float32 --enforce-eager --kv-cache-memory-bytes 33554432 --max-num-seqs 16 --api-key secret".split()
 LIMITS = ["--max-items", "600", "--max-steps", "64", "--max-bytes", str(MAX_BYTES)]
@@ -62,30 +60,6 @@ def servers(checkpoint, tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(servers):
     return servers[0]
-
-
-def post(server, body, headers=HEADERS, **options):
-    return httpx.post(f"{server}/v1/step_rewards", json=body, headers=headers, timeout=120, **options)
-
-
-def metrics(server) -> dict[str, float]:
-    """Name -> value, summed over labels, of everything on /metrics."""
-    totals: dict[str, float] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{server}/metrics").text):
-        for sample in family.samples:
-            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-    return totals
-
-
-def moved(server, before: dict[str, float]) -> dict[str, float]:
-    """What our metrics gained since `before`."""
-    return {
-        name: value - before.get(name, 0.0)
-        for name, value in metrics(server).items()
-        if name.startswith("vllm_prm:")
-        and value != before.get(name, 0.0)
-        and not name.endswith(("_created", "_bucket"))
-    }
 
 
 # -- answers ---------------------------------------------------------------
@@ -124,13 +98,13 @@ def test_a_response_is_cut(server, reference):
 
 
 def test_the_route_is_documented(server):
-    schema = httpx.get(f"{server}/openapi.json").json()
+    schema = CLIENT.get(f"{server}/openapi.json").json()
     route = schema["paths"]["/v1/step_rewards"]["post"]
     assert {"200", "400", "401", "404", "413"} <= set(route["responses"])
     assert "StepRewardRequest" in json.dumps(route["requestBody"])
     fields = schema["components"]["schemas"]["StepRewardRequest"]["properties"]
     assert {"model", "data", "question", "messages", "steps", "response", "splitter", "return_usage"} <= set(fields)
-    assert "openapi.json" in httpx.get(f"{server}/docs").text
+    assert "openapi.json" in CLIENT.get(f"{server}/docs").text
 
 
 # -- refusals ---------------------------------------------------------------
@@ -164,7 +138,7 @@ def test_refusals_have_the_format_of_vllm(server, body, said):
 def test_malformed_json_is_refused(server):
     for content in (b"{", b"[" * 50_000, b"\xff", b'{"question": "\\ud800", "steps": ["\\ud800"]}'):
         headers = {**HEADERS, "content-type": "application/json"}
-        response = httpx.post(f"{server}/v1/step_rewards", content=content, headers=headers, timeout=60)
+        response = CLIENT.post(f"{server}/v1/step_rewards", content=content, headers=headers)
         assert response.status_code == 400, content[:20]
         assert response.json()["error"]["message"]
 
@@ -175,7 +149,7 @@ def test_a_body_beyond_the_limit_is_refused_unread(server, announced):
     body = json.dumps({"question": "q" * MAX_BYTES, "steps": ["a"]}).encode() * (1 if announced else 100)
     content = body if announced else (body[start : start + 10_000] for start in range(0, len(body), 10_000))
     headers = {**HEADERS, "content-type": "application/json"}
-    response = httpx.post(f"{server}/v1/step_rewards", content=content, headers=headers, timeout=60)
+    response = CLIENT.post(f"{server}/v1/step_rewards", content=content, headers=headers)
     assert response.status_code == 413
     assert f"{MAX_BYTES} bytes" in response.json()["error"]["message"]
     assert post(server, {"question": "q" * 200, "steps": ["a"]}).status_code == 200
@@ -188,7 +162,7 @@ def test_a_wrong_key_never_reaches_the_engine(server):
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
         assert post(server, {**body, "question": "not this either"}, headers=headers).status_code == 401
         for route in ("/pooling", "/invocations"):
-            pooled = httpx.post(f"{server}{route}", json={"data": body}, headers=headers)
+            pooled = CLIENT.post(f"{server}{route}", json={"data": body}, headers=headers)
             assert pooled.status_code == 401, route
     after = metrics(server)
     for name in ("vllm_prm:requests_total", "vllm:prompt_tokens_total", "vllm:request_success_total"):
@@ -215,7 +189,7 @@ def test_the_schema_holds_no_request_that_breaks_the_server(server):
     statuses: dict[int, int] = {}
 
     def answers(case):
-        response = case.call(headers=HEADERS, timeout=60)
+        response = case.call(headers=HEADERS, timeout=LIMIT_S)
         statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
         case.validate_response(response, checks=wanted, headers=HEADERS)
 
@@ -265,23 +239,9 @@ def test_metrics_count_what_was_done(server):
 
 
 def test_a_client_that_goes_away_cancels_its_work(server):
-    """600 solutions are asked for and the client soon leaves: the engine drops those left over, and is free."""
-    before = metrics(server)
+    """600 solutions are asked for, and the client leaves."""
     data = [{"question": f"{n:03d}" + "q" * 400, "steps": ["a" * 20, "b" * 20]} for n in range(600)]
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server}/v1/step_rewards", json={"data": data}, headers=HEADERS, timeout=0.5)
-    deadline = time.monotonic() + 30
-    while moved(server, before).get("vllm_prm:cancelled_requests_total") != 1:
-        assert time.monotonic() < deadline, moved(server, before)
-        time.sleep(0.05)
-    assert post(server, {"question": "after", "steps": ["a"]}).status_code == 200
-    time.sleep(0.2)
-    after = metrics(server)
-    assert after["vllm:num_requests_running"] + after["vllm:num_requests_waiting"] == 0
-    finished = after["vllm:request_success_total"] - before["vllm:request_success_total"]
-    print("finished before the engine stopped:", finished - 1, "of 600")
-    assert finished < 500
-    assert moved(server, before).get("vllm_prm:errors_total") is None
+    leaves_the_engine_free(server, data, requests=1, tokens=20)
 
 
 def load_weights(server, path):
@@ -293,8 +253,8 @@ def load_weights(server, path):
         ("/resume", None),
     ]
     for route, body in steps:
-        assert httpx.post(f"{server}{route}", json=body, timeout=60).status_code == 401, "without the key"
-        response = httpx.post(f"{server}{route}", json=body, headers=HEADERS, timeout=120)
+        assert CLIENT.post(f"{server}{route}", json=body).status_code == 401, "without the key"
+        response = CLIENT.post(f"{server}{route}", json=body, headers=HEADERS)
         assert response.status_code == 200, response.text
         if route == "/reset_prefix_cache":
             assert response.json() == {"success": True}
@@ -309,20 +269,22 @@ def test_a_weight_update_clears_the_score_cache(server, checkpoint, reference, t
     # Others go on asking meanwhile: each answer must come from one set of weights.
     answers, stop = [], threading.Event()
 
-    def ask(number):
+    def ask():
         while not stop.is_set():
             count = 1 + len(answers) % len(STEPS)
             response = post(server, {"question": QUESTION, "steps": STEPS[:count]})
             answers.append((count, response.status_code, response.json()))
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        time.sleep(0.3)
+        assert until(lambda: len(answers) >= 20)
         load_weights(server, tmp_path)
         updated = post(server, body).json()["data"][0]["step_rewards"]
-        time.sleep(0.3)
+        # More than were under way when the update was done.
+        enough = len(answers) + 20
+        assert until(lambda: len(answers) >= enough)
     finally:
         stop.set()
         for thread in threads:
@@ -349,17 +311,17 @@ def test_pooling_with_data(server, reference):
         (items[0], [reference(QUESTION, STEPS)]),
         (items, [reference(QUESTION, STEPS), reference("Other", ["a", "b"])]),
     ):
-        response = httpx.post(f"{server}/pooling", json={"data": data}, headers=HEADERS, timeout=60)
+        response = CLIENT.post(f"{server}/pooling", json={"data": data}, headers=HEADERS)
         assert response.status_code == 200, response.text
         got = response.json()["data"]
         assert [entry["index"] for entry in got] == list(range(len(expected)))
         for entry, scores in zip(got, expected, strict=True):
             assert worst(entry["step_rewards"], scores) < 1e-4
     for wrong in ({"question": QUESTION}, [], {"question": QUESTION, "steps": []}, "text"):
-        response = httpx.post(f"{server}/pooling", json={"data": wrong}, headers=HEADERS, timeout=60)
+        response = CLIENT.post(f"{server}/pooling", json={"data": wrong}, headers=HEADERS)
         assert response.status_code == 400 and "data must" in response.json()["error"]["message"], response.text
     too_long = {"question": QUESTION, "steps": ["x" * 60] * 12}
-    response = httpx.post(f"{server}/pooling", json={"data": too_long}, headers=HEADERS, timeout=60)
+    response = CLIENT.post(f"{server}/pooling", json={"data": too_long}, headers=HEADERS)
     assert response.status_code == 400 and "max_model_len" in response.json()["error"]["message"]
 
 
@@ -425,7 +387,9 @@ def test_64_concurrent_clients_lose_nothing(server, reference):
         return answer.json()["data"][0]["step_rewards"]
 
     async def all_of_them():
-        async with httpx.AsyncClient(headers=HEADERS, timeout=120, limits=httpx.Limits(max_connections=64)) as client:
+        async with httpx.AsyncClient(
+            headers=HEADERS, timeout=LIMIT_S, limits=httpx.Limits(max_connections=64)
+        ) as client:
             return await asyncio.gather(*[one(client, *chain) for chain in chains])
 
     for got, chain in zip(asyncio.run(all_of_them()), chains, strict=True):
@@ -460,7 +424,7 @@ def test_score_from_stdin_to_stdout(server, reference):
         env={**os.environ, "PRM_KEY": "secret"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=True,
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -173,15 +173,19 @@ def test_items_may_be_requests(scorer):
 
 
 class FakeAsyncEngine(AsyncEngine):
-    """Answers after every caller has asked, so that requests overlap."""
+    """Computes an answer once every caller has asked, and gives it only where `gate` is open, so that requests overlap
+    and others may act in between."""
 
     def __init__(self):
         self.inner, self.max_model_len = FakeEngine(), 64
+        self.gate, self.computed = asyncio.Event(), asyncio.Event()
+        self.gate.set()
 
     async def pool_one(self, request):
         await asyncio.sleep(0)
         answer = self.inner.answer(request)
-        await asyncio.sleep(0.01)
+        self.computed.set()
+        await self.gate.wait()
         return answer
 
     async def reset_prefix_cache(self):
@@ -198,14 +202,23 @@ def test_concurrent_branches():
     assert asyncio.run(run()) == [expected("question", chain) for chain in chains]
 
 
+async def in_flight(scorer, steps):
+    """A call whose answer is computed and not yet given."""
+    scorer.engine.gate.clear()
+    scorer.engine.computed.clear()
+    task = asyncio.create_task(scorer.score_async("q", steps))
+    await scorer.engine.computed.wait()
+    return task
+
+
 def test_rows_in_flight_during_a_reset_are_not_remembered():
     scorer = StepScorer(FakeAsyncEngine(), Letters())
 
     async def run():
-        task = asyncio.create_task(scorer.score_async("q", ["a"]))
-        await asyncio.sleep(0.001)
+        task = await in_flight(scorer, ["a"])
         scorer.engine.inner.weights = 2.0
         await scorer.reset_cache_async()
+        scorer.engine.gate.set()
         await task
         return await scorer.score_async("q", ["a"])
 
@@ -218,27 +231,25 @@ def test_no_answer_holds_scores_of_two_different_weights():
 
     async def run():
         await scorer.score_async("q", ["a"])
-        task = asyncio.create_task(scorer.score_async("q", ["a", "b"]))
-        await asyncio.sleep(0.001)
+        task = await in_flight(scorer, ["a", "b"])
         scorer.engine.inner.weights = 2.0
         await scorer.reset_cache_async()
+        scorer.engine.gate.set()
         return await task
 
     assert asyncio.run(run()) == [2 * score for score in expected("q", ["a", "b"])]
 
 
 def test_weights_that_never_stand_still_are_an_error():
-    scorer = StepScorer(FakeAsyncEngine(), Letters())
-
-    async def run():
-        task = asyncio.create_task(scorer.score_async("q", ["a"]))
-        while not task.done():
-            await asyncio.sleep(0.001)
+    class Restless(FakeAsyncEngine):
+        async def pool_one(self, request):
+            answer = await super().pool_one(request)
             scorer.score_cache.clear()
-        return await task
+            return answer
 
+    scorer = StepScorer(Restless(), Letters())
     with pytest.raises(StepScoringError, match="weights changed"):
-        asyncio.run(run())
+        asyncio.run(scorer.score_async("q", ["a"]))
 
 
 class SharedClient:

@@ -179,7 +179,7 @@ def test_the_family_of_a_running_engine(monkeypatch):
 
 def run_score(*arguments, stdin="", code=2):
     command = [sys.executable, "-m", "vllm_prm.serve", "score", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr
     return done
 
@@ -227,11 +227,11 @@ def test_interruption_keeps_what_was_written(tmp_path):
             # A shell starts background jobs deaf to Ctrl-C, and these tests may run in one.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        silent.settimeout(60)
+        silent.settimeout(600)
         connection, _ = silent.accept()
         with connection:
             process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=60)
+            _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "vllm-prm score: interrupted" and "Traceback" not in stderr
     assert not output.exists() and (tmp_path / "out.jsonl.partial").exists()

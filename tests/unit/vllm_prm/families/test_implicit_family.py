@@ -370,9 +370,7 @@ class FakeAsyncEngine(AsyncEngine):
 
     async def pool_one(self, request):
         await asyncio.sleep(0)
-        answer = self.inner.answer(request)
-        await asyncio.sleep(0.001)
-        return answer
+        return self.inner.answer(request)
 
     async def reset_prefix_cache(self):
         self.inner.reset_prefix_cache()
@@ -393,6 +391,30 @@ def test_concurrent_branches():
     for got, chain in zip(asyncio.run(run()), chains, strict=True):
         assert got == pytest.approx(expected(scorer.family, "q?", chain), abs=1e-12)
     assert len(scorer.score_cache) == 0
+
+
+def test_leaving_calls_both_models_off():
+    called_off = []
+
+    class Endless(FakeAsyncEngine):
+        async def pool_one(self, request):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                called_off.append(self.inner.weights)
+
+    scorer = ImplicitScorer(AsyncPair(Endless("policy"), Endless("reference")), family())
+
+    async def run():
+        task = asyncio.create_task(scorer.score_async("q?", ["a"]))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert sorted(called_off) == ["policy", "reference"]
 
 
 def test_a_server_runs_both_models_in_one_process(tmp_path, monkeypatch):
