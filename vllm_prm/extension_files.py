@@ -38,12 +38,6 @@ def resolve(registry: Mapping[str, Any], name: str, what: str) -> Any:
     return load_from_file(name)
 
 
-def absolute(name: str) -> str:
-    """`FILE.py:Name` with the file's absolute path, for a process that works in another folder."""
-    file, _, attribute = name.partition(":")
-    return f"{Path(file).resolve()}:{attribute}"
-
-
 def load_from_file(name: str) -> Any:
     """What `FILE.py:Name` holds; the file is imported once a process. Raises ValueError as `resolve`."""
     file, _, attribute = name.partition(":")
