@@ -13,10 +13,20 @@ from pathlib import Path
 
 MARK = "OPENRLHF_PRM_TEST_RUN"
 
+# Ray takes a process that is slow to answer for a dead one. Here none is too slow; what hangs, pytest ends.
+PATIENCE = {
+    "RAY_worker_register_timeout_seconds": "1800",
+    "RAY_agent_register_timeout_ms": "1800000",
+    "RAY_gcs_server_request_timeout_seconds": "1800",
+    "RAY_py_gcs_connect_timeout_s": "1800",
+    "RAY_health_check_timeout_ms": "1800000",
+}
+
 
 def pytest_sessionstart(session):
     """Start the reaper; let SIGTERM, as `timeout` sends it, end the run through the fixtures."""
     os.environ[MARK] = uuid.uuid4().hex
+    os.environ.update(PATIENCE)
     os.environ["SPT_NOENV"] = "1"  # vLLM renames its processes, which would wipe out the environment they show
     reading, writing = os.pipe()
     # The reaper sees the end of the pipe when this process, which alone can write to it, is gone.

@@ -4,29 +4,24 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, run
 
 from benchmarks.overhead import as_prm
 from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_host_flags
 from openrlhf_prm.tasks.arithmetic import questions
 
-ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "benchmarks" / "policies" / "short"
 
 
-def train(*flags: object, module: str = "openrlhf_prm.cli.train_ppo_ray", timeout: int = 420):
-    command = [sys.executable, "-m", module, *map(str, flags), *cpu_host_flags()]
-    for _ in range(2):
-        done = subprocess.run(
-            command, env=cpu_environment() | os.environ, capture_output=True, text=True, timeout=timeout, cwd=ROOT
-        )
-        # The host picks a free port long before it binds it; where another process took it meanwhile, try once more.
-        if "EADDRINUSE" not in done.stderr:
-            break
-    return done
+def train(*flags: object, module: str = "openrlhf_prm.cli.train_ppo_ray") -> subprocess.CompletedProcess:
+    """The finished command; where the host lost the port that it had picked, long before it bound it, once more."""
+    while True:
+        done = run(module, *flags, *cpu_host_flags(), environment=cpu_environment() | os.environ)
+        if done.returncode == 0 or "EADDRINUSE" not in done.stderr:
+            return done
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,17 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import summary_of
 from killed_command import kill_midway
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
 from openrlhf_prm.tasks.arithmetic import check_steps, demonstration, questions
 
 pytestmark = pytest.mark.stack
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +31,6 @@ def write_jsonl(path: Path, rows) -> str:
     return str(path)
 
 
-def run(command: str, *flags: str) -> dict:
-    """Runs a command of the package and returns the summary that it prints last."""
-    argv = [sys.executable, "-m", f"openrlhf_prm.cli.{command}", *flags]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
     rows = [{"question": question, "label": answer} for question, answer in questions("train", 8, seed=0)]
     output = tmp_path / "labels.jsonl"
@@ -49,11 +38,11 @@ def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
     flags += ["--data.output", str(output), "--rollout.max_new_tokens", "64", "--annotation.rollouts", "3"]
     flags += ["--annotation.no_stop_at_zero", "--vllm.enforce_eager"]
 
-    argv = [sys.executable, "-m", "openrlhf_prm.cli.annotate", *flags, "--annotation.concurrency", "1"]
-    kept = kill_midway(argv, output, 0, tmp_path / "log").encode()
+    kill_midway(output, 0, tmp_path / "log", "openrlhf_prm.cli.annotate", *flags, "--annotation.concurrency", "1")
+    kept = output.read_bytes()
     output.write_bytes(kept + b'{"id": "torn')
 
-    summary = run("annotate", *flags)
+    summary = summary_of("openrlhf_prm.cli.annotate", *flags)
     assert 0 < summary["resumed_questions"] < 8, "the first run was to be killed in the middle"
     assert summary["questions"] == 8 - summary["resumed_questions"]
     assert output.read_bytes().startswith(kept)
@@ -82,9 +71,10 @@ def test_a_prm_is_trained_resumed_and_saved_whole(policy, tmp_path):
     flags += ["--adam.lr", "2e-3", "--lr_scheduler", "constant"]
     flags += ["--ckpt.path", str(checkpoints), "--ckpt.save_steps", "8", "--ckpt.load_enable"]
 
-    first = run("train_prm", *flags, "--ckpt.output_dir", str(tmp_path / "first"), "--train.max_epochs", "1")
+    train_prm = ("openrlhf_prm.cli.train_prm", *flags, "--ckpt.output_dir")
+    first = summary_of(*train_prm, tmp_path / "first", "--train.max_epochs", 1)
     assert first["updates"] == 8 and first["bad_rows"] == 1
-    whole = run("train_prm", *flags, "--ckpt.output_dir", str(output), "--train.max_epochs", "3")
+    whole = summary_of(*train_prm, output, "--train.max_epochs", 3)
     assert whole["updates"] == 16, "one of three epochs was done before"
     assert whole["last_loss"] < 0.9 * first["first_loss"]
     assert whole["eval"]["steps"] == sum(len(row["steps"]) for row in exact_rows("tune", 32))

@@ -4,12 +4,10 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from commands import summary_of
 from servers import running_server, until_ready
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
@@ -20,8 +18,6 @@ from openrlhf_prm.data.questions import Question
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +75,7 @@ def test_a_server_annotates_too(policy, tmp_path):
         flags += ["--data.output", str(output), "--annotation.urls", f"{url}/v1", "--rollout.max_new_tokens", "96"]
         flags += ["--answers.checker", f"{policy}/checker.py", "--annotation.filter_rollouts", "8"]
         flags += ["--annotation.searches", "6", "--annotation.rollouts", "4"]
-        done = subprocess.run(
-            [sys.executable, "-m", "openrlhf_prm.cli.annotate", *flags], cwd=ROOT, capture_output=True, text=True
-        )
-    assert done.returncode == 0, done.stderr[-3000:]
-    summary = json.loads(done.stdout.splitlines()[-1])
+        summary = summary_of("openrlhf_prm.cli.annotate", *flags)
     assert summary["questions"] == 6 and summary["retried_questions"] == 0
     assert 0 < summary["cache_hit_rate"] < 1
     records = [json.loads(line) for line in output.read_text().splitlines()]

@@ -5,11 +5,10 @@ Some questions are long: 65 requests of some 450 tokens each are several engine 
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
+from commands import summary_of
 from tiny_prm import save_tiny_prm, save_tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -47,15 +46,12 @@ def test_two_policies_with_a_prm(tmp_path):
     count = len(rows)
     data = tmp_path / "test.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in random.Random(0).sample(rows, count)))
-    command = [sys.executable, "-m", "openrlhf_prm.cli.evaluate", "--actor.model_name_or_path", *map(str, policies)]
-    command += ["--prm.model_name_or_path", str(prm), "--data.input", str(data), "--eval.step_checker", "arithmetic"]
-    command += ["--eval.n_samples_per_prompt", "12", "--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
-    command += ["--eval.output", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    command += ["--eval.samples", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-
-    last_line = json.loads(done.stdout.strip().splitlines()[-1])
+    flags = ["--actor.model_name_or_path", *policies, "--prm.model_name_or_path", prm, "--data.input", data]
+    flags += ["--eval.step_checker", "arithmetic", "--eval.n_samples_per_prompt", "12"]
+    flags += ["--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
+    flags += ["--eval.output", tmp_path / "a.json", tmp_path / "b.json"]
+    flags += ["--eval.samples", tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    last_line = summary_of("openrlhf_prm.cli.evaluate", *flags)
     assert list(last_line) == [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     for name in ("a", "b"):
         result = json.loads((tmp_path / f"{name}.json").read_text())

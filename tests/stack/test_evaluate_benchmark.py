@@ -3,25 +3,21 @@ resumed; best-of-N on the samples of a policy evaluation.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import run, summary_of
 from killed_command import kill_midway
 from servers import running_server, until_ready
 from tiny_prm import Reference, save_tiny_prm, worst
 
 pytestmark = pytest.mark.stack
 
-ROOT = Path(__file__).parents[2]
-EVALUATE = [sys.executable, "-m", "openrlhf_prm.cli.evaluate"]
+EVALUATE = "openrlhf_prm.cli.evaluate"
 
 
 def evaluate(*flags: object) -> dict:
-    done = subprocess.run([*EVALUATE, *map(str, flags)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return summary_of(EVALUATE, *flags)
 
 
 def process_rows(count: int, steps: int) -> list[dict]:
@@ -61,8 +57,9 @@ def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
     flags = [*common, "--prm.model_name_or_path", prm, "--eval.output", output, "--eval.batch_size", 2]
 
     kept = tmp_path / "offline.json.scores.jsonl"
-    before = kill_midway([*EVALUATE, *map(str, flags)], kept, 3, tmp_path / "log")
-    assert 1 < len(before.splitlines()) < 240, (tmp_path / "log").read_text()[-3000:]
+    kill_midway(kept, 3, tmp_path / "log", EVALUATE, *flags)
+    before = kept.read_text()
+    assert 3 < len(before.splitlines()) < 240
     assert not output.exists()
 
     result = evaluate(*flags, "--eval.report", tmp_path / "report.html")
@@ -122,8 +119,7 @@ def test_a_solution_beyond_the_context_ends_with_one_line(prm, server, tmp_path)
     data.write_text(json.dumps([*process_rows(2, 2), {"id": "x", "problem": "?", "steps": ["a" * 600], "label": -1}]))
     flags = ["--benchmark", "processbench", "--data.input", data, "--eval.output", tmp_path / "r.json"]
     flags += ["--eval.threshold", "0.5"]
-    command = [*EVALUATE, *map(str, flags), "--prm.model_name_or_path", str(prm)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = run(EVALUATE, *flags, "--prm.model_name_or_path", prm)
     assert done.returncode == 2 and "--eval.truncate" in done.stderr.splitlines()[-1]
     result = evaluate(*flags, "--prm.url", server, "--eval.truncate", "--eval.scores", tmp_path / "cut.jsonl")
     assert result["unscored_solutions"] == 1

@@ -39,7 +39,7 @@ def test_step_rewards_train_a_policy_and_its_weights_reach_vllm(data, prm, tmp_p
     ],
 )
 def test_a_wrong_flag_is_one_line_before_anything_starts(data, module, first, program):  # noqa: F811
-    done = train(*first, *host_flags(data), "--prm.model_name_or_path", "/no/such/prm", module=module, timeout=120)
+    done = train(*first, *host_flags(data), "--prm.model_name_or_path", "/no/such/prm", module=module)
     assert done.returncode == 2
     error = f"{program}error: --prm.model_name_or_path: there is no folder /no/such/prm"
     assert done.stderr.splitlines()[-1].endswith(error)

@@ -1,19 +1,16 @@
 """A PRM whose vocabulary is not the policy's: `train_prm --prm.add_placeholder_token`."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
 
 pytestmark = pytest.mark.stack
-
-ROOT = Path(__file__).parents[2]
 
 
 def train_prm(folder: Path, *flags: str) -> subprocess.CompletedProcess:
@@ -27,23 +24,9 @@ def train_prm(folder: Path, *flags: str) -> subprocess.CompletedProcess:
     tokenizer.save_pretrained(policy)
     row = {"question": "Q: 1+2=?\n", "steps": ["1+2=3", "1+2=4"], "hard_labels": [1, 0]}
     rows.write_text(f"{json.dumps(row)}\n" * 2)
-    argv = [
-        "--model.model_name_or_path",
-        str(policy),
-        "--data.dataset",
-        str(rows),
-        "--ckpt.output_dir",
-        str(folder / "prm"),
-    ]
-    argv += ["--train.batch_size", "2", "--train.micro_batch_size", "2", "--prm.placeholder_token", "<end of step>"]
-    return subprocess.run(
-        [sys.executable, "-m", "openrlhf_prm.cli.train_prm", *argv, *flags],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    files = ("--model.model_name_or_path", policy, "--data.dataset", rows, "--ckpt.output_dir", folder / "prm")
+    sizes = ("--train.batch_size", "2", "--train.micro_batch_size", "2")
+    return run("openrlhf_prm.cli.train_prm", *files, *sizes, "--prm.placeholder_token", "<end of step>", *flags)
 
 
 def test_an_unknown_placeholder_is_an_error_of_one_line(tmp_path):

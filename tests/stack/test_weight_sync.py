@@ -6,13 +6,13 @@ plain reload leaves that one behind, and the log-probabilities below are then of
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from servers import held_port
 
 from openrlhf_prm.cluster.accelerator import cpu_environment
 
@@ -29,7 +29,6 @@ def test_logits_follow_the_broadcast_weights(tmp_path, tied):
         env={**os.environ, **cpu_environment()},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     before, changed, after = json.loads((tmp_path / "differences.json").read_text())
@@ -78,10 +77,7 @@ def main(tied: str, folder: str) -> None:
         expected = expected[range(len(PROMPT) - 1), PROMPT[1:]]
         return (torch.tensor(served) - expected).abs().max().item()
 
-    with socket.socket() as free, ThreadPoolExecutor(1) as engine:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with held_port() as port, ThreadPoolExecutor(1) as engine:
         joined = engine.submit(
             llm.collective_rpc, "init_process_group", args=("127.0.0.1", port, 1, 2, "openrlhf", "gloo")
         )

@@ -1,4 +1,4 @@
-"""Questions over engines that are slow, die, or fail, without Ray."""
+"""Questions over engines that are slow, die, or fail, without Ray. No clock: a slow engine waits for others' work."""
 
 import asyncio
 from collections import Counter
@@ -13,10 +13,12 @@ NOTHING = AnnotatedQuestion(Root(0, 1), [], {}, dropped="all_wrong")
 
 
 class StubEngine:
-    """Takes `seconds` per question; dies while handling the questions in `deadly`, each as often as it says there."""
+    """Holds each question until `release` is set, if there is one; dies while handling the questions in `deadly`, each
+    as often as it says there.
+    """
 
-    def __init__(self, seconds: float = 0.0, deadly: dict[str, int] | None = None):
-        self.seconds = seconds
+    def __init__(self, release: asyncio.Event | None = None, deadly: dict[str, int] | None = None):
+        self.release = release
         self.deadly = deadly or {}
         self.done: list[str] = []
         self.busy = self.most = self.recoveries = 0
@@ -25,7 +27,9 @@ class StubEngine:
         self.busy += 1
         self.most = max(self.most, self.busy)
         try:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(0)
+            if self.release is not None:
+                await self.release.wait()
             if self.deadly.get(question.id, 0):
                 self.deadly[question.id] -= 1
                 raise EngineLost("killed")
@@ -36,7 +40,7 @@ class StubEngine:
 
     async def recover(self):
         self.recoveries += 1
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
 
 
 def questions(count: int) -> list[Question]:
@@ -58,32 +62,39 @@ def once_each(count: int) -> Counter:
 
 
 def test_every_question_once_and_no_engine_gets_more_than_its_places():
-    engines = [StubEngine(0.001), StubEngine(0.001)]
+    engines = [StubEngine(), StubEngine()]
     assert run(engines, 25, in_flight=3) == (once_each(25), 0)
     assert max(engine.most for engine in engines) == 3
 
 
 def test_fast_engines_do_more():
-    slow, fast = StubEngine(0.05), StubEngine(0.005)
-    assert run([slow, fast], 40)[0] == once_each(40)
-    assert len(fast.done) > 3 * len(slow.done)
+    class Fast(StubEngine):
+        async def annotate(self, question):
+            annotated = await super().annotate(question)
+            if len(self.done) == 38:
+                slow.release.set()
+            return annotated
+
+    slow, fast = StubEngine(asyncio.Event()), Fast()
+    assert run([slow, fast], 40, in_flight=2)[0] == once_each(40)
+    assert len(slow.done) == 2, "what it had in its hands, and no more"
 
 
 def test_few_questions_are_spread_over_all_engines():
-    engines = [StubEngine(0.01) for _ in range(4)]
+    engines = [StubEngine() for _ in range(4)]
     run(engines, 4, in_flight=64)
     assert [len(engine.done) for engine in engines] == [1, 1, 1, 1]
 
 
 def test_the_questions_of_a_dead_engine_are_tried_again():
     deadly = {"3": 1, "4": 2, "5": 1}  # shared: whichever engine has them in hand dies
-    engines = [StubEngine(0.001, deadly), StubEngine(0.001, deadly)]
+    engines = [StubEngine(deadly=deadly), StubEngine(deadly=deadly)]
     assert run(engines, 12) == (once_each(12), 4)
     assert sum(engine.recoveries for engine in engines) == 4
 
 
 def test_one_engine_that_dies_is_waited_for():
-    engine = StubEngine(0.001, deadly={"0": 1})
+    engine = StubEngine(deadly={"0": 1})
     assert run([engine], 5) == (once_each(5), 1)
     assert engine.recoveries == 1
 
@@ -101,7 +112,7 @@ def test_errors_end_everything():
             return await super().annotate(question)
 
     with pytest.raises(ValueError, match="bad question"):
-        run([Broken(0.001), StubEngine(30)], 20)
+        run([Broken(), StubEngine(asyncio.Event())], 20)
 
 
 def test_an_engine_that_cannot_be_replaced_ends_everything():
@@ -110,4 +121,4 @@ def test_an_engine_that_cannot_be_replaced_ends_everything():
             raise RuntimeError("no such node")
 
     with pytest.raises(RuntimeError, match="no such node"):
-        run([Gone(deadly={"0": 1, "1": 1}), StubEngine(30)], 4)
+        run([Gone(deadly={"0": 1, "1": 1}), StubEngine(asyncio.Event())], 4)

@@ -23,7 +23,7 @@ class SlowFile(LabelFile):
 
     def append_all(self, finished):
         self.waits += 1
-        self.disk.wait(30)
+        self.disk.wait()
         super().append_all(finished)
 
 
@@ -68,11 +68,15 @@ def test_a_full_disk_ends_the_run(tmp_path):
         def append_all(self, finished):
             raise OSError("no space left")
 
+    taken = []
+
     async def run(labels):
         async with LabelWriter(labels) as writer:
-            writer.add(Question("a", "?", "1"), NOTHING)
-            await asyncio.sleep(0.1)
-            writer.add(Question("b", "?", "1"), NOTHING)
+            for name in "ab":
+                writer.add(Question(name, "?", "1"), NOTHING)
+                taken.append(name)
+                await asyncio.wait([writer._writing])
 
     with Full(tmp_path / "labels.jsonl", {}) as labels, pytest.raises(OSError, match="no space left"):
         asyncio.run(run(labels))
+    assert taken == ["a"], "the next question is refused at once"

@@ -74,7 +74,7 @@ def check_partition(steps: list[Step], ids: list[int], tokenizer):
 
 @pytest.mark.parametrize("splitter", STEP_SPLITTERS)
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(text=TEXTS, cut=st.integers(0, 80), end=st.booleans())
 def test_spans_partition_any_response(name, splitter, text, cut, end):
     tokenizer = TOKENIZERS[name]

@@ -142,13 +142,13 @@ class Sampling:
 class Engine:
     """Writes the scripted continuations one after another, [3, 0] where the script has ended."""
 
-    def __init__(self, *script, delay=0.0):
-        self.script, self.asked, self.delay = list(script), [], delay
+    def __init__(self, *script):
+        self.script, self.asked = list(script), []
 
     async def generate(self, prompt_token_ids, sampling_params):
         self.asked.append((tuple(prompt_token_ids), sampling_params.n, sampling_params.max_tokens))
         assert sampling_params.output_kind is Kind.FINAL_ONLY and sampling_params.logprobs is None
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(0)
         outputs = []
         for _ in range(sampling_params.n):
             tokens = self.script.pop(0) if self.script else [3, 0]
@@ -228,7 +228,7 @@ def test_the_control_variate_scores_one_step_into_branches_and_probes(executor_m
     options = VineOptions(k=1, probes=2, probe_tokens=2)
     scoring = executor_module.StepScoring(Lengths(), "newline", vine=options, control_variate=True)
     # The probes are asked for first; the branch's first step is cut at the probes' limit, the last probe is empty.
-    engine = Engine([1, 2], [0], [1, 1, 1, 0], delay=0.001)
+    engine = Engine([1, 2], [0], [1, 1, 1, 0])
     executor = executor_module.StepScoringExecutor(SingleTurn(1.0, 0.0), scoring)
     record, _ = group_of(executor_module, executor, engine, 2, Sampling(max_tokens=15))
     by_size = {n: limit for _, n, limit in engine.asked}
