@@ -6,64 +6,24 @@ Python file with `is_correct(response, label) -> bool`.
 """
 
 import json
-import re
 from collections.abc import Callable
-from fractions import Fraction
 
-from openrlhf_prm.answers.process import AnswerProcess
+from openrlhf_prm.answers.comparison import same_answer
+from openrlhf_prm.answers.final_answer import extract_answer
 from vllm_prm.extension_files import resolve
 
 AnswerChecker = Callable[[str, str], bool]
 
-_BOXED = re.compile(r"\\boxed\s*\{")
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_MARKED = re.compile(r"(?:####|answer\s+is\s*:?|answer\s*[:=])\s*(.+)", re.IGNORECASE)
-# A longer "answer" is a model gone astray.
-_LONGEST = 500
-# Commas only where they part thousands: "1, 2" and "1,2" are two numbers.
-_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)")
-_MATH_VERIFY = AnswerProcess()
-
-
-def extract_answer(response: str) -> str | None:
-    r"""The final answer of a response as text: the last `<answer>...</answer>` or `\boxed{...}`, else what follows the
-    last `####`, `Answer:` or `answer is` to the end of its line. None where the response states no answer, as a
-    response cut short does not.
-    """
-    if tagged := _TAGGED.findall(response):
-        return tagged[-1].strip() or None
-    if boxes := list(_BOXED.finditer(response)):
-        return _balanced(response, boxes[-1].end())
-    if marked := _MARKED.findall(response):
-        return marked[-1].strip().rstrip(".").strip() or None
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position].strip()
-    return None
-
 
 def math_answer(response: str, label: str) -> bool:
-    """Whether the response's final answer equals the reference, as mathematics rather than as text.
+    """Whether the response's final answer (`final_answer`) is the reference's, as mathematics rather than as text
+    (`comparison`).
 
     The reference may be a bare answer or a worked solution that states one (`#### 72`). A response that states no
     answer is wrong.
     """
     answer = extract_answer(response)
-    if answer is None:
-        return False
-    reference = extract_answer(label) or label
-    if len(answer) > _LONGEST:
-        return answer == reference
-    given, wanted = _as_number(answer), _as_number(reference)
-    if given is not None and wanted is not None:
-        return given == wanted
-    return _MATH_VERIFY.same(reference, answer)
+    return answer is not None and same_answer(extract_answer(label) or label, answer)
 
 
 def exact_answer(response: str, label: str) -> bool:
@@ -119,10 +79,3 @@ def answer_checker(name: str) -> AnswerChecker:
     if not callable(checker):
         raise ValueError(f"{name} must be a function of response and label that gives a verdict")
     return checker
-
-
-def _as_number(text: str) -> Fraction | None:
-    text = text.strip().strip("$").replace("\\", "").strip()
-    if not _NUMBER.fullmatch(text):
-        return None
-    return Fraction(text.replace(",", ""))
