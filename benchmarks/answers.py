@@ -1,7 +1,7 @@
 r"""How often the verdict on an answer is wrong: `python -m benchmarks.answers --data DIR`.
 
-`DIR` holds `gsm8k/test.jsonl` (and `example_model_solutions.jsonl`) and `math500/test500.jsonl`; AIME's and AMC's answers
-(three digits, a letter) are made here.
+`DIR` holds `gsm8k/test.jsonl`, `gsm8k/example_model_solutions.jsonl` and `math500/test500.jsonl`; answers like AIME's
+and AMC's (three digits, a letter) are made here.
 
   false negatives   every reference answer, stated in each of the phrasings, must be right for itself
   false positives   of pairs of different reference answers none may be the same; pairs that are (`90^\circ` and 90,
@@ -38,6 +38,9 @@ PHRASINGS = {
     "heading": "## Answer\n\n${}$",
     "display in a line": "Answer: \\[ {} \\]",
     "I hope": "Final Answer: The final answer is ${}$. I hope it is correct.",
+    "letter A": "A: {}",
+    "therefore": "The answer is therefore {}.",
+    "code": "Answer: `{}`",
     "after thinking": "<think>Is it \\boxed{{0}}?</think>\nThe answer is ${}$.",
 }
 OF_NUMBERS = {
