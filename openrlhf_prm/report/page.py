@@ -50,11 +50,13 @@ def _points(gain: float) -> str:
 
 
 def _main_measure(run: RunFolder) -> tuple[str, str]:
-    """The key and the name of the accuracy the headline is about: the greedy one where both evaluations have it."""
-    if all(run.result[stage].get("greedy") is not None for stage in ("before", "after")):
-        return "greedy", "Greedy accuracy"
+    """The key and the name of the accuracy the headline is about: the mean of the samples, which training raises and
+    which rests on n times as many answers as the greedy one. That one where the evaluations have different n.
+    """
     n = run.result["after"]["n"]
-    return f"mean_at_{n}", f"Mean accuracy of {n} samples"
+    if run.result["before"]["n"] == n:
+        return f"mean_at_{n}", "Mean accuracy"
+    return "greedy", "Greedy accuracy"
 
 
 def _gain(run: RunFolder, key: str) -> dict | None:
@@ -81,7 +83,8 @@ def _headline(run: RunFolder) -> str:
     verb = "rose" if after > before else "fell" if after < before else "stayed"
     change = f"{verb} from {_shown(before)} to {_shown(after)}" if after != before else f"stayed at {_shown(after)}"
     questions = run.result["after"].get("questions")
-    lead = f"<b>{_points(after - before)}</b> on {questions} questions"
+    samples = "" if key == "greedy" else f", {run.result['after']['n']} samples each"
+    lead = f"<b>{_points(after - before)}</b> on {questions} questions{samples}"
     gain = _gain(run, key)
     if gain is not None:
         low, high = (100 * bound for bound in gain["interval"])
@@ -100,8 +103,8 @@ def _cards(run: RunFolder) -> str:
     n = after["n"]
     cards = []
     names = {
-        "greedy": "Greedy accuracy",
         f"mean_at_{n}": f"Mean accuracy of {n} samples",
+        "greedy": "Greedy accuracy",
         "step_accuracy": "Steps that are right",
         "mean_tokens": "Tokens per response",
         "weighted_vote": f"PRM-weighted vote of {n}",
@@ -126,8 +129,8 @@ def _measures(evaluation: Mapping) -> dict[str, tuple[float | None, list | None]
     """Row title -> (share, interval) of the accuracies of one evaluation, in the order of the table."""
     n, intervals = evaluation["n"], evaluation.get("intervals", {})
     titles = {
-        "greedy": "Greedy",
         f"mean_at_{n}": f"Mean of {n} samples",
+        "greedy": "Greedy",
         f"pass_at_{n}": f"Any of {n} right (pass@{n})",
         "majority_vote": f"Majority vote of {n}",
         "weighted_vote": f"PRM-weighted vote of {n}",

@@ -81,10 +81,16 @@ def test_headline_and_table(tmp_path):
     }
     seconds = {"train_ppo": 12.5, "evaluate": 4.5, "total": 17.0}
     page = render_report(read_run(write_run(tmp_path / "run", stages, seconds=seconds, seed=7)))
-    assert "Greedy accuracy rose from 25.0% to 75.0%" in page
+    assert "Mean accuracy rose from 25.0% to 75.0%" in page and "on 4 questions, 2 samples each" in page
     assert "+50.0 points" in page and "Stock OpenRLHF, with the outcome reward alone, reached <b>50.0%</b>" in page
     assert "train ppo" in page and "12.5 s" in page and "17 s in all" in page
     assert "wrong before, right after" in page and "right before, wrong after" not in page
+
+
+def test_where_the_numbers_of_samples_differ_the_headline_is_greedy(tmp_path):
+    one_sample = [r for r in stage([False, True]) if r.sample != 1]
+    page = render_report(read_run(write_run(tmp_path / "run", {"before": one_sample, "after": stage([True, True])})))
+    assert "Greedy accuracy rose from 50.0% to 100.0%" in page
 
 
 def test_a_loss_is_called_one(tmp_path):
