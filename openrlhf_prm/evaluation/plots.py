@@ -1,11 +1,11 @@
-"""What is to be drawn, as data; `openrlhf_prm.report.benchmark_page` draws it."""
+"""What is to be drawn and tabulated, as data; `openrlhf_prm.report.benchmark_page` draws it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Curve:
+class PlotCurve:
     """A named line through points (x, y), with the interval of each y or None."""
 
     label: str
@@ -23,7 +23,7 @@ class Plot:
     caption: str
     x_name: str
     y_name: str
-    curves: Sequence[Curve]
+    curves: Sequence[PlotCurve]
     diagonal: bool = False
     powers: bool = False
     mark: tuple[float, str] | None = None
@@ -47,6 +47,20 @@ def reliability_plot(bins: Sequence[dict]) -> Plot:
         caption="Share of right steps among those with about this score; a calibrated PRM is on the diagonal.",
         x_name="mean step score of the bin",
         y_name="share of right steps",
-        curves=[Curve("steps up to the first error", points, [row["interval"] for row in bins])],
+        curves=[PlotCurve("steps up to the first error", points, [row["interval"] for row in bins])],
         diagonal=True,
     )
+
+
+def percent(value: float | None, interval: Iterable[float] | None = None) -> str:
+    """A share and its interval in percent."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" + (" ({:.1f}–{:.1f})".format(*(100 * bound for bound in interval)) if interval else "")
+
+
+def number(value: float | None, interval: Iterable[float] | None = None) -> str:
+    """A number and its interval with three digits."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (" ({:.3f}–{:.3f})".format(*interval) if interval else "")

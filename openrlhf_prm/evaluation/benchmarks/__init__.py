@@ -1,6 +1,6 @@
 """Benchmarks of process reward models. One file and one line each."""
 
-from openrlhf_prm.evaluation.benchmarks.benchmark import Benchmark, Item, MeasureOptions, ReadOptions
+from openrlhf_prm.evaluation.benchmarks.benchmark import Benchmark, BenchmarkSolution, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN
 from openrlhf_prm.evaluation.benchmarks.prmbench import PRMBench
 from openrlhf_prm.evaluation.benchmarks.processbench import ProcessBench
@@ -12,4 +12,4 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 """Name of a benchmark -> benchmark."""
 
-__all__ = ["BENCHMARKS", "Benchmark", "Item", "MeasureOptions", "ReadOptions"]
+__all__ = ["BENCHMARKS", "Benchmark", "BenchmarkSolution", "MeasureOptions", "ReadOptions"]

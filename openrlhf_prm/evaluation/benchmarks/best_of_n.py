@@ -6,9 +6,10 @@ from pathlib import Path
 
 from openrlhf_prm.answers.checkers import extract_answer
 from openrlhf_prm.data.rows import read_jsonl
-from openrlhf_prm.evaluation.benchmarks import benchmark as shared
-from openrlhf_prm.evaluation.benchmarks.benchmark import Item, MeasureOptions, ReadOptions, StepScores
-from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
+from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, MeasureOptions, ReadOptions, StepScores
+from openrlhf_prm.evaluation.benchmarks.error_detection import calibration_plots, detection_measures, detection_table
+from openrlhf_prm.evaluation.benchmarks.rows import source_files, text_of
+from openrlhf_prm.evaluation.plots import Plot, PlotCurve, PlotTable, percent
 from openrlhf_prm.measures.choices import best_of_k, pass_at_k, powers_of_two, vote_of_k
 from openrlhf_prm.measures.intervals import mean, share_interval
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
@@ -30,31 +31,31 @@ class BestOfN:
     has_threshold: bool = False
     default_split: str | None = None
 
-    def read(self, path: Path, options: ReadOptions) -> list[Item]:
+    def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:
         """One JSONL row per response: the question, `response` with or without its `steps` (else its lines that are not
         blank), and `correct`, or the reference answer that the answer checker compares with. Rows with `kind` "greedy"
         are passed over, as `--eval.samples` writes them. Every question needs the same number of responses.
         """
-        items: list[Item] = []
+        solutions: list[BenchmarkSolution] = []
         seen: dict[str, int] = {}
-        for file in shared.source_files(path, [".jsonl"]):
+        for file in source_files(path, [".jsonl"]):
             for number, row in read_jsonl(file):
                 where = f"{file} line {number}"
                 if row.get("kind") == "greedy":
                     continue
-                item = self._item(row, where, file.stem, options)
-                if item.group not in seen and len(seen) == options.max_samples:
+                solution = self._solution(row, where, file.stem, options)
+                if solution.group not in seen and len(seen) == options.max_samples:
                     continue
-                seen[item.group] = seen.get(item.group, 0) + 1
-                items.append(replace(item, id=f"{item.group}\0{seen[item.group]}"))
+                seen[solution.group] = seen.get(solution.group, 0) + 1
+                solutions.append(replace(solution, id=f"{solution.group}\0{seen[solution.group]}"))
         if len(set(seen.values())) > 1:
             raise ValueError(
                 f"{path}: every question needs the same number of responses; got {sorted(set(seen.values()))}"
             )
-        return items
+        return solutions
 
-    def _item(self, row: dict, where: str, subset: str, options: ReadOptions) -> Item:
-        question = shared.text_of(row, options.input_key, where)
+    def _solution(self, row: dict, where: str, subset: str, options: ReadOptions) -> BenchmarkSolution:
+        question = text_of(row, options.input_key, where)
         response = row.get("response")
         if not isinstance(response, str):
             raise ValueError(f"{where}: 'response' must be a text, got {response!r}")
@@ -71,7 +72,7 @@ class BestOfN:
         checks = row.get("step_checks")
         if checks is not None and (not isinstance(checks, list) or len(checks) != len(steps)):
             raise ValueError(f"{where}: 'step_checks' must have one entry for each of {len(steps)} steps")
-        return Item(
+        return BenchmarkSolution(
             id=where,
             subset=subset,
             group=f"{question}\0{label}",
@@ -82,35 +83,24 @@ class BestOfN:
             correct=bool(correct),
         )
 
-    def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
+    def measure(
+        self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
+    ) -> dict:
         """See the class. `curves` maps a way of choosing to {N: {"accuracy", "interval"}}."""
         groups: dict[str, list[int]] = {}
-        for index, item in enumerate(items):
-            groups.setdefault(item.group, []).append(index)
+        for index, solution in enumerate(solutions):
+            groups.setdefault(solution.group, []).append(index)
         n = len(next(iter(groups.values())))
         curves: dict[str, dict] = {}
         for k in powers_of_two(n):
             shares: dict[str, list[float]] = {}
             for number, indices in enumerate(groups.values()):
-                correct = [items[i].correct for i in indices]
-                answers = [items[i].answer for i in indices]
-                seed = options.seed + number
-                found = {
-                    "mean": pass_at_k(correct, 1),
-                    "pass": pass_at_k(correct, k),
-                    "majority_vote": vote_of_k(answers, [1.0] * n, correct, k, seed=seed),
-                }
-                for name in SCORE_AGGREGATIONS:
-                    ranked = [aggregated(scores[i], name) for i in indices]
-                    found[f"best_of_n/{name}"] = best_of_k(ranked, correct, k)
-                    found[f"weighted_vote/{name}"] = vote_of_k(answers, ranked, correct, k, seed=seed)
-                for name, value in found.items():
+                responses = [(solutions[i], scores[i]) for i in indices]
+                for name, value in _accuracies(responses, k, options.seed + number).items():
                     shares.setdefault(name, []).append(value)
             for name, values in shares.items():
-                curves.setdefault(name, {})[str(k)] = {
-                    "accuracy": mean(values),
-                    "interval": share_interval(values, seed=options.seed),
-                }
+                interval = share_interval(values, seed=options.seed)
+                curves.setdefault(name, {})[str(k)] = {"accuracy": mean(values), "interval": interval}
         result = {
             "questions": len(groups),
             "n": n,
@@ -118,8 +108,8 @@ class BestOfN:
             "unscored_solutions": sum(None in row or not row for row in scores),
             "curves": curves,
         }
-        if all(item.step_labels is not None for item in items):
-            result |= shared.detection_measures(items, scores, options.seed)
+        if all(solution.step_labels is not None for solution in solutions):
+            result |= detection_measures(solutions, scores, options.seed)
         return result
 
     def tables(self, result: dict) -> list[PlotTable]:
@@ -128,23 +118,23 @@ class BestOfN:
         sizes = list(result["curves"]["mean"])
         rows = []
         for name in names:
-            cells = [shared.percent(each["accuracy"], each["interval"]) for each in result["curves"][name].values()]
+            cells = [percent(point["accuracy"], point["interval"]) for point in result["curves"][name].values()]
             rows.append([REFERENCES.get(name) or _name(name), *cells])
         title = f"{result['questions']} questions, % (95% interval)"
         tables = [PlotTable(title, ["choice", *(f"N={size}" for size in sizes)], rows)]
         if "first_error_auc" in result:
-            tables.append(PlotTable("Steps up to the first error", ["measure", "value"], shared.detection_rows(result)))
+            tables.append(detection_table(result))
         return tables
 
     def plots(self, result: dict) -> list[Plot]:
         """Best-of-N and votes over N, and the reliability diagram."""
 
-        def curve(name: str, label: str) -> Curve:
-            found = result["curves"][name]
-            points = [(float(size), each["accuracy"]) for size, each in found.items()]
-            return Curve(label, points, [each["interval"] for each in found.values()])
+        def curve(name: str, label: str) -> PlotCurve:
+            points = result["curves"][name]
+            accuracies = [(float(size), point["accuracy"]) for size, point in points.items()]
+            return PlotCurve(label, accuracies, [point["interval"] for point in points.values()])
 
-        def plot(title: str, caption: str, curves: list[Curve]) -> Plot:
+        def plot(title: str, caption: str, curves: list[PlotCurve]) -> Plot:
             return Plot(title, caption, "responses N", "accuracy", curves, powers=True)
 
         bounds = [curve("pass", REFERENCES["pass"]), curve("majority_vote", REFERENCES["majority_vote"])]
@@ -158,7 +148,23 @@ class BestOfN:
                 [*bounds, curve(f"weighted_vote/{vote}", "weighted vote")],
             ),
         ]
-        return [*plots, *shared.calibration_plots(result)]
+        return [*plots, *calibration_plots(result)]
+
+
+def _accuracies(responses: Sequence[tuple[BenchmarkSolution, StepScores]], k: int, seed: int) -> dict[str, float]:
+    """Expected accuracy of each way of choosing among k of one question's responses."""
+    correct = [solution.correct for solution, _ in responses]
+    answers = [solution.answer for solution, _ in responses]
+    accuracies = {
+        "mean": pass_at_k(correct, 1),
+        "pass": pass_at_k(correct, k),
+        "majority_vote": vote_of_k(answers, [1.0] * len(responses), correct, k, seed=seed),
+    }
+    for name in SCORE_AGGREGATIONS:
+        ranked = [aggregated(row, name) for _, row in responses]
+        accuracies[f"best_of_n/{name}"] = best_of_k(ranked, correct, k)
+        accuracies[f"weighted_vote/{name}"] = vote_of_k(answers, ranked, correct, k, seed=seed)
+    return accuracies
 
 
 def _name(name: str) -> str:

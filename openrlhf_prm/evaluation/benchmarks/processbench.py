@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from openrlhf_prm.evaluation.benchmarks import benchmark as shared
-from openrlhf_prm.evaluation.benchmarks.benchmark import HALF, Item, MeasureOptions, ReadOptions, StepScores
-from openrlhf_prm.evaluation.plots import Curve, Plot, PlotTable
+from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, MeasureOptions, ReadOptions, StepScores
+from openrlhf_prm.evaluation.benchmarks.error_detection import calibration_plots, detection_measures, detection_table
+from openrlhf_prm.evaluation.benchmarks.rows import read_array, source_files, steps_of, text_of
+from openrlhf_prm.evaluation.benchmarks.threshold_split import HALF, check_split, is_tuning
+from openrlhf_prm.evaluation.plots import Plot, PlotCurve, PlotTable, percent
 from openrlhf_prm.measures.intervals import interval_of_sums, mean, sums_by_question
 from openrlhf_prm.measures.steps import NO_ERROR, error_f1, first_error, harmonic_mean, predicted_error
 from openrlhf_prm.measures.thresholds import error_threshold
@@ -29,119 +31,129 @@ class ProcessBench:
     has_threshold: bool = True
     default_split: str | None = HALF
 
-    def read(self, path: Path, options: ReadOptions) -> list[Item]:
+    def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:
         """Rows have `id`, `problem`, `steps` and `label`, the index of the first wrong step from 0 or -1."""
-        items: dict[str, Item] = {}
-        for file in shared.source_files(path, [".json"]):
-            for where, row in shared.read_array(file)[: options.max_samples]:
-                question = shared.text_of(row, "problem", where)
-                steps = shared.steps_of(row, "steps", where)
+        solutions: dict[str, BenchmarkSolution] = {}
+        for file in source_files(path, [".json"]):
+            for where, row in read_array(file)[: options.max_samples]:
+                question = text_of(row, "problem", where)
+                steps = steps_of(row, "steps", where)
                 label = row.get("label")
                 if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
                     raise ValueError(
                         f"{where}: 'label' must be -1 or the index of one of {len(steps)} steps, got {label!r}"
                     )
                 identity = str(row.get("id", where))
-                if identity in items:
+                if identity in solutions:
                     raise ValueError(f"{where}: id {identity!r} stands there twice")
                 labels = [1] * len(steps) if label == -1 else [1] * label + [0] + [None] * (len(steps) - label - 1)
-                items[identity] = Item(
+                solutions[identity] = BenchmarkSolution(
                     id=identity, subset=file.stem, group=question, question=question, steps=steps, step_labels=labels
                 )
-        return list(items.values())
+        return list(solutions.values())
 
-    def measure(self, items: Sequence[Item], scores: Sequence[StepScores], options: MeasureOptions) -> dict:
+    def measure(
+        self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
+    ) -> dict:
         """See the class. `average` is the mean over the subsets, `all` pools their solutions."""
-        split = shared.check_split(items, options, self.default_split)
-        errors = [first_error(item.step_labels) for item in items]
-        tuning = [shared.is_tuning(item, split) for item in items]
+        split = check_split(solutions, options, self.default_split)
+        errors = [first_error(solution.step_labels) for solution in solutions]
+        tuning = [is_tuning(solution, split) for solution in solutions]
         threshold = options.threshold
         if split is not None:
-            chosen = [index for index, is_tuning in enumerate(tuning) if is_tuning]
+            chosen = [index for index, is_chosen in enumerate(tuning) if is_chosen]
             try:
                 threshold = error_threshold([scores[i] for i in chosen], [errors[i] for i in chosen])
             except ValueError as error:
                 raise ValueError(f"--eval.threshold_split {split}: {error}") from None
-        reported = [index for index, is_tuning in enumerate(tuning) if not is_tuning]
-        names = list(dict.fromkeys(items[index].subset for index in reported))
+        reported = [index for index, is_chosen in enumerate(tuning) if not is_chosen]
+        names = list(dict.fromkeys(solutions[index].subset for index in reported))
         predictions = [predicted_error(row, threshold) for row in scores]
 
         def figures(indices: list[int]) -> dict:
-            found = [predictions[i] for i in indices]
-            truth = [errors[i] for i in indices]
-            result = error_f1(found, truth) | {"solutions": len(indices)}
-            wrong = np.array([error != NO_ERROR for error in truth], dtype=float)
-            hit = np.array([a == b for a, b in zip(found, truth, strict=True)], dtype=float)
-            columns = sums_by_question(
-                [items[i].group for i in indices], hit * wrong, wrong, hit * (1 - wrong), 1 - wrong
-            )
-            shares = {
-                "error_accuracy": lambda sums: sums[:, 0] / sums[:, 1],
-                "correct_accuracy": lambda sums: sums[:, 2] / sums[:, 3],
-                "f1": lambda sums: harmonic_mean(sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]),
-            }
-            result["intervals"] = {
-                name: interval_of_sums(columns, share, seed=options.seed) if result[name] is not None else None
-                for name, share in shares.items()
-            }
-            return result
+            groups = [solutions[i].group for i in indices]
+            return _figures([predictions[i] for i in indices], [errors[i] for i in indices], groups, options.seed)
 
-        subsets = {name: figures([i for i in reported if items[i].subset == name]) for name in names}
-        known = all(each["f1"] is not None for each in subsets.values())
+        subsets = {name: figures([i for i in reported if solutions[i].subset == name]) for name in names}
+        known = all(subset["f1"] is not None for subset in subsets.values())
+        reported_solutions, reported_scores = [solutions[i] for i in reported], [scores[i] for i in reported]
         return {
             "threshold": threshold,
             "threshold_split": split or "fixed",
             "tuning_solutions": sum(tuning),
             "unscored_solutions": sum(None in row for row in scores),
             "subsets": subsets,
-            "average": {name: mean([each[name] for each in subsets.values()]) for name in SHARES} if known else None,
+            "average": {name: mean([subset[name] for subset in subsets.values()]) for name in SHARES}
+            if known
+            else None,
             "all": figures(reported),
-            **shared.detection_measures([items[i] for i in reported], [scores[i] for i in reported], options.seed),
-            "threshold_curve": self._curve([scores[i] for i in reported], [errors[i] for i in reported]),
+            **detection_measures(reported_solutions, reported_scores, options.seed),
+            "threshold_curve": _threshold_curve(reported_scores, [errors[i] for i in reported]),
         }
 
-    def _curve(self, scores: Sequence[StepScores], errors: Sequence[int]) -> list[dict]:
-        """The measures at 51 thresholds between the lowest and the highest score."""
-        values = [score for row in scores for score in row if score is not None]
-        if not values:
-            return []
-        at = np.linspace(min(values), max(values), 51)
-        return [{"threshold": float(t), **error_f1([predicted_error(row, t) for row in scores], errors)} for t in at]
-
     def tables(self, result: dict) -> list[PlotTable]:
-        """Figures per subset, and the measures of"""
-        rows = [[name, *_row(each)] for name, each in result["subsets"].items()]
+        """Figures per subset, and the measures of error detection."""
+        rows = [[name, *_row(figures)] for name, figures in result["subsets"].items()]
         if result["average"] and len(rows) > 1:
-            rows.append(["average", *(shared.percent(result["average"][name]) for name in SHARES), ""])
+            rows.append(["average", *(percent(result["average"][name]) for name in SHARES), ""])
         rows.append(["all solutions", *_row(result["all"])])
         chosen = "fixed" if result["threshold_split"] == "fixed" else f"chosen on {result['threshold_split']}"
         title = f"ProcessBench, % (95% interval); threshold {result['threshold']:.4f}, {chosen}"
         header = ["subset", "found first error", "right solutions kept", "F1", "solutions"]
         return [
             PlotTable(title, header, rows),
-            PlotTable("Steps up to the first error", ["measure", "value"], shared.detection_rows(result)),
+            detection_table(result),
         ]
 
     def plots(self, result: dict) -> list[Plot]:
         """F1 against the threshold, and the reliability diagram."""
         curve = [row for row in result["threshold_curve"] if row["f1"] is not None]
         if not curve:
-            return shared.calibration_plots(result)
+            return calibration_plots(result)
         lines = {"F1": "f1", "on solutions with an error": "error_accuracy", "on right ones": "correct_accuracy"}
         plot = Plot(
             title="Threshold",
             caption="All reported solutions. Only the marked threshold was chosen without them.",
             x_name="a step below this score is called wrong",
             y_name="accuracy, F1",
-            curves=[Curve(label, [(row["threshold"], row[key]) for row in curve]) for label, key in lines.items()],
+            curves=[PlotCurve(label, [(row["threshold"], row[key]) for row in curve]) for label, key in lines.items()],
             mark=(result["threshold"], "used"),
             dots=False,
         )
-        return [plot, *shared.calibration_plots(result)]
+        return [plot, *calibration_plots(result)]
+
+
+def _figures(predictions: Sequence[int | None], errors: Sequence[int], groups: Sequence[str], seed: int) -> dict:
+    """The shares of `error_f1` with their intervals over questions, and the number of solutions."""
+    measures = error_f1(predictions, errors)
+    wrong = np.array([error != NO_ERROR for error in errors], dtype=float)
+    hit = np.array([prediction == error for prediction, error in zip(predictions, errors, strict=True)], dtype=float)
+    columns = sums_by_question(groups, hit * wrong, wrong, hit * (1 - wrong), 1 - wrong)
+    statistics = {
+        "error_accuracy": lambda sums: sums[:, 0] / sums[:, 1],
+        "correct_accuracy": lambda sums: sums[:, 2] / sums[:, 3],
+        "f1": lambda sums: harmonic_mean(sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]),
+    }
+    intervals = {
+        name: interval_of_sums(columns, statistic, seed=seed) if measures[name] is not None else None
+        for name, statistic in statistics.items()
+    }
+    return measures | {"solutions": len(errors), "intervals": intervals}
+
+
+def _threshold_curve(scores: Sequence[StepScores], errors: Sequence[int]) -> list[dict]:
+    """The measures at 51 thresholds between the lowest and the highest score."""
+    values = [score for row in scores for score in row if score is not None]
+    if not values:
+        return []
+    return [
+        {"threshold": float(t), **error_f1([predicted_error(row, t) for row in scores], errors)}
+        for t in np.linspace(min(values), max(values), 51)
+    ]
 
 
 def _row(figures: dict) -> list[str]:
     return [
-        *(shared.percent(figures[name], figures["intervals"][name]) for name in SHARES),
+        *(percent(figures[name], figures["intervals"][name]) for name in SHARES),
         str(figures["solutions"]),
     ]
