@@ -26,8 +26,9 @@ from examples.rejection_sampling.run import MAX_NEW_TOKENS, MIX, POLICY, SAMPLED
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB
 from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
-from openrlhf_prm.evaluation.benchmarks.benchmark import detection_measures
-from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN, ReadOptions
+from openrlhf_prm.evaluation.benchmarks.benchmark import ReadOptions
+from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN
+from openrlhf_prm.evaluation.benchmarks.error_detection import detection_measures
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.summary import solution_score
 from openrlhf_prm.evaluation.versions import versions

@@ -136,9 +136,11 @@ async def run(args: argparse.Namespace) -> dict:
     try:
         if args.method == "best_of_n":
             generator.sampling["seed"] = args.seed
-            found = await best_of_n(generator, scorer, args.question, samples=args.samples, aggregate=args.aggregate)
+            candidates = await best_of_n(
+                generator, scorer, args.question, samples=args.samples, aggregate=args.aggregate
+            )
         else:
-            found = await beam_search(
+            candidates = await beam_search(
                 generator,
                 scorer,
                 args.question,
@@ -148,7 +150,7 @@ async def run(args: argparse.Namespace) -> dict:
                 aggregate=args.aggregate,
                 seed=args.seed,
             )
-        best = found[0]
+        best = candidates[0]
         return {
             "question": args.question,
             "method": args.method,
@@ -156,7 +158,7 @@ async def run(args: argparse.Namespace) -> dict:
             "finished": best.finished,
             "score": best.score,
             "step_rewards": best.step_rewards,
-            "scores_of_all": [candidate.score for candidate in found],
+            "scores_of_all": [candidate.score for candidate in candidates],
             "prm_usage": scorer.usage.as_dict(),
         }
     finally:

@@ -12,10 +12,9 @@ by output file, or by policy where no file was asked for. Exit codes: 0 done, 2 
 before any engine starts), 130 interrupted.
 """
 
-import asyncio
 import json
 import sys
-import time
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,18 +22,19 @@ from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
-from openrlhf_prm.cluster.context_length import model_context, require_room
-from openrlhf_prm.data.files import write_atomically
-from openrlhf_prm.data.prompts import check_lengths
-from openrlhf_prm.data.questions import Question
+from openrlhf_prm.cluster.context_length import require_room
+from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
-from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
-from openrlhf_prm.evaluation.run import Judges, Sampling, collect
-from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
-from openrlhf_prm.evaluation.summary import summarize
+from openrlhf_prm.evaluation.collecting import Sampling
+from openrlhf_prm.evaluation.policies import (
+    MeasuredPolicy,
+    PolicyEvaluation,
+    SummaryOptions,
+    load_tokenizers,
+    measure_policies,
+)
 from openrlhf_prm.evaluation.table import print_results
-from openrlhf_prm.evaluation.versions import versions
-from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from openrlhf_prm.options import add_flags, build, named_in
 
 
 def build_parser() -> FlagParser:
@@ -50,25 +50,15 @@ def build_parser() -> FlagParser:
     add("--data.input_key", default="question", help="key of the question in an input row")
     add("--data.label_key", default="label", help="key of the reference answer in an input row")
     add("--data.max_samples", type=int, help="use the first N questions only")
-    add("--data.apply_chat_template", action="store_true", help="send the question through the policy's chat template")
-    add(
-        "--eval.n_samples_per_prompt", type=int, default=8, help="sampled responses per question, beside the greedy one"
-    )
-    add("--eval.temperature", type=float, default=1.0, help="of the sampled responses")
-    add("--eval.top_p", type=float, default=1.0, help="of the sampled responses")
-    add("--eval.step_checker", choices=list(STEP_CHECKERS), help="exact judge of steps, where the task has one")
-    add(
-        "--eval.vote_aggregation",
-        default="min",
-        choices=list(SCORE_AGGREGATIONS),
-        help="score of a vote from its steps",
-    )
+    add_flags(parser, "data", PromptOptions)
+    add_flags(parser, "eval", Sampling)
+    add_flags(parser, "eval", SummaryOptions)
     add("--eval.output", nargs="+", help="JSON file of the numbers, one per policy")
     add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
     add("--eval.verbose", action="store_true", help="show what the engines log")
     add("--rollout.max_new_tokens", type=int, default=1024, help="token limit of a response")
-    add("--steps.splitter", default="newline", choices=list(STEP_SPLITTERS), help="where a step ends")
-    add("--answers.checker", default="math", help=CHECKER_HELP)
+    add("--steps.splitter", default="newline", **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
+    add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
     add_engine_flags(parser)
@@ -79,7 +69,7 @@ def build_parser() -> FlagParser:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if any(each.split("=")[0] == "--benchmark" for each in argv):
+    if any(argument.split("=")[0] == "--benchmark" for argument in argv):
         from openrlhf_prm.cli import evaluate_prm
 
         return evaluate_prm.main(argv)
@@ -88,13 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     prepare_environment()
     try:
         try:
-            questions = check(args)
-            is_correct = answer_checker(args.answers.checker)
-            check_room(args, questions)
-            start(args)
+            evaluation = evaluation_of(args)
+            tokenizers = load_tokenizers(evaluation)
+            start_ray_for(evaluation, args.eval.verbose)
         except ValueError as error:
             parser.error(str(error))
-        results = run(args, questions, is_correct)
+        results = measure_policies(evaluation, tokenizers)
     except KeyboardInterrupt:
         print("evaluate: interrupted; policies that were finished are written", file=sys.stderr)
         return 130
@@ -103,148 +92,87 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def check(args: SimpleNamespace) -> list[Question]:
-    """Everything that can be wrong with the flags and the input, before an engine starts; returns the questions.
+def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
+    """What the flags ask for, with everything checked that can be before an engine starts.
 
     Raises ValueError naming the flag, or the file and line.
     """
-    require_at_least_one(
-        args,
-        "eval.n_samples_per_prompt",
-        "rollout.max_new_tokens",
-        "vllm.num_engines",
-        "prm.num_engines",
-        "data.max_samples",
-    )
-    if args.eval.temperature < 0:
-        raise ValueError(f"--eval.temperature must not be negative, got {args.eval.temperature}")
-    if not 0 < args.eval.top_p <= 1:
-        raise ValueError(f"--eval.top_p must be above 0 and at most 1, got {args.eval.top_p}")
-    policies = args.actor.model_name_or_path
-    for policy in policies:
-        require_checkpoint("--actor.model_name_or_path", policy)
-    if args.prm.model_name_or_path is not None:
-        require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    require_family(args.prm.family, args.prm.model_name_or_path)
-    written: set[str] = set()
-    for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
-        if paths is not None and len(paths) != len(policies):
-            raise ValueError(f"{flag} needs one file per policy: got {len(paths)} for {len(policies)}")
-        for path in paths or []:
-            if Path(path).is_dir():
-                raise ValueError(f"{flag}: {path} is a folder, not a file")
-            if path in written:
-                raise ValueError(f"{flag}: {path} is given twice")
-            written.add(path)
-    questions = questions_of(args)
-    if args.prm.model_name_or_path is not None:
-        texts = [question.question for question in questions]
-        require_room(args.prm.model_name_or_path, args.prm.max_model_len, texts, args.rollout.max_new_tokens)
-    if args.eval.step_checker is not None:
-        for question in questions:
-            try:
-                STEP_CHECKERS[args.eval.step_checker](question.question, [])
-            except ValueError as error:
-                raise ValueError(f"--eval.step_checker {args.eval.step_checker}: {error}") from None
-    return questions
-
-
-def check_room(args: SimpleNamespace, questions: list[Question]) -> None:
-    """Raises ValueError where a question leaves a policy's context no room for a response."""
-    from transformers import AutoTokenizer
-
-    for policy in args.actor.model_name_or_path:
-        context = model_context(policy, args.vllm.max_model_len)
-        if context is not None:
-            tokenizer = AutoTokenizer.from_pretrained(policy)
-            check_lengths(questions, prompt_maker(args, tokenizer), tokenizer, context)
-
-
-def prompt_maker(args: SimpleNamespace, tokenizer):
-    """The function from a question to the text that a policy reads."""
-
-    def prompt_of(question: str) -> str:
-        if not args.data.apply_chat_template:
-            return question
-        messages = [{"role": "user", "content": question}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-
-    return prompt_of
-
-
-def start(args: SimpleNamespace) -> None:
-    """Starts Ray. Raises ValueError where it has too few GPUs for the engines that the flags ask for."""
-    from openrlhf_prm.cluster.session import start_ray
-
-    needed = args.vllm.num_engines * args.vllm.gpus_per_engine
-    if args.prm.model_name_or_path is not None:
-        needed += args.prm.num_engines * args.prm.gpus_per_engine
-    start_ray(needed, args.eval.verbose)
-
-
-def run(args: SimpleNamespace, questions: list[Question], is_correct) -> dict[str, dict]:
-    """Starts the engines and measures each policy; writes its files as it is done. Errors of an engine are raised."""
-    import ray
-    from transformers import AutoTokenizer
-
-    from openrlhf_prm.cluster.session import generation_pool, silent_stderr
-    from openrlhf_prm.cluster.workers import ScoringPool
-
-    policies = args.actor.model_name_or_path
-    tokenizers = [AutoTokenizer.from_pretrained(policy) for policy in policies]
-    started = time.perf_counter()
-    results: dict[str, dict] = {}
-    try:
-        prm = None
-        if args.prm.model_name_or_path is not None:
-            options = engine_options(args.prm.model_name_or_path, args.prm, args.train.seed)
-            prm = ScoringPool.start(options, args.prm.family)
-        for number, (policy, tokenizer) in enumerate(zip(policies, tokenizers, strict=True)):
-            with generation_pool(engine_options(policy, args.vllm, args.train.seed)) as pool:
-                ready = time.perf_counter()
-                responses = asyncio.run(_collect(args, questions, is_correct, pool, prm, tokenizer))
-                done = time.perf_counter()
-            numbers = summarize(
-                responses,
-                vote_aggregation=args.eval.vote_aggregation,
-                step_kind=STEP_KINDS.get(args.eval.step_checker),
-                seed=args.train.seed,
-            )
-            seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
-            result = {**numbers, **seconds, "seed": args.train.seed, "versions": versions(), "policy": policy}
-            result = {**result, "prm": args.prm.model_name_or_path, "data": args.data.input}
-            if args.eval.samples is not None:
-                write_samples(Path(args.eval.samples[number]), responses)
-            if args.eval.output is not None:
-                write_atomically(Path(args.eval.output[number]), json.dumps(result, indent=2) + "\n")
-            results[args.eval.output[number] if args.eval.output is not None else policy] = result
-            started = time.perf_counter()
-    except KeyboardInterrupt:
-        with silent_stderr():
-            ray.shutdown()
-        raise
-    finally:
-        ray.shutdown()
-    return results
-
-
-async def _collect(args, questions, is_correct, pool, prm, tokenizer) -> list[GradedResponse]:
-    from tqdm import tqdm
-
-    sampling = Sampling(
-        n=args.eval.n_samples_per_prompt,
-        temperature=args.eval.temperature,
-        top_p=args.eval.top_p,
+    counts = ("rollout.max_new_tokens", "vllm.num_engines", "prm.num_engines", "data.max_samples")
+    require_at_least_one(args, *counts)
+    sampling = build(
+        Sampling,
+        args.eval,
+        "eval",
         max_new_tokens=args.rollout.max_new_tokens,
         seed=args.train.seed,
         in_flight=512 * args.vllm.num_engines,
     )
-    checker = STEP_CHECKERS.get(args.eval.step_checker)
-    judges = Judges(is_correct=is_correct, splitter=args.steps.splitter, prm=prm, step_checker=checker)
-    prompt_of = prompt_maker(args, tokenizer)
-    total = len(questions) * (sampling.n + 1)
-    with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
-        return await collect(questions, pool, tokenizer, sampling, judges, prompt_of, progress.update)
+    summary = build(SummaryOptions, args.eval, "eval")
+    prompts = build(PromptOptions, args.data, "data")
+    policies = policies_of(args)
+    prm = args.prm.model_name_or_path
+    require_prm(args)
+    questions = tuple(questions_of(args))
+    if prm is not None:
+        texts = [question.question for question in questions]
+        require_room(prm, args.prm.max_model_len, texts, sampling.max_new_tokens)
+    summary.check(questions)
+    return PolicyEvaluation(
+        policies=policies,
+        questions=questions,
+        data=args.data.input,
+        prompts=prompts,
+        sampling=sampling,
+        summary=summary,
+        is_correct=answer_checker(args.answers.checker),
+        splitter=args.steps.splitter,
+        engines=engine_options(policies[0].model, args.vllm, sampling.seed),
+        prm=None if prm is None else engine_options(prm, args.prm, sampling.seed),
+        prm_family=args.prm.family,
+    )
+
+
+def policies_of(args: SimpleNamespace) -> tuple[MeasuredPolicy, ...]:
+    """The policies with their files. Raises ValueError naming the flag."""
+    models = args.actor.model_name_or_path
+    for model in models:
+        require_checkpoint("--actor.model_name_or_path", model)
+    taken: set[str] = set()
+    for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
+        if paths is not None and len(paths) != len(models):
+            raise ValueError(f"{flag} needs one file per policy: got {len(paths)} for {len(models)}")
+        for path in paths or []:
+            if Path(path).is_dir():
+                raise ValueError(f"{flag}: {path} is a folder, not a file")
+            if path in taken:
+                raise ValueError(f"{flag}: {path} is given twice")
+            taken.add(path)
+    outputs = map(Path, args.eval.output) if args.eval.output else repeat(None)
+    samples = map(Path, args.eval.samples) if args.eval.samples else repeat(None)
+    return tuple(
+        MeasuredPolicy(model=model, output=output, samples=file)
+        for model, output, file in zip(models, outputs, samples, strict=False)
+    )
+
+
+def require_prm(args: SimpleNamespace) -> None:
+    """Raises ValueError where the PRM is none, and where a flag is given that only a PRM would read."""
+    prm = args.prm.model_name_or_path
+    if prm is not None:
+        require_checkpoint("--prm.model_name_or_path", prm)
+    require_family(args.prm.family, prm)
+    if prm is not None:
+        return
+    for flag, value in (("--prm.family", args.prm.family), ("--eval.vote_aggregation", args.eval.vote_aggregation)):
+        if value is not None:
+            raise ValueError(f"{flag} needs --prm.model_name_or_path")
+
+
+def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:
+    """Starts Ray. Raises ValueError where it has too few GPUs for the engines."""
+    from openrlhf_prm.cluster.session import start_ray
+
+    start_ray(evaluation.gpus, show_logs)
 
 
 if __name__ == "__main__":

@@ -13,23 +13,20 @@ import importlib.util
 import json
 import os
 import sys
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
-from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu, prepare_environment
-from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family, require_urls
+from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.data.files import write_atomically
-from openrlhf_prm.data.progress_file import ProgressFile
-from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Item, MeasureOptions, ReadOptions
-from openrlhf_prm.evaluation.benchmarks.benchmark import check_split
-from openrlhf_prm.evaluation.scoring import collected, fingerprint, missing, score_missing
+from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
+from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
+from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.table import print_tables
-from openrlhf_prm.evaluation.versions import versions
-from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from openrlhf_prm.options import add_flags, build, refuse_unread
 from vllm_prm.errors import ContextLengthError
-from vllm_prm.json_flags import json_object
 
 
 def build_parser() -> FlagParser:
@@ -38,32 +35,14 @@ def build_parser() -> FlagParser:
     add = parser.add_argument
     add("--benchmark", required=True, choices=list(BENCHMARKS), help="what to measure on")
     add("--data.input", required=True, help="folder or file of the benchmark's data")
-    add("--data.max_samples", type=int, help="first N solutions of each subset; best_of_n: first N questions")
-    add("--data.input_key", default="question", help="best_of_n: key of the question in a row")
-    add("--data.label_key", default="label", help="best_of_n: key of the reference answer in a row")
-    add("--answers.checker", default="math", help=f"best_of_n, for rows without 'correct': {CHECKER_HELP}")
-    add("--prm.model_name_or_path", help="checkpoint of the PRM")
-    add("--prm.url", help="a running `vllm-prm serve`, instead of an engine in this process")
-    add("--prm.api_key_env", help="environment variable with the server's API key")
-    add("--prm.family", help="PRM family, where the checkpoint does not tell")
-    add("--prm.family_options", help="options of the family as a JSON object")
-    add("--prm.dtype", default="auto", help="data type of weights and computation")
-    add("--prm.max_model_len", type=int, help="context length; shorter than the model's saves memory")
-    add("--prm.tensor_parallel_size", type=int, default=1, help="GPUs over which the PRM is split")
-    add("--prm.gpu_memory_utilization", type=float, help="share of GPU memory")
-    add("--prm.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
-    add("--eval.threshold", type=float, help="a step below it (prmbench: not above it) counts as judged wrong")
-    defaults = ", ".join(f"{name}: {each.default_split}" for name, each in BENCHMARKS.items() if each.default_split)
-    split = "where the threshold is chosen and nothing is reported: 'half' of the questions by hash, or a subset"
-    add("--eval.threshold_split", help=f"{split}; without it {defaults}, prmbench: fixed at 0.5")
-    add("--eval.vote_aggregation", default="min", choices=list(SCORE_AGGREGATIONS), help="plot of the weighted vote")
-    add("--eval.scores", help="file that keeps the scores (None: OUTPUT.scores.jsonl)")
+    add_flags(parser, "data", ReadOptions)
+    add("--answers.checker", help=f"best_of_n, for rows without 'correct': {CHECKER_HELP} (default 'math')")
+    add_flags(parser, "prm", PrmSource)
+    add_flags(parser, "eval", MeasureOptions)
+    add_flags(parser, "eval", ScoringOptions)
+    add("--eval.scores", help="file that keeps the scores (default OUTPUT.scores.jsonl)")
     add("--eval.output", required=True, help="JSON file of the numbers")
     add("--eval.report", help="HTML file of tables and plots")
-    add(
-        "--eval.truncate", action="store_true", help="leave steps beyond the PRM's context unscored instead of stopping"
-    )
-    add("--eval.batch_size", type=int, default=64, help="solutions scored between two writes")
     add("--eval.verbose", action="store_true", help="show what the engine logs")
     add("--train.seed", type=int, default=0, help="seed of the bootstrap")
     return parser
@@ -74,8 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     try:
-        items = check(args)
-        scores = ProgressFile(scores_path(args), scores_settings(args))
+        run = run_of(args)
+        scores = run.open_scores()
     except ValueError as error:
         parser.error(str(error))
     with scores:
@@ -83,8 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.eval.verbose:
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         try:
-            score(args, items, scores)
-            result = measure(args, items, scores)
+            run.score(scores)
+            result = run.measure(scores)
         except ContextLengthError as error:
             parser.error(f"--data.input: {error}; --eval.truncate scores the steps that fit".replace("\n", " "))
         except ValueError as error:
@@ -93,138 +72,63 @@ def main(argv: list[str] | None = None) -> int:
             kept = f"{len(scores.finished)} scored solutions are in {scores.path}"
             print(f"evaluate: interrupted; {kept}, the same command goes on", file=sys.stderr)
             return 130
+    write(run, result, Path(args.eval.output), args.eval.report and Path(args.eval.report))
     print(json.dumps(result))
     return 0
 
 
-def check(args: SimpleNamespace) -> list[Item]:
-    """Everything that can be wrong with the flags and the data, before an engine starts; returns the items.
+def run_of(args: SimpleNamespace) -> BenchmarkRun:
+    """What the flags ask for, with everything checked that can be before an engine starts.
 
     Raises ValueError naming the flag, or the file and row.
     """
-    if (args.prm.model_name_or_path is None) == (args.prm.url is None):
-        raise ValueError("give one of --prm.model_name_or_path and --prm.url")
-    require_at_least_one(args, "data.max_samples", "eval.batch_size", "prm.tensor_parallel_size", "prm.max_model_len")
-    if args.prm.url is not None:
-        require_urls("--prm.url", [args.prm.url])
-    if args.prm.model_name_or_path is not None:
-        require_checkpoint("--prm.model_name_or_path", args.prm.model_name_or_path)
-    require_family(args.prm.family)
-    for option in ("family", "family_options", "max_model_len"):
-        if args.prm.url is not None and getattr(args.prm, option) is not None:
-            raise ValueError(f"--prm.{option} is for an engine of our own, and with --prm.url the server has its own")
-    if args.prm.family_options is not None:
-        args.prm.family_options = json_object("--prm.family_options", args.prm.family_options)
-    for flag, path in (("--eval.output", args.eval.output), ("--eval.report", args.eval.report)):
+    refuse_foreign_flags(args)
+    prm = build(PrmSource, args.prm, "prm")
+    prm.check()
+    unread = prm.unread("prm")
+    for name, needed in unread.items():
+        refuse_unread(args.prm, "prm", vars(args.prm).keys() - {name}, f"needs {needed}")
+    scoring = build(ScoringOptions, args.eval, "eval")
+    measuring = build(MeasureOptions, args.eval, "eval", seed=args.train.seed)
+    reading = build(ReadOptions, args.data, "data", answer_checker=answer_checker(args.answers.checker or "math"))
+    scores = args.eval.scores or f"{args.eval.output}.scores.jsonl"
+    check_files(args.eval.output, args.eval.report, scores)
+    return BenchmarkRun(
+        name=args.benchmark,
+        data=args.data.input,
+        solutions=read_solutions(args.benchmark, Path(args.data.input), reading, measuring),
+        prm=prm,
+        scoring=scoring,
+        measuring=measuring,
+        scores=Path(scores),
+    )
+
+
+def refuse_foreign_flags(args: SimpleNamespace) -> None:
+    """Raises ValueError for a flag that this benchmark does not read and another does."""
+    for flag in sorted(frozenset().union(*(benchmark.reads for benchmark in BENCHMARKS.values()))):
+        if reduce(getattr, flag.split("."), args) is not None and flag not in BENCHMARKS[args.benchmark].reads:
+            raise ValueError(f"--{flag} means nothing to --benchmark {args.benchmark}")
+
+
+def check_files(output: str, report: str | None, scores: str) -> None:
+    """Raises ValueError for files that cannot be written."""
+    for flag, path in (("--eval.output", output), ("--eval.report", report)):
         if path is not None and Path(path).is_dir():
             raise ValueError(f"{flag}: {path} is a folder, not a file")
-    if args.eval.report is not None and importlib.util.find_spec("matplotlib") is None:
+    if report is not None and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("--eval.report needs matplotlib: pip install 'openrlhf-prm[report]'")
-    if len({args.eval.output, args.eval.report, scores_path(args)}) < 3:
+    if len({output, report, scores}) < 3:
         raise ValueError("--eval.output, --eval.report and --eval.scores must be three different files")
-    source = Path(args.data.input)
-    if not source.exists():
-        raise ValueError(f"--data.input: no such file or folder: {source}")
-    benchmark = BENCHMARKS[args.benchmark]
-    options = ReadOptions(
-        input_key=args.data.input_key,
-        label_key=args.data.label_key,
-        max_samples=args.data.max_samples,
-        answer_checker=answer_checker(args.answers.checker),
-    )
-    items = benchmark.read(source, options)
-    if not items:
-        raise ValueError(f"--data.input: {source} holds no solution")
-    if not benchmark.has_threshold and (args.eval.threshold is not None or args.eval.threshold_split is not None):
-        raise ValueError(f"--eval.threshold and --eval.threshold_split mean nothing to --benchmark {args.benchmark}")
-    check_split(items, measure_options(args), benchmark.default_split)
-    return items
 
 
-def scores_path(args: SimpleNamespace) -> str:
-    """The file that keeps the scores."""
-    return args.eval.scores or f"{args.eval.output}.scores.jsonl"
-
-
-def scores_settings(args: SimpleNamespace) -> dict:
-    """What the scores depend on; the file may only be continued with the same."""
-    return {
-        "--prm.model_name_or_path": args.prm.model_name_or_path,
-        "state of the checkpoint": args.prm.model_name_or_path and fingerprint(args.prm.model_name_or_path),
-        "--prm.url": args.prm.url,
-        "--prm.family": args.prm.family,
-        "--prm.family_options": args.prm.family_options,
-        "--prm.dtype": args.prm.dtype,
-        "--prm.max_model_len": args.prm.max_model_len,
-        "--eval.truncate": args.eval.truncate,
-    }
-
-
-def measure_options(args: SimpleNamespace) -> MeasureOptions:
-    """The options of the measures."""
-    return MeasureOptions(
-        threshold=args.eval.threshold,
-        threshold_split=args.eval.threshold_split,
-        vote_aggregation=args.eval.vote_aggregation,
-        seed=args.train.seed,
-    )
-
-
-def score(args: SimpleNamespace, items: list[Item], scores: ProgressFile) -> None:
-    """Scores what the file does not hold yet; starts no engine where it holds everything."""
-    todo = missing(items, scores)
-    if not todo:
-        return
-    from tqdm import tqdm
-
-    from vllm_prm.scorer import StepScorer
-
-    if args.prm.url is not None:
-        scorer = StepScorer.from_url(args.prm.url, args.prm.api_key_env)
-    else:
-        engine = {
-            "dtype": engine_dtype(args.prm.dtype),
-            "max_model_len": args.prm.max_model_len,
-            "tensor_parallel_size": args.prm.tensor_parallel_size,
-            "gpu_memory_utilization": args.prm.gpu_memory_utilization,
-            "enforce_eager": args.prm.enforce_eager or on_cpu(),
-        }
-        scorer = StepScorer.from_pretrained(
-            args.prm.model_name_or_path,
-            args.prm.family,
-            family_options=args.prm.family_options,
-            **{name: value for name, value in engine.items() if value is not None},
-        )
-    try:
-        with tqdm(
-            total=len(items), initial=len(items) - len(todo), desc="scoring", unit="solution", mininterval=1
-        ) as bar:
-            score_missing(items, scorer, scores, args.eval.batch_size, args.eval.truncate, bar.update)
-    finally:
-        scorer.shutdown()
-
-
-def measure(args: SimpleNamespace, items: list[Item], scores: ProgressFile) -> dict:
-    """The numbers; written, drawn and printed as tables."""
-    benchmark = BENCHMARKS[args.benchmark]
-    numbers = benchmark.measure(items, collected(items, scores), measure_options(args))
-    result = {
-        "benchmark": args.benchmark,
-        "prm": args.prm.model_name_or_path or args.prm.url,
-        "data": args.data.input,
-        "solutions": len(items),
-        **numbers,
-        "seed": args.train.seed,
-        "versions": versions(),
-    }
-    write_atomically(Path(args.eval.output), json.dumps(result, indent=2) + "\n")
-    tables = benchmark.tables(result)
-    if args.eval.report is not None:
+def write(run: BenchmarkRun, result: dict, output: Path, report: Path | None) -> None:
+    """The numbers as a file, as a page where one was asked for, and as tables on the terminal."""
+    write_atomically(output, json.dumps(result, indent=2) + "\n")
+    tables = run.benchmark.tables(result)
+    if report is not None:
         from openrlhf_prm.report.benchmark_page import render_benchmark
 
-        page = render_benchmark(
-            f"{benchmark.title}: {Path(result['prm']).name}", result, tables, benchmark.plots(result)
-        )
-        write_atomically(Path(args.eval.report), page)
+        title = f"{run.benchmark.title}: {Path(run.prm.name).name}"
+        write_atomically(report, render_benchmark(title, result, tables, run.benchmark.plots(result)))
     print_tables(tables)
-    return result

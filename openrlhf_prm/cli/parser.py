@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS, answer_checker
 from openrlhf_prm.cluster.accelerator import on_cpu
+from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.data.questions import Question, read_questions
 
 CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, a Python file with is_correct(response, label), or FILE.py:NAME"
@@ -80,12 +81,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
 
 
-def engine_options(model: str, flags: SimpleNamespace, seed: int, tensor_parallel_size: int | None = None):
+def engine_options(
+    model: str, flags: SimpleNamespace, seed: int, tensor_parallel_size: int | None = None
+) -> EngineOptions:
     """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`; without `tensor_parallel_size` an
     engine takes all of its whole GPUs, with it at least so many.
     """
-    from openrlhf_prm.cluster.workers import EngineOptions  # imports Ray, which no check of flags waits for
-
     if tensor_parallel_size is None:
         tensor_parallel_size = 1 if on_cpu() else max(1, int(flags.gpus_per_engine))
     return EngineOptions(

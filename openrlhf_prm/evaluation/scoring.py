@@ -1,4 +1,4 @@
-"""Items -> step scores, through a PRM, with a file that keeps what was scored."""
+"""BenchmarkSolutions -> step scores, through a PRM, with a file that keeps what was scored."""
 
 import hashlib
 import json
@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_prm.data.progress_file import ProgressFile
-from openrlhf_prm.evaluation.benchmarks.benchmark import Item, StepScores
+from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, StepScores
 
 
-def solution_key(item: Item) -> str:
+def solution_key(solution: BenchmarkSolution) -> str:
     """What the scores of a solution are kept under: the hash of its question and its steps."""
-    return hashlib.sha256(json.dumps([item.question, item.steps]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([solution.question, solution.steps]).encode()).hexdigest()
 
 
-def missing(items: Sequence[Item], file: ProgressFile) -> list[Item]:
-    """The items without scores, equal solutions once. Those without a step need none."""
-    wanted = {solution_key(item): item for item in items if item.steps}
-    return [item for key, item in wanted.items() if key not in file.finished]
+def missing(solutions: Sequence[BenchmarkSolution], file: ProgressFile) -> list[BenchmarkSolution]:
+    """The solutions without scores, equal ones once. Those without a step need none."""
+    wanted = {solution_key(solution): solution for solution in solutions if solution.steps}
+    return [solution for key, solution in wanted.items() if key not in file.finished]
 
 
 def score_missing(
-    items: Sequence[Item],
+    solutions: Sequence[BenchmarkSolution],
     scorer: Any,
     file: ProgressFile,
     batch_size: int,
@@ -35,18 +35,19 @@ def score_missing(
     is found at once. Raises what the scorer raises, among it `ContextLengthError` for such a solution, unless
     `truncate` leaves its last steps without scores.
     """
-    todo = sorted(missing(items, file), key=lambda item: -len(item.question) - sum(map(len, item.steps)))
+    todo = sorted(missing(solutions, file), key=lambda one: -len(one.question) - sum(map(len, one.steps)))
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
-        scores = scorer.score([(item.question, item.steps) for item in batch], truncate=truncate)
-        file.append([{"key": solution_key(item), "step_scores": row} for item, row in zip(batch, scores, strict=True)])
+        scores = scorer.score([(solution.question, solution.steps) for solution in batch], truncate=truncate)
+        keys = map(solution_key, batch)
+        file.append([{"key": key, "step_scores": row} for key, row in zip(keys, scores, strict=True)])
         scored(len(batch))
 
 
-def collected(items: Sequence[Item], file: ProgressFile) -> list[StepScores]:
-    """The scores of all items in their order; [] for an item without a step."""
-    found = {row["key"]: row["step_scores"] for row in file.rows()}
-    return [found[solution_key(item)] if item.steps else [] for item in items]
+def collected(solutions: Sequence[BenchmarkSolution], file: ProgressFile) -> list[StepScores]:
+    """The scores of all solutions in their order; [] for one without a step."""
+    scores = {row["key"]: row["step_scores"] for row in file.rows()}
+    return [scores[solution_key(solution)] if solution.steps else [] for solution in solutions]
 
 
 def fingerprint(model: str) -> str | None:
@@ -56,6 +57,6 @@ def fingerprint(model: str) -> str | None:
     folder = Path(model)
     if not folder.is_dir():
         return None
-    files = [(each.name, each.stat()) for each in sorted(folder.iterdir()) if each.is_file()]
+    files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
     facts = [(name, state.st_size, state.st_mtime_ns) for name, state in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

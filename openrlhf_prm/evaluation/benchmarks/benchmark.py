@@ -72,7 +72,7 @@ class Benchmark(Protocol):
 
     title: str
     source: str  # the paper
-    has_threshold: bool  # whether its measures compare scores with one
+    reads: frozenset[str]  # the flags that mean something to it and not to every benchmark
     default_split: str | None  # where the threshold is chosen unless the flags say; None: no threshold, or a fixed one
 
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:

@@ -28,7 +28,7 @@ class BestOfN:
 
     title = "Best-of-N"
     source = "arXiv:2305.20050, arXiv:2312.08935"
-    has_threshold: bool = False
+    reads = frozenset({"data.input_key", "data.label_key", "answers.checker", "eval.vote_aggregation"})
     default_split: str | None = None
 
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:

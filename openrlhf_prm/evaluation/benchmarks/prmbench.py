@@ -42,7 +42,7 @@ class PRMBench:
 
     title = "PRMBench"
     source = "arXiv:2501.03124"
-    has_threshold: bool = True
+    reads = frozenset({"eval.threshold", "eval.threshold_split"})
     default_split: str | None = None
 
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:

@@ -28,7 +28,7 @@ class ProcessBench:
 
     title = "ProcessBench"
     source = "arXiv:2412.06559"
-    has_threshold: bool = True
+    reads = frozenset({"eval.threshold", "eval.threshold_split"})
     default_split: str | None = HALF
 
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:

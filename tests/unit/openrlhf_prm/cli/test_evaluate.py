@@ -9,7 +9,7 @@ import pytest
 
 from openrlhf_prm.cli import evaluate, report
 from openrlhf_prm.data.questions import Question
-from openrlhf_prm.evaluation.run import Judges, Sampling, collect, request_of
+from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, request_of
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
 
 GOOD_ROW = {"question": "Q: 12+35=?\n", "label": "47"}
@@ -96,6 +96,16 @@ def test_no_row_and_a_question_of_another_task(given, capsys):
     assert "--eval.step_checker arithmetic" in error and "Who?" in error
 
 
+def test_a_checkpoint_without_tokenizer(given, capsys):
+    error = complaint(capsys, *given.flags)
+    assert "--actor.model_name_or_path" in error and "has no tokenizer" in error
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--prm.family", "qwen_prm"), ("--eval.vote_aggregation", "min")])
+def test_what_only_a_prm_would_read(given, capsys, flag, value):
+    assert f"{flag} needs --prm.model_name_or_path" in complaint(capsys, *given.flags, flag, value)
+
+
 def test_outputs_that_cannot_be(given, capsys):
     assert "one file per policy" in complaint(capsys, *given.flags, "--eval.output", "a.json", "b.json")
     assert "is a folder" in complaint(capsys, *given.flags, "--eval.samples", str(given.path))
@@ -129,14 +139,16 @@ def test_an_interrupt_ends_with_130_and_one_line(given, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate, "start", lambda _: None)
-    monkeypatch.setattr(evaluate, "run", interrupted)
+    monkeypatch.setattr(evaluate, "load_tokenizers", lambda _: [])
+    monkeypatch.setattr(evaluate, "start_ray_for", lambda *_: None)
+    monkeypatch.setattr(evaluate, "measure_policies", interrupted)
     assert evaluate.main(given.flags) == 130
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_engines_that_find_no_gpu(given, capsys, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setattr(evaluate, "load_tokenizers", lambda _: [])
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 8.0})
     error = complaint(capsys, *given.flags, "--vllm.num_engines", "3", "--vllm.gpus_per_engine", "4")
@@ -178,7 +190,8 @@ def run_collect(policy, **judges):
 
     judges = Judges(is_correct=lambda response, label: label in response, splitter="newline", **judges)
     question = Question("id", GOOD_ROW["question"], GOOD_ROW["label"])
-    return asyncio.run(collect([question], policy, Letters(), Sampling(n=2, in_flight=1), judges, "<{}>".format))
+    sampling = Sampling(n_samples_per_prompt=2, in_flight=1)
+    return asyncio.run(collect([question], policy, Letters(), sampling, judges, "<{}>".format))
 
 
 def test_collect_grades_every_response():
@@ -203,7 +216,7 @@ def test_a_failing_engine_ends_the_collection():
 
 
 def test_requests_repeat_and_differ():
-    sampling = Sampling(n=2, seed=3)
+    sampling = Sampling(n_samples_per_prompt=2, seed=3)
     seeds = {request_of(sampling, index, sample)["seed"] for index in range(50) for sample in range(2)}
     assert len(seeds) == 100
     assert request_of(sampling, 7, 1) == request_of(sampling, 7, 1)

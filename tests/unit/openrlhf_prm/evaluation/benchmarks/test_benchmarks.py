@@ -7,7 +7,7 @@ import pytest
 
 from openrlhf_prm.cli import evaluate
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
-from openrlhf_prm.evaluation.benchmarks.benchmark import in_half
+from openrlhf_prm.evaluation.benchmarks.threshold_split import in_half
 
 FIXED = MeasureOptions(threshold=0.5)
 OPTIONS = ReadOptions(answer_checker=lambda response, label: response.endswith(label))
@@ -135,13 +135,13 @@ def test_prmbench_without_a_wrong_step(tmp_path):
     write_lines(tmp_path / "a.jsonl", prm_row("1", "multi_solutions", []))
     benchmark = BENCHMARKS["prmbench"]
     result = benchmark.measure(benchmark.read(tmp_path, OPTIONS), [[0.9, 0.8, 0.7]], MeasureOptions())
-    found = result["categories"]["multi_solutions"]
-    assert found["f1"] == found["prm_score"] == 1.0 and found["negative_f1"] is None
+    figures = result["categories"]["multi_solutions"]
+    assert figures["f1"] == figures["prm_score"] == 1.0 and figures["negative_f1"] is None
     assert result["average"] == 1.0 and result["first_error_auc"] is None
     benchmark.tables(result)
     result = benchmark.measure(benchmark.read(tmp_path, OPTIONS), [[0.9, 0.2, 0.7]], MeasureOptions())
-    found = result["categories"]["multi_solutions"]
-    assert found["prm_score"] == found["f1"] == pytest.approx(0.8), "as the published tables, not half of it"
+    figures = result["categories"]["multi_solutions"]
+    assert figures["prm_score"] == figures["f1"] == pytest.approx(0.8), "as the published tables, not half of it"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_best_of_n_by_hand(tmp_path):
     assert [item.correct for item in items] == [True, False, False, False]
     result = benchmark.measure(items, [[0.9, 0.6], [0.7, 0.7], [], [0.2]], MeasureOptions())
     assert result["questions"] == 2 and result["n"] == 2
-    accuracy = {name: {k: each["accuracy"] for k, each in found.items()} for name, found in result["curves"].items()}
+    accuracy = {name: {k: at["accuracy"] for k, at in points.items()} for name, points in result["curves"].items()}
     assert accuracy["mean"] == {"1": 0.25, "2": 0.25} and accuracy["pass"] == {"1": 0.25, "2": 0.5}
     # min: 0.6 < 0.7 is wrong; prod: 0.54 > 0.49 is right; last: 0.6 < 0.7; mean: 0.75 > 0.7.
     assert [accuracy[f"best_of_n/{name}"]["2"] for name in ("min", "prod", "last", "mean")] == [0, 0.5, 0, 0.5]
@@ -299,10 +299,32 @@ def test_threshold_and_split_exclude_each_other(flags, tmp_path, capsys):
     assert "exclude each other" in complaint(capsys, [*flags, *given])
 
 
-def test_a_threshold_means_nothing_to_best_of_n(flags, tmp_path, capsys):
-    path = write_lines(tmp_path / "x.jsonl", response("q", "7"), response("q", "8"))
-    given = ["--benchmark", "best_of_n", "--data.input", str(path), "--eval.output", str(tmp_path / "r.json")]
-    assert "mean nothing to --benchmark best_of_n" in complaint(capsys, [*flags, *given, "--eval.threshold", "0.5"])
+@pytest.mark.parametrize(
+    ("benchmark", "flag", "value"),
+    [
+        ("best_of_n", "--eval.threshold", "0.5"),
+        ("best_of_n", "--eval.threshold_split", "half"),
+        ("processbench", "--data.label_key", "label"),
+        ("processbench", "--answers.checker", "math"),
+        ("prmbench", "--eval.vote_aggregation", "min"),
+    ],
+)
+def test_a_flag_that_another_benchmark_reads(flags, tmp_path, capsys, benchmark, flag, value):
+    given = ["--benchmark", benchmark, "--eval.output", str(tmp_path / "r.json"), flag, value]
+    assert f"{flag} means nothing to --benchmark {benchmark}" in complaint(capsys, [*flags, *given])
+
+
+@pytest.mark.parametrize("flag", [["--prm.dtype", "auto"], ["--prm.enforce_eager"], ["--prm.max_model_len", "64"]])
+def test_a_server_has_an_engine_already(flags, tmp_path, capsys, flag):
+    model = flags.index("--prm.model_name_or_path")
+    server = [*flags[:model], *flags[model + 2 :], "--prm.url", "http://localhost:1"]
+    error = complaint(capsys, [*server, "--eval.output", str(tmp_path / "r.json"), *flag])
+    assert f"{flag[0]} needs --prm.model_name_or_path" in error
+
+
+def test_a_key_is_a_servers(flags, tmp_path, capsys):
+    error = complaint(capsys, [*flags, "--eval.output", str(tmp_path / "r.json"), "--prm.api_key_env", "KEY"])
+    assert "--prm.api_key_env needs --prm.url" in error
 
 
 def test_a_solution_beyond_the_context_is_one_line(flags, tmp_path, capsys, monkeypatch):
@@ -322,10 +344,10 @@ def test_a_solution_beyond_the_context_is_one_line(flags, tmp_path, capsys, monk
 def test_plots_keep_their_colours_and_identifiers_apart():
     import re
 
-    from openrlhf_prm.evaluation.plots import Curve, Plot
+    from openrlhf_prm.evaluation.plots import Plot, PlotCurve
     from openrlhf_prm.report.drawing import draw
 
-    curves = [Curve(f"<{index}>", [(1, 0.5), (2, 0.6)], [(0.4, 0.6), None]) for index in range(5)]
+    curves = [PlotCurve(f"<{index}>", [(1, 0.5), (2, 0.6)], [(0.4, 0.6), None]) for index in range(5)]
     drawn = [draw(Plot(title, "", "x", "y", curves, powers=True, mark=(1, "&"))) for title in ("One", "Two")]
     identifiers = [set(re.findall(r'id="([^"]+)"', svg)) for svg in drawn]
     assert not identifiers[0] & identifiers[1]

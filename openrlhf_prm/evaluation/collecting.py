@@ -16,20 +16,20 @@ from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.steps import split_steps
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.step_checkers import StepChecker
+from openrlhf_prm.options import Options, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How responses are drawn: `n` samples a question at `temperature` and `top_p`, at most `max_new_tokens` tokens
-    each.
+class Sampling(Options):
+    """How responses are drawn, each of at most `max_new_tokens` tokens.
 
     `seed` and the question's position decide the seed of every request, so that a run can be repeated whatever the
     order in which requests are served. `in_flight` bounds the requests handed to the engines at one time.
     """
 
-    n: int
-    temperature: float = 1.0
-    top_p: float = 1.0
+    n_samples_per_prompt: int = option(8, "sampled responses per question, beside the greedy one", least=1)
+    temperature: float = option(1.0, "temperature of the sampled responses", least=0)
+    top_p: float = option(1.0, "the sampled responses take the likeliest tokens of this probability", above=0, most=1)
     max_new_tokens: int = 1024
     seed: int = 0
     in_flight: int = 512
@@ -58,7 +58,7 @@ async def collect(
     prompt_of: Callable[[str], str],
     on_response: Callable[[], None] = lambda: None,
 ) -> list[GradedResponse]:
-    """One greedy and n sampled responses of each question, graded, in the order of the questions.
+    """The greedy and the sampled responses of each question, graded, in the order of the questions.
 
     `policy` has `async generate(prompt, **sampling) -> list[Completion]` (`cluster.workers.GenerationPool`);
     `prompt_of` turns a question into the text the policy reads; `on_response` is called after each response. The first
@@ -75,7 +75,7 @@ async def collect(
         on_response()
         return graded
 
-    samples = [None, *range(sampling.n)]
+    samples = [None, *range(sampling.n_samples_per_prompt)]
     tasks = [asyncio.create_task(respond(i, sample)) for i in range(len(questions)) for sample in samples]
     try:
         return list(await asyncio.gather(*tasks))

@@ -1,0 +1,170 @@
+"""Policies measured on questions with known answers, one after the other, on engines that Ray places.
+
+All policies answer the same questions and share one start of Ray and of the PRM. The files of a policy are written as
+soon as it is measured, so an interrupt loses the policy in hand alone.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from openrlhf_prm.answers.checkers import AnswerChecker
+from openrlhf_prm.cluster.context_length import model_context
+from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.data.files import write_atomically
+from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
+from openrlhf_prm.data.questions import Question
+from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect
+from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
+from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
+from openrlhf_prm.evaluation.summary import summarize
+from openrlhf_prm.evaluation.versions import versions
+from openrlhf_prm.options import Options, option
+from vllm_prm.aggregation import SCORE_AGGREGATIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPolicy:
+    """A checkpoint, and the files that its numbers (JSON) and its graded responses (JSONL) go to."""
+
+    model: str
+    output: Path | None = None
+    samples: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What the policy is called beside others: its file of numbers, else the checkpoint."""
+        return str(self.output or self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions(Options):
+    """How graded responses become numbers."""
+
+    step_checker: str | None = option(
+        None, "exact judge of steps, where the task has one", choices=STEP_CHECKERS, kind=str
+    )
+    vote_aggregation: str = option(
+        "min", "how a weighted vote makes one weight of step scores", choices=SCORE_AGGREGATIONS
+    )
+
+    def check(self, questions: tuple[Question, ...]) -> None:
+        """Raises ValueError for a question that the step checker cannot judge."""
+        for question in questions if self.step_checker is not None else ():
+            try:
+                STEP_CHECKERS[self.step_checker](question.question, [])
+            except ValueError as error:
+                raise ValueError(f"--eval.step_checker {self.step_checker}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyEvaluation:
+    """What is measured, and how. `data` names the questions' file in the results; `engines` are a policy's, whichever
+    it is; `prm` are a PRM's, where steps are scored.
+    """
+
+    policies: tuple[MeasuredPolicy, ...]
+    questions: tuple[Question, ...]
+    data: str
+    prompts: PromptOptions
+    sampling: Sampling
+    summary: SummaryOptions
+    is_correct: AnswerChecker
+    splitter: str
+    engines: EngineOptions
+    prm: EngineOptions | None = None
+    prm_family: str | None = None
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs the engines take at a time."""
+        return sum(options.num_engines * options.gpus for options in (self.engines, self.prm) if options is not None)
+
+
+def load_tokenizers(evaluation: PolicyEvaluation) -> list[Any]:
+    """The policies' tokenizers. Raises ValueError where a checkpoint has none, or a question leaves no room for a
+    response.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizers = []
+    for policy in evaluation.policies:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(policy.model)
+        except (OSError, ValueError) as error:
+            fault = " ".join(str(error).split())
+            raise ValueError(f"--actor.model_name_or_path: {policy.model} has no tokenizer ({fault})") from None
+        context = model_context(policy.model, evaluation.engines.max_model_len)
+        check_lengths(evaluation.questions, prompt_maker(evaluation.prompts, tokenizer), tokenizer, context)
+        tokenizers.append(tokenizer)
+    return tokenizers
+
+
+def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dict[str, dict]:
+    """Starts the engines in a Ray that is there and measures each policy; name -> numbers.
+
+    Ray is shut down at the end. Errors of an engine are raised.
+    """
+    import ray
+
+    from openrlhf_prm.cluster.session import generation_pool, silent_stderr
+    from openrlhf_prm.cluster.workers import ScoringPool
+
+    started = time.perf_counter()
+    results: dict[str, dict] = {}
+    try:
+        scorer = None if evaluation.prm is None else ScoringPool.start(evaluation.prm, evaluation.prm_family)
+        for policy, tokenizer in zip(evaluation.policies, tokenizers, strict=True):
+            with generation_pool(replace(evaluation.engines, model=policy.model)) as pool:
+                ready = time.perf_counter()
+                responses = _graded_responses(evaluation, pool, scorer, tokenizer)
+                done = time.perf_counter()
+            seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
+            results[policy.name] = _written(evaluation, policy, responses, seconds)
+            started = time.perf_counter()
+    except KeyboardInterrupt:
+        with silent_stderr():
+            ray.shutdown()
+        raise
+    finally:
+        ray.shutdown()
+    return results
+
+
+def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, tokenizer: Any) -> list[GradedResponse]:
+    from tqdm import tqdm
+
+    judges = Judges(
+        is_correct=evaluation.is_correct,
+        splitter=evaluation.splitter,
+        prm=scorer,
+        step_checker=STEP_CHECKERS.get(evaluation.summary.step_checker),
+    )
+    prompt_of = prompt_maker(evaluation.prompts, tokenizer)
+    total = len(evaluation.questions) * (evaluation.sampling.n_samples_per_prompt + 1)
+    with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
+        return asyncio.run(
+            collect(evaluation.questions, pool, tokenizer, evaluation.sampling, judges, prompt_of, progress.update)
+        )
+
+
+def _written(
+    evaluation: PolicyEvaluation, policy: MeasuredPolicy, responses: list[GradedResponse], seconds: dict[str, float]
+) -> dict:
+    """The numbers of a policy, after its files are on disk."""
+    numbers = summarize(
+        responses,
+        vote_aggregation=evaluation.summary.vote_aggregation,
+        step_kind=STEP_KINDS.get(evaluation.summary.step_checker),
+        seed=evaluation.sampling.seed,
+    )
+    result = {**numbers, **seconds, "seed": evaluation.sampling.seed, "versions": versions(), "policy": policy.model}
+    result |= {"prm": None if evaluation.prm is None else evaluation.prm.model, "data": evaluation.data}
+    if policy.samples is not None:
+        write_samples(policy.samples, responses)
+    if policy.output is not None:
+        write_atomically(policy.output, json.dumps(result, indent=2) + "\n")
+    return result

@@ -1,0 +1,95 @@
+"""Where a benchmark's step scores come from: a checkpoint in an engine of this process, or a server that runs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
+from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
+from openrlhf_prm.evaluation.scoring import fingerprint
+from openrlhf_prm.options import Options, option
+from vllm_prm.json_flags import json_object
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrmSource(Options):
+    """One of `model_name_or_path` and `url`; the other options but the key are those of an engine."""
+
+    model_name_or_path: str | None = option(None, "checkpoint of the PRM", kind=str)
+    url: str | None = option(None, "a running `vllm-prm serve`, instead of an engine in this process", kind=str)
+    api_key_env: str | None = option(None, "environment variable with the server's API key", kind=str, read_with="url")
+    family: str | None = option(
+        None, "PRM family, where the checkpoint does not tell", kind=str, read_with="model_name_or_path"
+    )
+    family_options: str | None = option(
+        None, "options of the family as a JSON object", kind=str, read_with="model_name_or_path"
+    )
+    dtype: str = option("auto", "data type of weights and computation", read_with="model_name_or_path")
+    max_model_len: int | None = option(
+        None,
+        "context length; shorter than the model's saves memory",
+        least=1,
+        kind=int,
+        read_with="model_name_or_path",
+    )
+    tensor_parallel_size: int = option(1, "GPUs over which the PRM is split", least=1, read_with="model_name_or_path")
+    gpu_memory_utilization: float | None = option(
+        None, "share of GPU memory", above=0, most=1, kind=float, read_with="model_name_or_path"
+    )
+    enforce_eager: bool = option(
+        False, "no CUDA graphs, faster start; always so on CPU", read_with="model_name_or_path"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.family_options is not None:
+            json_object("family_options", self.family_options)
+
+    @property
+    def name(self) -> str:
+        """The checkpoint or the address."""
+        return self.model_name_or_path or self.url
+
+    def check(self) -> None:
+        """Raises ValueError naming the flag where there is no such PRM as far as can be told without an engine."""
+        if (self.model_name_or_path is None) == (self.url is None):
+            raise ValueError("give one of --prm.model_name_or_path and --prm.url")
+        if self.url is not None:
+            require_urls("--prm.url", [self.url])
+        else:
+            require_checkpoint("--prm.model_name_or_path", self.model_name_or_path)
+        require_family(self.family)
+
+    def settings(self) -> dict:
+        """What the scores depend on; a file of scores may only be continued with the same."""
+        return {
+            "--prm.model_name_or_path": self.model_name_or_path,
+            "state of the checkpoint": self.model_name_or_path and fingerprint(self.model_name_or_path),
+            "--prm.url": self.url,
+            "--prm.family": self.family,
+            "--prm.family_options": self._family_options(),
+            "--prm.dtype": self.dtype,
+            "--prm.max_model_len": self.max_model_len,
+        }
+
+    def scorer(self) -> Any:
+        """A `vllm_prm.scorer.StepScorer`, whose engine it starts."""
+        from vllm_prm.scorer import StepScorer
+
+        if self.url is not None:
+            return StepScorer.from_url(self.url, self.api_key_env)
+        engine = {
+            "dtype": engine_dtype(self.dtype),
+            "max_model_len": self.max_model_len,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "enforce_eager": self.enforce_eager or on_cpu(),
+        }
+        return StepScorer.from_pretrained(
+            self.model_name_or_path,
+            self.family,
+            family_options=self._family_options(),
+            **{name: value for name, value in engine.items() if value is not None},
+        )
+
+    def _family_options(self) -> dict | None:
+        return None if self.family_options is None else json_object("--prm.family_options", self.family_options)
