@@ -22,6 +22,8 @@ from typing import Any
 from vllm_prm.extension_files import absolute, names_file, resolve
 
 Number = int | float
+REQUIRED = dataclasses.MISSING
+"""The default of an option that must be given."""
 
 
 def option(
@@ -36,18 +38,21 @@ def option(
     registry: Mapping[str, Any] | None = None,
     kind: type | None = None,
     read_with: str | None = None,
+    aliases: Iterable[str] = (),
 ) -> Any:
     """A field of an options class. `text`: what the option means, for `--help`.
 
     Bounds: `least` <= value <= `most`, `above` < value < `below`; floats must be finite. `choices`: the values allowed.
-    `registry`: the value is one of its keys, or `FILE.py:Name`. `kind`: the type of a value, where `default` is None;
-    else it is the default's. `read_with`: the option of the same class without which this one is not read, because it
-    is off: None, 0, False or empty.
+    `registry`: the value is one of its keys, or `FILE.py:Name`. `kind`: the type of a value, where `default` is None or
+    `REQUIRED`; else it is the default's. A tuple takes as many values, of the type of its first. `read_with`: the
+    option of the same class without which this one is not read, because it is off: None, 0, False or empty. `aliases`:
+    whole flags that mean the same, `--pretrain`.
     """
     metadata = {"text": text, "kind": kind or type(default), "choices": None if choices is None else tuple(choices)}
     bounds = {"least": least, "most": most, "above": above, "below": below}
     return dataclasses.field(
-        default=default, metadata={**metadata, **bounds, "registry": registry, "read_with": read_with}
+        default=default,
+        metadata={**metadata, **bounds, "registry": registry, "read_with": read_with, "aliases": tuple(aliases)},
     )
 
 
@@ -108,31 +113,37 @@ def add_flags(parser: Any, prefix: str, owners: type | Mapping[str, type], *, le
     """One flag `--PREFIX.OPTION` per option of a class, or of all classes of a registry; None where it is not given.
 
     An option that several classes of a registry have is one flag; its help names whose it is and each default. A
-    boolean that is True by default gets `--PREFIX.no_OPTION` too. `leave_out`: options that have a flag already.
+    boolean that is True by default gets `--PREFIX.no_OPTION` too. One without a default is required. `leave_out`:
+    options that have a flag already.
     """
     classes = owners if isinstance(owners, Mapping) else {"": owners}
-    found: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+    by_name: dict[str, list[tuple[str, dataclasses.Field]]] = {}
     for owner, options in classes.items():
         for field in option_fields(options):
             if field.name not in leave_out:
-                found.setdefault(field.name, []).append((owner, field))
-    for name, fields in found.items():
+                by_name.setdefault(field.name, []).append((owner, field))
+    for name, fields in by_name.items():
         _add_flag(parser, prefix, name, fields)
 
 
 def _add_flag(parser: Any, prefix: str, name: str, fields: list[tuple[str, dataclasses.Field]]) -> None:
-    metadata = fields[0][1].metadata
+    default, metadata = fields[0][1].default, fields[0][1].metadata
     common = {"default": None, "help": _help(fields), "dest": f"{prefix}.{name}"}
+    flags = [f"--{prefix}.{name}", *metadata["aliases"]]
     if metadata["kind"] is bool:
-        parser.add_argument(f"--{prefix}.{name}", action="store_true", **common)
+        parser.add_argument(*flags, action="store_true", **common)
         if any(field.default is True for _, field in fields):
             off = {**common, "help": f"switches {prefix}.{name} off"}
             parser.add_argument(f"--{prefix}.no_{name}", action="store_false", **off)
     elif metadata["registry"] is not None:
-        parser.add_argument(f"--{prefix}.{name}", **named_in(metadata["registry"]), **common)
+        parser.add_argument(*flags, **named_in(metadata["registry"]), **common)
+    elif metadata["kind"] is tuple:
+        kind = type(default[0])
+        parser.add_argument(*flags, type=kind, nargs=len(default), metavar=kind.__name__, **common)
     else:
+        common |= {"required": True} if default is REQUIRED else {}
         common |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metadata["kind"].__name__}
-        parser.add_argument(f"--{prefix}.{name}", type=metadata["kind"], **common)
+        parser.add_argument(*flags, type=metadata["kind"], **common)
 
 
 def named_in(registry: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,13 +171,17 @@ def _help(fields: list[tuple[str, dataclasses.Field]]) -> str:
         names = ", ".join(owner for owner, _ in owners if owner)
         defaults = list(dict.fromkeys(_shown(default) for _, default in owners))
         if len(defaults) > 1:
-            defaults = [f"{owner} {_shown(default)}" for owner, default in owners]
-        default = "" if defaults == ["None"] else f" (default {', '.join(defaults)})"
+            defaults = [f"{owner} {_shown(default)}" for owner, default in owners if _shown(default)]
+        default = "" if defaults == [""] else f" (default {', '.join(defaults)})"
         parts.append((f"{names}: " if names else "") + text + default)
     return "; ".join(parts).replace("%", "%%")
 
 
 def _shown(value: Any) -> str:
+    if value is None or value is REQUIRED:
+        return ""
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
     return repr(value) if isinstance(value, str) else str(value)
 
 
@@ -184,7 +199,9 @@ def build(options: type, namespace: SimpleNamespace | None, prefix: str, **known
 def given(options: type, namespace: SimpleNamespace | None) -> dict[str, Any]:
     """The options of a class that the command line gave."""
     values = {field.name: getattr(namespace, field.name, None) for field in option_fields(options)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if value is not None
+    }
 
 
 def refuse_unread(namespace: SimpleNamespace, prefix: str, read: Iterable[str], reader: str) -> None:

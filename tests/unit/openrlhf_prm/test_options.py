@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from openrlhf_prm.cli.parser import nested
-from openrlhf_prm.options import Options, add_flags, build, given, option, refuse_unread
+from openrlhf_prm.options import REQUIRED, Options, add_flags, build, given, option, refuse_unread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +125,25 @@ def test_a_registrys_flag_takes_a_key_or_a_file_and_makes_its_path_absolute(tmp_
 def test_an_option_that_goes_with_another_is_unread_without_it():
     assert Third().unread("group") == {"decay": "--group.window"}
     assert Third(window=3).unread("group") == {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fourth(Options):
+    source: str = option(REQUIRED, "where it is read", kind=str, aliases=("--source",))
+    pair: tuple[str, str] = option(("+", "-"), "the two signs", aliases=("--pair",))
+    careful: bool = option(False, "whether care is taken", aliases=("--careful",))
+
+
+def test_required_options_pairs_and_older_flags(capsys):
+    namespace, parser = parsed("--source", "x", "--pair", "a", "b", "--careful", owners=Fourth)
+    assert build(Fourth, namespace, "group") == Fourth(source="x", pair=("a", "b"), careful=True)
+    namespace, _ = parsed("--group.source", "y", owners=Fourth)
+    assert build(Fourth, namespace, "group").pair == ("+", "-")
+    text = " ".join(parser.format_help().split())
+    assert "--group.source str, --source str where it is read --group.pair" in text
+    assert "the two signs (default '+' '-')" in text
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "the following arguments are required: --group.source/--source" in capsys.readouterr().err
+    with pytest.raises(TypeError, match="source"):
+        Fourth()
