@@ -23,6 +23,9 @@ def register() -> None:
     """Register the step-reward architectures with vLLM; calling it again changes nothing, errors propagate."""
     from vllm import ModelRegistry
 
+    from vllm_prm.parent_watch import follow_parent
+
+    follow_parent()
     known = ModelRegistry.get_supported_archs()
     for architecture, location in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}.items():
         if architecture not in known:

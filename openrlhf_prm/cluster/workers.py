@@ -18,6 +18,7 @@ import ray
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from vllm_prm.extension_files import absolute
+from vllm_prm.parent_watch import end_engines_with_this_process
 
 logger = logging.getLogger(__name__)
 _PATIENCE_S = 120
@@ -40,6 +41,7 @@ class GenerationWorker:
     async def __init__(self, options: EngineOptions):
         import vllm
 
+        end_engines_with_this_process()
         # vLLM 0.29 on CPU dies when the prompt of a request with a seed is prefilled in several chunks ("CPU Generator
         # does not use offset"), as happens when many prompts of real length come at once.
         whole_prompts = {"enable_chunked_prefill": False} if on_cpu() else {}
@@ -77,6 +79,7 @@ class PRMWorker:
     async def __init__(self, options: EngineOptions, family: str | None = None):
         from vllm_prm.scorer import StepScorer
 
+        end_engines_with_this_process()
         if "kv_cache_memory_bytes" in options.extra:
             os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
         self.scorer = StepScorer.from_pretrained(options.model, family=family, engine="async", **options.engine_args())

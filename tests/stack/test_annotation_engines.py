@@ -16,8 +16,10 @@ from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.tasks.arithmetic import questions
+from vllm_prm.parent_watch import VARIABLE
 
 pytestmark = pytest.mark.stack
+LIMIT_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,39 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
         assert 0 < hits < queries
     finally:
         ray.shutdown()
+
+
+def test_an_engine_ends_with_its_actor(policy):
+    prepare_environment()
+    import psutil
+    import ray
+
+    from openrlhf_prm.cluster.session import start_ray
+    from openrlhf_prm.cluster.workers import EngineOptions, GenerationWorker
+
+    start_ray(0)
+    try:
+        worker = ray.remote(GenerationWorker).options(num_cpus=0, max_restarts=0).remote(EngineOptions(policy, gpus=0))
+        ray.get(worker.ready.remote())
+        marked = [process for process in psutil.process_iter() if _ends_with_another(process)]
+        assert marked
+        os.kill(marked[0].ppid(), signal.SIGKILL)
+        _, alive = psutil.wait_procs(marked, timeout=LIMIT_S)
+        assert alive == []
+    finally:
+        ray.shutdown()
+
+
+def _ends_with_another(process) -> bool:
+    """Whether a process of this test run ends with its actor."""
+    import psutil
+
+    try:
+        environment = process.environ()
+    except psutil.Error:
+        return False
+    same_run = environment.get("OPENRLHF_PRM_TEST_RUN") == os.environ["OPENRLHF_PRM_TEST_RUN"]
+    return same_run and environment.get(VARIABLE) == str(process.ppid())
 
 
 def test_a_server_annotates_too(policy, tmp_path):

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.annotation": {"answers", "cluster", "data", "measures"},
     "openrlhf_prm.generation": {"vllm_prm", "annotation", "data"},
     "openrlhf_prm.prm_training": {"vllm_prm", "data", "measures"},
-    "openrlhf_prm.ppo": {"advantages", "cluster", "data", "length_penalties", "rewards"},
+    "openrlhf_prm.ppo": {"vllm_prm", "advantages", "cluster", "data", "length_penalties", "rewards"},
     "openrlhf_prm.evaluation": {"vllm_prm", "options", "answers", "cluster", "data", "measures", "tasks"},
     "openrlhf_prm.report": {"evaluation", "measures"},
     "openrlhf_prm.plugin": {"cluster", "ppo"},

@@ -8,6 +8,7 @@ from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
 from openrlhf_prm.ppo.rollout.branches import Group
 from openrlhf_prm.ppo.rollout.executor import GROUP, StepScoring, StepScoringExecutor
+from vllm_prm.parent_watch import end_engines_with_this_process
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
 _HOST = RolloutRayActor.__ray_metadata__.modified_class
@@ -17,6 +18,7 @@ class StepRolloutActor(_HOST):
     """Everything the host's actor does, plus `attach_step_scoring`."""
 
     async def __init__(self, *args, **kwargs):
+        end_engines_with_this_process()
         # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
         if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
             kwargs["kv_cache_memory_bytes"] = int(size) << 20
