@@ -18,11 +18,11 @@ from typing import NoReturn
 
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.report.run_folder import Series, read_scalars
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from vllm_prm.durable_file import refuse_other_settings, write_atomically
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "benchmarks" / "policies" / "short"
@@ -159,8 +159,11 @@ def difference_interval(numbers: Sequence[float], others: Sequence[float]) -> tu
 class Cells:
     """Results of a benchmark's cells in one JSON file, kept as they are made, so that an interrupted run goes on.
 
+    The file is both what is published and what is resumed from, and is replaced as a whole for each cell: there are few
+    of them, minutes apart, some are made anew or taken out, and on another machine the published file is all there is.
+
     `settings` is what two runs must share for their cells to stand together. Raises ValueError where the file holds
-    cells of other settings.
+    cells of other settings, naming each difference.
     """
 
     def __init__(self, output: Path, settings: dict, fresh: bool = False):
@@ -173,8 +176,7 @@ class Cells:
                 known, cells = before["settings"], before["cells"]
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise ValueError(f"--output {output} holds something else; name another, or add --fresh") from None
-            if known != self.settings:
-                raise ValueError(f"--output {output} holds results of other settings; name another, or add --fresh")
+            refuse_other_settings(f"--output {output}", known, self.settings, "name another, or add --fresh")
             self.found = cells
 
     def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf, jobs: int = 1) -> bool:

@@ -1,26 +1,35 @@
 """`vllm-prm score`: a JSONL file of solutions in, the same lines with `step_rewards` (and `score`) out.
 
-Results go to `OUTPUT.partial` batch by batch and the file takes its name when it is complete, so `OUTPUT` is never
-half a file. Started again after an interruption, lines already in `OUTPUT.partial` are kept and checked against the
-input.
+Results go to `OUTPUT.partial`, a `DurableFile`, batch by batch, and `OUTPUT` appears when they are complete, so it is
+never half a file. Started again after an interruption with the same PRM and settings, lines already in `OUTPUT.partial`
+are kept and checked against the input.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.durable_file import DurableFile, checkpoint_state, in_order, json_line, write_atomically
 from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
 from vllm_prm.scorer import StepScorer
 
 ADDED_FIELDS = ("step_rewards", "score", "critiques", "malformed")
+
+Items = list[tuple[dict, StepRewardItem]]
+
+_HOW_FAST = {
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "gpu_memory_utilization"),
+    *("max_num_seqs", "max_num_batched_tokens", "enforce_eager", "kv_cache_memory_bytes", "swap_space"),
+}
+"""Engine arguments on which the scores do not depend: another run may go on with others."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_items(lines: Sequence[str]) -> list[tuple[dict, StepRewardItem]]:
+def read_items(lines: Sequence[str]) -> Items:
     """Each line as (the whole object, the solution in it). `ValueError` naming the line that is wrong."""
     items = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_not_json)
             item = StepRewardItem(**{name: row[name] for name in StepRewardItem.model_fields if name in row})
-        except (json.JSONDecodeError, ValidationError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"line {number} of the input: {error}") from error
         clash = [name for name in ADDED_FIELDS if name in row]
         if clash:
@@ -57,27 +66,31 @@ def read_items(lines: Sequence[str]) -> list[tuple[dict, StepRewardItem]]:
     return items
 
 
-def finished_lines(partial: Path, rows: Sequence[dict]) -> int:
-    """How many lines of an interrupted output can be kept; cuts a last line that was not written out.
-
-    Raises `ValueError` when they belong to another input.
-    """
-    if not partial.exists():
-        return 0
-    content = partial.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    if len(complete) < len(content):
-        os.truncate(partial, len(complete))
-    kept = complete.decode().split("\n")[:-1]  # splitlines would also cut at separators inside texts
-    for number, line in enumerate(kept, start=1):
-        row = {name: value for name, value in json.loads(line).items() if name not in ADDED_FIELDS}
-        if number > len(rows) or row != rows[number - 1]:
-            raise ValueError(f"line {number} of {partial} does not belong to this input; remove the file to start over")
-    return len(kept)
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def score_file(args: argparse.Namespace) -> None:
-    """Run `vllm-prm score` with parsed `args`."""
+    """Run `vllm-prm score` with parsed `args`. Raises ValueError for what is wrong with the flags or the input."""
+    engine_args = _checked_engine_args(args)
+    items = read_items(_read(args.input).split("\n"))
+    if args.output == "-":
+        _score_to_stdout(args, engine_args, items)
+        return
+    output = Path(args.output)
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: the folder {output.parent} does not exist")
+    if output.is_dir():
+        raise ValueError(f"--output {output} is a folder, not a file")
+    partial = output.with_name(output.name + ".partial")
+    with DurableFile(partial, _settings(args, engine_args), in_order) as scores:
+        _require_same_input(scores, items)
+        _score_rest(args, engine_args, items, len(scores.finished), scores.append)
+        write_atomically(output, scores.lines())
+        partial.unlink()
+
+
+def _checked_engine_args(args: argparse.Namespace) -> dict:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
     if args.model is None and not args.url:
@@ -88,35 +101,67 @@ def score_file(args: argparse.Namespace) -> None:
             raise ValueError(f"{flag} is for an engine of our own, and with --url the server has its own")
     if args.api_key_env and not args.url:
         raise ValueError("--api-key-env is for a server: give its --url")
-    engine_args = json_object("--engine-args", args.engine_args)
-    items = read_items(_read(args.input).split("\n"))
-    to_stdout = args.output == "-"
-    partial = None if to_stdout else Path(args.output + ".partial")
-    if partial is not None and not partial.parent.is_dir():
-        raise ValueError(f"--output {args.output}: the folder {partial.parent} does not exist")
-    done = 0 if partial is None else finished_lines(partial, [row for row, _ in items])
+    return json_object("--engine-args", args.engine_args)
+
+
+def _settings(args: argparse.Namespace, engine_args: dict) -> dict:
+    """What the scores depend on; a file may only be continued with the same."""
+    return {
+        "model": args.model,
+        "state of the model": None if args.model is None else checkpoint_state(args.model),
+        "--url": args.url,
+        "--family": args.family,
+        "--family-options": args.family_options,
+        "--engine-args": {name: value for name, value in engine_args.items() if name not in _HOW_FAST},
+        "--aggregate": args.aggregate,
+        "--truncate": args.truncate,
+    }
+
+
+def _require_same_input(scores: DurableFile, items: Items) -> None:
+    for number, kept in enumerate(scores.rows(), start=1):
+        row = {name: value for name, value in kept.items() if name not in ADDED_FIELDS}
+        if number > len(items) or row != items[number - 1][0]:
+            fault = "does not belong to this input; remove the file to start over"
+            raise ValueError(f"solution {number} of {scores.path} {fault}")
+
+
+def _score_to_stdout(args: argparse.Namespace, engine_args: dict, items: Items) -> None:
     # vLLM logs to stdout; results that go there must not be mixed with its lines.
-    out = os.fdopen(os.dup(1), "w") if to_stdout else partial.open("a")
-    if to_stdout:
+    with os.fdopen(os.dup(1), "wb") as out:
         os.dup2(2, 1)
-    with out, tqdm(total=len(items), initial=done, unit="solution", file=sys.stderr) as bar:
-        scorer = _start(args, engine_args) if done < len(items) else None
-        for start in range(done, len(items), args.batch_size):
-            batch = items[start : start + args.batch_size]
-            outputs = scorer.output_fields([item for _, item in batch], truncate=args.truncate)
-            for (row, _), fields in zip(batch, outputs, strict=True):
-                row = {**row, **fields}
-                if args.aggregate:
-                    row["score"] = aggregated(fields["step_rewards"], args.aggregate)
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        def write(rows: list[dict]) -> None:
+            out.writelines(map(json_line, rows))
             out.flush()
-            if not to_stdout:
-                os.fsync(out.fileno())
-            bar.update(len(batch))
-        if scorer is not None:
-            scorer.shutdown()
-    if partial is not None:
-        partial.replace(args.output)
+
+        _score_rest(args, engine_args, items, 0, write)
+
+
+def _score_rest(
+    args: argparse.Namespace, engine_args: dict, items: Items, done: int, write: Callable[[list[dict]], None]
+) -> None:
+    """Scores what comes after the first `done` solutions and writes it batch by batch; where nothing does, no engine
+    starts.
+    """
+    if done == len(items):
+        return
+    with tqdm(total=len(items), initial=done, unit="solution", file=sys.stderr) as bar:
+        scorer = _start(args, engine_args)
+        for rows in _batches(args, scorer, items[done:]):
+            write(rows)
+            bar.update(len(rows))
+        scorer.shutdown()
+
+
+def _batches(args: argparse.Namespace, scorer: StepScorer, items: Items) -> Iterator[list[dict]]:
+    for start in range(0, len(items), args.batch_size):
+        batch = items[start : start + args.batch_size]
+        outputs = scorer.output_fields([item for _, item in batch], truncate=args.truncate)
+        rows = [{**row, **fields} for (row, _), fields in zip(batch, outputs, strict=True)]
+        if args.aggregate:
+            rows = [{**row, "score": aggregated(row["step_rewards"], args.aggregate)} for row in rows]
+        yield rows
 
 
 def _read(source: str) -> str:

@@ -1,12 +1,11 @@
-"""Runs a recipe's stages one after the other: each is a command of the project, with its log, its time and a mark
-when it is done.
+"""Runs a recipe's stages one after the other: each is a command of the project, with its log and its time.
 
-A stage that is done is not run again, as long as its command is the same and its outputs are there. What a running
+`logs/stages.jsonl`, a `DurableFile`, says what was begun and what was done. A stage that is done is not run again, as
+long as its command is the same, its outputs are there, and the stage before it has not run again since. What a running
 stage prints goes to its log; the terminal shows one line with how far it is and how long the whole recipe will still
 take.
 """
 
-import json
 import re
 import shlex
 import shutil
@@ -18,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_prm.data.files import write_atomically
+from vllm_prm.durable_file import DurableFile, in_order
 
 _BARS = re.compile(rb"(\d+)/(\d+)")
 
@@ -26,7 +25,7 @@ _BARS = re.compile(rb"(\d+)/(\d+)")
 @dataclass(frozen=True)
 class Stage:
     """One command. `outputs` must exist afterwards; `expected_s` is how long it takes on 2 quiet cores, for the time
-    left; `fresh` are folders of a half-done earlier try to remove before it starts.
+    left; `fresh` are folders of a half-done earlier try to remove before it starts. `always`: run it in any case.
 
     `progress`: a regular expression with a group for the number of units done, and `units` for how many there are;
     without it the last `done/all` of a progress bar in the log counts.
@@ -40,10 +39,13 @@ class Stage:
     progress: str | None = None
     units: int = 0
     fresh: tuple[Path, ...] = ()
+    always: bool = False
 
 
 class StageFailed(RuntimeError):
-    """A stage's command ended with an error; the message holds the end of its log."""
+    """A stage's command ended with an error, and the message holds the end of its log; or another run is at work in the
+    folder.
+    """
 
 
 @contextmanager
@@ -62,26 +64,43 @@ def run_stages(stages: list[Stage], folder: Path) -> dict[str, float]:
 
     Raises StageFailed, and passes Ctrl-C on after the stage's process has ended; done stages stay done either way.
     """
-    (folder / "logs").mkdir(parents=True, exist_ok=True)
-    seconds, stale = {}, False
-    for index, stage in enumerate(stages):
-        mark = folder / "logs" / f"{stage.name}.done.json"
-        done = json.loads(mark.read_text()) if mark.exists() else None
-        if not stale and done and done["command"] == stage.command and all(path.exists() for path in stage.outputs):
-            print(f"[{index + 1}/{len(stages)}] {stage.title}: done before, in {done['seconds']:.0f} s", flush=True)
-        else:
-            stale = True  # later stages may have used what this one is about to replace
-            mark.unlink(missing_ok=True)
-            for path in stage.fresh:
-                shutil.rmtree(path, ignore_errors=True)
-            rest = sum(later.expected_s for later in stages[index + 1 :])
-            took = _run(
-                stage, f"[{index + 1}/{len(stages)}] {stage.title}", folder / "logs" / f"{stage.name}.log", rest
-            )
-            done = {"command": stage.command, "seconds": round(took, 1)}
-            write_atomically(mark, json.dumps(done))
-        seconds[stage.name] = done["seconds"]
+    seconds, before = {}, None
+    try:
+        history = DurableFile(folder / "logs" / "stages.jsonl", {}, in_order)
+    except ValueError as error:
+        raise StageFailed(str(error)) from None
+    with history:
+        last = {row["stage"]: {**row, "number": number} for number, row in enumerate(history.rows())}
+        for index, stage in enumerate(stages):
+            label, row = f"[{index + 1}/{len(stages)}] {stage.title}", last.get(stage.name)
+            if row is None or not _is_done(stage, row, before):
+                rest_s = sum(later.expected_s for later in stages[index + 1 :])
+                row = _run_from_scratch(stage, label, folder / "logs", rest_s, history, before)
+            else:
+                print(f"{label}: done before, in {row['seconds']:.0f} s", flush=True)
+            seconds[stage.name], before = row["seconds"], row["number"]
     return seconds
+
+
+def _is_done(stage: Stage, row: dict, before: int | None) -> bool:
+    """`row`: what was written last about the stage; `before`: the number of the row of the stage before it."""
+    facts = {"command": stage.command, "after": before}
+    same = "seconds" in row and all(row[name] == fact for name, fact in facts.items())
+    return same and not stage.always and all(path.exists() for path in stage.outputs)
+
+
+def _run_from_scratch(
+    stage: Stage, label: str, logs: Path, rest_s: float, history: DurableFile, before: int | None
+) -> dict:
+    """Runs a stage; its row in the history, with its number."""
+    history.append([{"stage": stage.name}])  # begun: what it is about to replace does not count any more
+    for path in stage.fresh:
+        shutil.rmtree(path, ignore_errors=True)
+    took = _run(stage, label, logs / f"{stage.name}.log", rest_s)
+    row = {"stage": stage.name, "command": stage.command, "after": before, "seconds": round(took, 1)}
+    number = len(history.finished)
+    history.append([row])
+    return {**row, "number": number}
 
 
 def _run(stage: Stage, label: str, log: Path, rest_s: float) -> float:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_prm.data.progress_file import ProgressFile
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Benchmark, BenchmarkSolution, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.threshold_split import check_split
 from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.scoring import collected, missing, score_missing
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.options import Options, option
+from vllm_prm.durable_file import DurableFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +36,11 @@ class BenchmarkRun:
     def benchmark(self) -> Benchmark:
         return BENCHMARKS[self.name]
 
-    def open_scores(self) -> ProgressFile:
+    def open_scores(self) -> DurableFile:
         """The file of scores, to be used as a context manager. Raises ValueError where it was made with another PRM."""
-        return ProgressFile(self.scores, {**self.prm.settings(), "--eval.truncate": self.scoring.truncate})
+        return DurableFile(self.scores, {**self.prm.settings(), "--eval.truncate": self.scoring.truncate})
 
-    def score(self, scores: ProgressFile) -> None:
+    def score(self, scores: DurableFile) -> None:
         """Scores what the file does not hold yet; starts no engine where it holds everything."""
         todo = missing(self.solutions, scores)
         if not todo:
@@ -57,7 +57,7 @@ class BenchmarkRun:
         finally:
             scorer.shutdown()
 
-    def measure(self, scores: ProgressFile) -> dict:
+    def measure(self, scores: DurableFile) -> dict:
         """The numbers, ready for JSON. Raises ValueError where a threshold cannot be chosen."""
         numbers = self.benchmark.measure(self.solutions, collected(self.solutions, scores), self.measuring)
         return {

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from openrlhf_prm.data.progress_file import ProgressFile
 from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, StepScores
+from vllm_prm.durable_file import DurableFile
 
 
 def solution_key(solution: BenchmarkSolution) -> str:
@@ -15,7 +15,7 @@ def solution_key(solution: BenchmarkSolution) -> str:
     return hashlib.sha256(json.dumps([solution.question, solution.steps]).encode()).hexdigest()
 
 
-def missing(solutions: Sequence[BenchmarkSolution], file: ProgressFile) -> list[BenchmarkSolution]:
+def missing(solutions: Sequence[BenchmarkSolution], file: DurableFile) -> list[BenchmarkSolution]:
     """The solutions without scores, equal ones once. Those without a step need none."""
     wanted = {solution_key(solution): solution for solution in solutions if solution.steps}
     return [solution for key, solution in wanted.items() if key not in file.finished]
@@ -24,7 +24,7 @@ def missing(solutions: Sequence[BenchmarkSolution], file: ProgressFile) -> list[
 def score_missing(
     solutions: Sequence[BenchmarkSolution],
     scorer: Any,
-    file: ProgressFile,
+    file: DurableFile,
     batch_size: int,
     truncate: bool = False,
     scored: Callable[[int], None] = lambda count: None,
@@ -44,7 +44,7 @@ def score_missing(
         scored(len(batch))
 
 
-def collected(solutions: Sequence[BenchmarkSolution], file: ProgressFile) -> list[StepScores]:
+def collected(solutions: Sequence[BenchmarkSolution], file: DurableFile) -> list[StepScores]:
     """The scores of all solutions in their order; [] for one without a step."""
     scores = {row["key"]: row["step_scores"] for row in file.rows()}
     return [scores[solution_key(solution)] if solution.steps else [] for solution in solutions]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 # vLLM reads these when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -403,16 +404,23 @@ def test_score_file_resumes(server, reference, tmp_path, monkeypatch):
     rows = [{"id": n, "question": QUESTION, "steps": STEPS[:n]} for n in (1, 2, 3)]
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    partial = tmp_path / "out.jsonl.partial"
+    command = ["score", "--input", str(source), "--output", str(output), "--url", server, "--api-key-env", "PRM_KEY"]
+    command += ["--aggregate", "min"]
+    with monkeypatch.context() as patched:
+        patched.setattr("vllm_prm.score_file._start", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(SystemExit):
+            main(command)
     # As after a kill: one line written out, the second cut short.
     kept = {**rows[0], "step_rewards": [0.125], "score": 0.125}
-    (tmp_path / "out.jsonl.partial").write_text(json.dumps(kept) + '\n{"id": 2, "ques')
-    files = ["--input", str(source), "--output", str(output)]
-    main(["score", *files, "--url", server, "--api-key-env", "PRM_KEY", "--aggregate", "min"])
+    with partial.open("a") as file:
+        file.write(json.dumps(kept) + '\n{"id": 2, "ques')
+    main(command)
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["id"] for line in lines] == [1, 2, 3]
     assert lines[0] == kept
     assert worst(lines[2]["step_rewards"], reference(QUESTION, STEPS[:3])) < 1e-4
-    assert not (tmp_path / "out.jsonl.partial").exists()
+    assert not partial.exists()
 
 
 def test_score_from_stdin_to_stdout(server, reference):

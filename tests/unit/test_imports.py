@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.data": {"vllm_prm", "options"},
     "openrlhf_prm.convert": {"answers", "data"},
     "openrlhf_prm.cluster": {"vllm_prm"},
-    "openrlhf_prm.annotation": {"answers", "cluster", "data", "measures"},
+    "openrlhf_prm.annotation": {"vllm_prm", "answers", "cluster", "data", "measures"},
     "openrlhf_prm.generation": {"vllm_prm", "annotation", "data"},
     "openrlhf_prm.prm_training": {"vllm_prm", "data", "measures"},
     "openrlhf_prm.ppo": {"vllm_prm", "advantages", "cluster", "data", "length_penalties", "rewards"},

@@ -33,7 +33,7 @@ def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
     again.write({"best": 2})
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["summary"] == {"best": 2} and "hardware" in written and "versions" in written
-    with pytest.raises(ValueError, match="--output .* holds results of other settings"):
+    with pytest.raises(ValueError, match="--output .* other settings .a was 1, is 2.; name another, or add --fresh"):
         cells({"a": 2})
     assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).found == {}
     for other in ("[]", "{}", "no json"):

@@ -55,31 +55,6 @@ def test_records_hold_the_documented_fields(tmp_path):
     assert json.loads((tmp_path / "new" / "labels.jsonl.settings.json").read_text()) == SETTINGS
 
 
-def test_a_file_cut_at_any_byte_is_continued_without_loss_or_repetition(tmp_path):
-    whole = tmp_path / "whole.jsonl"
-    write(whole, "a", "b")
-    content = whole.read_bytes()
-    first = len(b"".join(content.splitlines(keepends=True)[:2]))
-    path = tmp_path / "labels.jsonl"
-    write(path)
-    for size in sorted({*range(0, len(content), 29), first - 1, first, first + 1, len(content) - 1, len(content)}):
-        path.write_bytes(content[:size])
-        with LabelFile(path, SETTINGS) as labels:
-            finished = set(labels.finished)
-            assert finished == ({"a", "b"} if size == len(content) else {"a"} if size >= first else set())
-            for name in ("a", "b"):
-                if name not in finished:
-                    labels.append(Question(name, f"{name}?", "1"), found("é=1", "b=1"))
-        assert path.read_bytes() == content
-
-
-def test_a_finished_question_cannot_be_written_again(tmp_path):
-    with LabelFile(tmp_path / "labels.jsonl", SETTINGS) as labels:
-        labels.append(Question("a", "a?", "1"), found("a"))
-        with pytest.raises(AssertionError, match="already finished"):
-            labels.append(Question("a", "a?", "1"), found("a"))
-
-
 def test_other_settings_are_refused(tmp_path):
     path = tmp_path / "labels.jsonl"
     write(path, "a")
@@ -89,7 +64,7 @@ def test_other_settings_are_refused(tmp_path):
         LabelFile(path, {**SETTINGS, "seed": 1})
 
 
-def test_foreign_damaged_and_held_files_are_refused(tmp_path):
+def test_foreign_and_damaged_files_are_refused(tmp_path):
     path = tmp_path / "labels.jsonl"
     path.write_text("precious\n")
     with pytest.raises(ValueError, match="has no labels.jsonl.settings.json"):
@@ -100,18 +75,14 @@ def test_foreign_damaged_and_held_files_are_refused(tmp_path):
     write(damaged, "a", "b")
     lines = damaged.read_text().splitlines(keepends=True)
     for broken, message in [
-        (["{\n", *lines[1:]], "line 1: not a step-label record"),
-        ([*lines, *lines[:2]], "line 5: question 'a' stands in the file twice"),
-        (lines[1:], "line 1: solution 1 of question 'a' is out of order"),
-        ([lines[0], *lines[2:]], "line 2: solution 0 of question 'b' is out of order"),
+        (["{\n", *lines[1:]], "line 1: not a line of this command"),
+        ([*lines, *lines[:2]], "line 5: 'a' stands in the file already"),
+        ([lines[0], *lines[2:]], "line 2: row 0 of 'b' is out of order"),
     ]:
         damaged.write_text("".join(broken))
         with pytest.raises(ValueError, match=message):
             LabelFile(damaged, SETTINGS)
         assert damaged.read_text() == "".join(broken)
-
-    with LabelFile(tmp_path / "held.jsonl", SETTINGS), pytest.raises(ValueError, match="being written by another run"):
-        LabelFile(tmp_path / "held.jsonl", SETTINGS)
 
 
 def write_rows(path, *rows) -> str:
