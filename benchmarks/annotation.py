@@ -41,8 +41,8 @@ from openrlhf_prm.annotation.math_shepherd import MathShepherd
 from openrlhf_prm.annotation.omega_prm import OmegaPRM
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.annotation.scheduler import annotate_all
-from openrlhf_prm.annotation.writer import LabelWriter
 from openrlhf_prm.cluster.workers import Completion
+from openrlhf_prm.data.background_writer import BackgroundWriter
 from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import Question
 
@@ -229,7 +229,7 @@ def scaling_cells(args) -> dict[str, Callable[[], dict]]:
 
         async def run(file: LabelFile) -> float:
             start = time.perf_counter()
-            async with LabelWriter(file) as writer:
+            async with BackgroundWriter(file) as writer:
                 await annotate_all(questions, [StubEngine(seconds, labels)] * engines, in_flight, writer.add)
             return time.perf_counter() - start
 

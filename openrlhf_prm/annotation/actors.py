@@ -14,7 +14,8 @@ import ray
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
 from openrlhf_prm.cluster.accelerator import on_cpu
-from openrlhf_prm.cluster.workers import Completion, EngineOptions, GenerationWorker
+from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.workers import Completion, GenerationWorker
 from openrlhf_prm.data.questions import Question
 
 

@@ -27,7 +27,7 @@ Shapes: S steps of a solution.
 
 from dataclasses import dataclass
 
-from openrlhf_prm.annotation.labelling import label_solution
+from openrlhf_prm.annotation.first_error_labels import label_solution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root, Tally
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
@@ -35,30 +35,26 @@ from openrlhf_prm.annotation.rollouts import (
     QuestionRollouts,
     SamplingOptions,
     Solution,
-    option,
     tally,
     together,
 )
-from openrlhf_prm.annotation.rules import rule_named
+from openrlhf_prm.annotation.rules import RULES, rule_option
+from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveOptions(SamplingOptions):
     """What the labels depend on. `round` = `rollouts` and rule `positive` make it plain binary search."""
 
-    solutions_per_question: int = option(8, "solutions sampled and labelled per question")
-    rollouts: int = option(16, "rollouts per prefix, at most")
-    round: int = option(2, "rollouts decoded between two looks at the interval")
-    confidence: float = option(1.96, "z of Wilson's interval; smaller is cheaper and errs more")
-    rule: str = option("relative_progress", "when a step is good: positive (any rollout right) or relative_progress")
+    solutions_per_question: int = option(8, "solutions sampled and labelled per question", least=1)
+    rollouts: int = option(16, "rollouts per prefix, at most", least=1)
+    round: int = option(2, "rollouts decoded between two looks at the interval", least=1)
+    confidence: float = option(1.96, "z of Wilson's interval; smaller is cheaper and errs more", above=0)
+    rule: str = rule_option("relative_progress")
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("solutions_per_question", "rollouts", "round")
         self.require_random_samples(self.solutions_per_question, self.rollouts)
-        if self.confidence <= 0:
-            raise ValueError(f"confidence must be above 0, got {self.confidence}")
-        rule_named(self.rule)
 
 
 class Adaptive(Annotator):
@@ -70,13 +66,13 @@ class Adaptive(Annotator):
         """Samples solutions for a prompt (template applied) and labels their steps. Errors of the engine are raised."""
         state = self.rollouts_of(prompt, label)
         solutions = await state.solutions(self.options.solutions_per_question)
-        while not (own := state.decoded(())).right and own.rollouts < self.options.rollouts:
-            await state.decode((), min(self.options.round, self.options.rollouts - own.rollouts))
-        root = Root(own.right, own.rollouts)
-        if not own.right:
+        while not (question := state.decoded(())).right and question.rollouts < self.options.rollouts:
+            await state.decode((), min(self.options.round, self.options.rollouts - question.rollouts))
+        root = Root(question.right, question.rollouts)
+        if not question.right:
             return AnnotatedQuestion(root, [], state.usage, dropped="all_wrong")
-        found = await together(*[self._label(state, solution, own) for solution in solutions])
-        return AnnotatedQuestion(root, found, state.usage)
+        labelled = await together(*[self._label(state, solution, question) for solution in solutions])
+        return AnnotatedQuestion(root, labelled, state.usage)
 
     async def _label(self, state: QuestionRollouts, solution: Solution, question: Tally) -> LabelledSolution:
         measured: dict[int, Tally] = {}
@@ -98,7 +94,7 @@ class Adaptive(Annotator):
     async def _measure(
         self, state: QuestionRollouts, solution: Solution, prefix: Prefix, reference: float
     ) -> tuple[bool, Tally]:
-        rule = rule_named(self.options.rule)
+        rule = RULES[self.options.rule]
         async with state.lock(prefix):
             counts = state.passing(prefix, without=solution.rollout)
             state.usage["reused_rollouts"] += counts.rollouts

@@ -1,50 +1,76 @@
-"""A located first error and the counts along a solution -> its labels."""
+"""Labels for a policy's questions, from what is asked for to the summary of what was done."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from openrlhf_prm.annotation.records import LabelledSolution, Tally
-from openrlhf_prm.annotation.rollouts import Solution
+from openrlhf_prm.annotation import ANNOTATORS
+from openrlhf_prm.annotation.label_file import LabelFile
+from openrlhf_prm.annotation.policy_run import PolicyRun
+from openrlhf_prm.annotation.progress import LabellingProgress
+from openrlhf_prm.annotation.rollouts import SamplingOptions
+from openrlhf_prm.annotation.scheduler import AnnotationEngine, annotate_all
+from openrlhf_prm.data.background_writer import BackgroundWriter
+from openrlhf_prm.data.questions import Question
 
 
-def label_solution(
-    solution: Solution,
-    first_error: int,
-    measured: Mapping[int, Tally],
-    question_value: float,
-    estimate: Callable[[Tally], float],
-    visits: Sequence[int] | None = None,
-) -> LabelledSolution:
-    """The record of a solution of S steps whose first wrong step is `first_error` (from 0; S: no error).
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What is to be labelled, how and where to. `annotator`: a key of `ANNOTATORS`; `options` are of its class."""
 
-    `measured`: counts after the first t steps, 0 < t < S. Soft labels are `estimate(counts)` where measured, the
-    outcome at the last step, and the straight line between measured neighbours elsewhere, beginning with the question's
-    value; a hard label outweighs them only in so far as training asks for hard labels.
+    run: PolicyRun
+    annotator: str
+    options: SamplingOptions
+    output: Path
+
+    def open_labels(self) -> LabelFile:
+        """The file of labels. Raises ValueError where it cannot be continued."""
+        return LabelFile(self.output, {"--annotator": self.annotator, **self.run.settings(), **asdict(self.options)})
+
+
+def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
+    """Labels the questions that `labels` lacks, each on disk the moment it is finished; returns the summary's counts.
+    Starts nothing where none is left.
+
+    Raises QuestionTooLong and TooFewGPUs before an engine starts, and what an engine raises.
     """
-    count = len(solution.steps)
-    outcome = float(solution.rollout.correct)
-    known = {0: question_value, **{t: estimate(measured[t]) for t in measured}, count: outcome}
-    nothing = Tally(0, 0)
-    counts = [measured.get(t, nothing) for t in range(1, count + 1)]
-    values: list[float | None] = [tally.value if tally.rollouts else None for tally in counts]
-    if count:
-        values[-1] = outcome
-    return LabelledSolution(
-        response=solution.response,
-        steps=solution.steps,
-        mc_values=values,
-        hard_labels=[int(step < first_error) for step in range(count)],
-        soft_labels=[_between(known, t) for t in range(1, count + 1)],
-        right=[tally.right for tally in counts],
-        rollouts=[tally.rollouts for tally in counts],
-        visits=list(visits) if visits is not None else [0] * count,
-        correct=solution.rollout.correct,
-        truncated=solution.rollout.truncated,
-    )
+    run = labelling.run
+    questions = run.unfinished(labels.finished)
+    counts = {"questions": len(questions), "resumed_questions": len(run.questions) - len(questions)}
+    if not questions:
+        return counts | LabellingProgress(0).summary()
+    from openrlhf_prm.cluster.session import ray_session
+
+    prompt_of = run.prompt_maker(questions)
+    with ray_session(run.gpus):
+        annotator = ANNOTATORS[labelling.annotator]
+        with run.started_engines(annotator, labelling.options, prompt_of) as engines:
+            return counts | asyncio.run(label_all(questions, engines, run.in_flight, labels))
 
 
-def _between(known: Mapping[int, float], t: int) -> float:
-    """The value at t on the line through its known neighbours."""
-    if t in known:
-        return known[t]
-    before, after = max(k for k in known if k < t), min(k for k in known if k > t)
-    return known[before] + (known[after] - known[before]) * (t - before) / (after - before)
+async def label_all(
+    questions: list[Question], engines: list[AnnotationEngine], in_flight: int, labels: LabelFile
+) -> dict:
+    """Labels the questions and writes each as it finishes; returns the counts. The first error ends all."""
+    progress = LabellingProgress(len(questions))
+
+    async def ask_caches() -> None:
+        counters = await asyncio.gather(*[engine.cache_counters() for engine in engines])
+        progress.cache = tuple(map(sum, zip(*counters, strict=True)))
+
+    async def watch_caches() -> None:
+        while True:
+            await asyncio.sleep(2.0)
+            await ask_caches()
+
+    watching = asyncio.ensure_future(watch_caches())
+    try:
+        async with BackgroundWriter(labels, written=progress.add) as writer:
+            retried = await annotate_all(questions, engines, in_flight, writer.add)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        progress.bar.close()
+    progress.totals["retried_questions"] = retried
+    await ask_caches()
+    return progress.summary()

@@ -21,11 +21,11 @@ from openrlhf_prm.annotation.rollouts import (
     QuestionRollouts,
     SamplingOptions,
     Solution,
-    option,
     tally,
     together,
 )
-from openrlhf_prm.annotation.rules import rule_named
+from openrlhf_prm.annotation.rules import RULES, rule_option
+from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +37,17 @@ class MathShepherdOptions(SamplingOptions):
     right solution is never stopped, being itself a recovery.
     """
 
-    solutions_per_question: int = option(2, "solutions sampled and labelled per question")
-    corrupted_per_question: int = option(0, "further solutions with one digit of a step changed, from where it goes on")
-    rollouts: int = option(8, "rollouts per prefix")
+    solutions_per_question: int = option(2, "solutions sampled and labelled per question", least=1)
+    corrupted_per_question: int = option(
+        0, "further solutions with one digit of a step changed, from where it goes on", least=0
+    )
+    rollouts: int = option(8, "rollouts per prefix", least=1)
     stop_at_zero: bool = option(True, "in a wrong solution, give 0 to all steps after the first with value 0")
-    rule: str = option("positive", "when a step is good: positive (any rollout right) or relative_progress")
+    rule: str = rule_option("positive")
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("solutions_per_question", "rollouts")
-        if self.corrupted_per_question < 0:
-            raise ValueError(f"corrupted_per_question must not be negative, got {self.corrupted_per_question}")
         self.require_random_samples(self.solutions_per_question, self.rollouts)
-        rule_named(self.rule)
 
 
 class MathShepherd(Annotator):
@@ -66,12 +64,12 @@ class MathShepherd(Annotator):
         """Samples solutions for a prompt (template applied) and labels their steps. Errors of the engine are raised."""
         state = self.rollouts_of(prompt, label)
         solutions = await state.solutions(self.options.solutions_per_question)
-        if rule_named(self.options.rule).needs_question_value:
+        if RULES[self.options.rule].needs_question_value:
             await state.exactly((), self.options.rollouts)
         question = state.decoded(())
         solutions += await corrupted_solutions(state, solutions, self.options.corrupted_per_question)
-        found = await together(*[self._label(state, solution, question.value) for solution in solutions])
-        return AnnotatedQuestion(Root(question.right, question.rollouts), found, state.usage)
+        labelled = await together(*[self._label(state, solution, question.value) for solution in solutions])
+        return AnnotatedQuestion(Root(question.right, question.rollouts), labelled, state.usage)
 
     async def _label(self, state: QuestionRollouts, solution: Solution, question_value: float) -> LabelledSolution:
         correct, inner = solution.rollout.correct, range(1, len(solution.steps))
@@ -93,7 +91,7 @@ class MathShepherd(Annotator):
             response=solution.response,
             steps=solution.steps,
             mc_values=values,
-            hard_labels=rule_named(self.options.rule).labels(question_value, values),
+            hard_labels=RULES[self.options.rule].labels(question_value, values),
             soft_labels=values,
             right=[count.right for count in counts] + [0] * rest,
             rollouts=[count.rollouts for count in counts] + [0] * rest,

@@ -26,7 +26,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from openrlhf_prm.annotation.labelling import label_solution
+from openrlhf_prm.annotation.first_error_labels import label_solution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root, Tally
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
@@ -35,35 +35,30 @@ from openrlhf_prm.annotation.rollouts import (
     Rollout,
     SamplingOptions,
     Solution,
-    option,
     tally,
 )
-from openrlhf_prm.annotation.rules import rule_named
+from openrlhf_prm.annotation.rules import RULES, rule_option
+from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class OmegaPRMOptions(SamplingOptions):
     """What the labels depend on; the letters are the paper's."""
 
-    filter_rollouts: int = option(32, "responses sampled to see whether a question is neither too easy nor too hard")
-    rollouts: int = option(8, "rollouts per prefix")
-    searches: int = option(100, "searches for a first error per question, at most")
-    alpha: float = option(0.5, "Q falls by this as MC(s) goes from 1 to 0")
-    beta: float = option(0.9, "Q falls by this per length_scale tokens of the rollout")
-    length_scale: int = option(500, "L, in tokens")
-    c_puct: float = option(0.125, "weight of exploration")
-    rule: str = option("positive", "when a step is good: positive (any rollout right) or relative_progress")
+    filter_rollouts: int = option(
+        32, "responses sampled to see whether a question is neither too easy nor too hard", least=1
+    )
+    rollouts: int = option(8, "rollouts per prefix", least=1)
+    searches: int = option(100, "searches for a first error per question, at most", least=1)
+    alpha: float = option(0.5, "Q falls by this factor as MC(s) goes from 1 to 0", above=0, most=1)
+    beta: float = option(0.9, "Q falls by this factor per length_scale tokens of the rollout", above=0, most=1)
+    length_scale: int = option(500, "L, in tokens", least=1)
+    c_puct: float = option(0.125, "weight of exploration", least=0)
+    rule: str = rule_option("positive")
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("filter_rollouts", "rollouts", "searches", "length_scale")
         self.require_random_samples(self.filter_rollouts, self.rollouts)
-        for name in ("alpha", "beta"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, got {getattr(self, name)}")
-        if self.c_puct < 0:
-            raise ValueError(f"c_puct must not be negative, got {self.c_puct}")
-        rule_named(self.rule)
 
 
 class OmegaPRM(Annotator):
@@ -84,16 +79,16 @@ class OmegaPRM(Annotator):
             located.append(await tree.search(*tree.select()))
         right = [solution for solution in first if solution.rollout.correct]
         located += [(solution, len(solution.steps)) for solution in right[: max(len(located), 1)]]
-        found = [tree.label(solution, first_error) for solution, first_error in located]
+        labelled = [tree.label(solution, first_error) for solution, first_error in located]
         root = Root(question.right, question.rollouts, tree.visits[()])
-        return AnnotatedQuestion(root, found, tree.state.usage)
+        return AnnotatedQuestion(root, labelled, tree.state.usage)
 
 
 class _Tree:
     def __init__(self, state: QuestionRollouts, options: OmegaPRMOptions):
         self.state = state
         self.options = options
-        self.rule = rule_named(options.rule)
+        self.rule = RULES[options.rule]
         self.nodes: dict[Prefix, Tally] = {}
         self.visits: Counter[Prefix] = Counter()
         self.pool: list[tuple[Prefix, Rollout]] = []
@@ -102,7 +97,8 @@ class _Tree:
         """A measured prefix; its wrong rollouts join the pool where some are right."""
         counts = self.nodes[prefix] = tally(rollouts)
         if counts.right:
-            self.pool += [(prefix, each) for each in rollouts if not each.correct and not each.truncated]
+            wrong = [rollout for rollout in rollouts if not rollout.correct and not rollout.truncated]
+            self.pool += [(prefix, rollout) for rollout in wrong]
         return counts
 
     def select(self) -> tuple[Prefix, Rollout]:

@@ -78,7 +78,9 @@ class LabelledSolution:
 
 @dataclass(frozen=True)
 class AnnotatedQuestion:
-    """What an annotator found: labelled solutions, or the reason why there are none (`dropped`), and what it cost."""
+    """What an annotator made of a question, and what that cost: labelled solutions, or the reason why there are none
+    (`dropped`).
+    """
 
     root: Root
     solutions: list[LabelledSolution]

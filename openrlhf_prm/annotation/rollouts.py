@@ -8,44 +8,25 @@ p may use it too. It says nothing fair about prefixes shorter than q, where it w
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from openrlhf_prm.annotation.records import Tally
-from openrlhf_prm.data.steps import split_steps
+from openrlhf_prm.data.steps import STEP_SPLITTERS, split_steps
+from openrlhf_prm.options import Options, option
 
 Prefix = tuple[int, ...]
 
 
-def option(default, text: str):
-    """A field of an annotator's options that is also a command-line flag with this help text."""
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplingOptions(Options):
     """How solutions and rollouts are sampled. `max_new_tokens` limits a whole response, so a rollout may use what its
     prefix left of it; a response cut there is unfinished and counts as wrong, whatever it says so far.
     """
 
-    temperature: float = option(1.0, "of solutions and rollouts")
-    top_p: float = option(1.0, "of solutions and rollouts")
-    max_new_tokens: int = 256
-    splitter: str = "newline"
-
-    def __post_init__(self):
-        """Raises ValueError beginning with the name of the option that is wrong."""
-        self.require_at_least_one("max_new_tokens")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must not be negative, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        split_steps([], None, self.splitter)
-
-    def require_at_least_one(self, *names: str) -> None:
-        """Raises ValueError for the first of these options that is below 1."""
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    temperature: float = option(1.0, "how freely the policy samples; 0 is greedy", least=0)
+    top_p: float = option(1.0, "share of the probability that tokens are sampled from", above=0, most=1)
+    max_new_tokens: int = option(256, "token limit of a whole response, its prefix included", least=1)
+    splitter: str = option("newline", "where a reasoning step ends", registry=STEP_SPLITTERS)
 
     def require_random_samples(self, *counts: int) -> None:
         """Raises ValueError where several equal samples would be taken for several observations."""
@@ -121,10 +102,10 @@ class QuestionRollouts:
     async def exactly(self, prefix: Prefix, n: int) -> list[Rollout]:
         """The first n rollouts decoded after a prefix; those that are missing are decoded now."""
         async with self.lock(prefix):
-            found = len(self._decoded.get(prefix, ()))
-            self.usage["reused_rollouts"] += min(found, n)
-            if found < n:
-                await self.decode(prefix, n - found)
+            there = len(self._decoded.get(prefix, ()))
+            self.usage["reused_rollouts"] += min(there, n)
+            if there < n:
+                await self.decode(prefix, n - there)
             return self._decoded[prefix][:n]
 
     def lock(self, prefix: Prefix) -> asyncio.Lock:

@@ -12,9 +12,11 @@ it knows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from openrlhf_prm.annotation.records import Tally
 from openrlhf_prm.measures.intervals import wilson_interval
+from openrlhf_prm.options import option
 
 GOOD_SHARE = 0.8
 """A step that keeps this share of the value before it is good (GenPRM, arXiv:2504.00891)."""
@@ -83,8 +85,7 @@ RULES: dict[str, Positive | RelativeProgress] = {"positive": Positive(), "relati
 """Name of a rule -> rule."""
 
 
-def rule_named(name: str) -> Positive | RelativeProgress:
-    """Raises ValueError for an unknown rule."""
-    if name not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}, got {name!r}")
-    return RULES[name]
+def rule_option(default: str) -> Any:
+    """The option of an annotator that names its rule."""
+    text = "when a step is good: positive (any rollout right) or relative_progress"
+    return option(default, text, choices=RULES)

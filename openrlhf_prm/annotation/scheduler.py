@@ -49,7 +49,7 @@ async def annotate_all(
         while True:
             question = await waiting.get()
             try:
-                found = await engine.annotate(question)
+                result = await engine.annotate(question)
             except EngineLost as error:
                 losses[question.id] += 1
                 if losses[question.id] == attempts:
@@ -58,7 +58,7 @@ async def annotate_all(
                 waiting.put_nowait(question)
                 await engine.recover()
             else:
-                finish(question, found)
+                finish(question, result)
             waiting.task_done()  # a question that went back was counted again
 
     # One place per engine after the other, so that few questions are spread over all engines.

@@ -69,10 +69,23 @@ def questions_of(args: SimpleNamespace) -> list[Question]:
     return read_questions(args.data.input, args.data.input_key, args.data.label_key, args.data.max_samples, is_correct)
 
 
-def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """`--vllm.*` for the policy's engines and `--prm.*` for the PRM's."""
+def add_question_flags(parser: argparse.ArgumentParser) -> None:
+    """`--data.*`: the file of questions, and which of its keys and rows are used."""
     add = parser.add_argument
-    for prefix, whose in (("vllm", "the policy"), ("prm", "the PRM")):
+    add("--data.input", required=True, help="JSONL file of questions with reference answers")
+    add("--data.input_key", default="question", help="key of the question in an input row")
+    add("--data.label_key", default="label", help="key of the reference answer in an input row")
+    add("--data.max_samples", type=int, help="use the first N questions only")
+
+
+ENGINE_GROUPS = {"vllm": "the policy", "prm": "the PRM"}
+
+
+def add_engine_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """`--vllm.*` for the policy's engines and `--prm.*` for the PRM's; both, or those of `groups`."""
+    add = parser.add_argument
+    for prefix in groups or ENGINE_GROUPS:
+        whose = ENGINE_GROUPS[prefix]
         add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
         add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
         add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")

@@ -30,6 +30,23 @@ def start_ray(gpus_needed: float, show_logs: bool = False) -> None:
 
 
 @contextlib.contextmanager
+def ray_session(gpus_needed: float):
+    """`start_ray` before the block and the end of Ray behind it, which after Ctrl-C says nothing of what was in flight.
+
+    Raises TooFewGPUs.
+    """
+    start_ray(gpus_needed)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with silent_stderr():
+            ray.shutdown()
+        raise
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
 def generation_pool(options: EngineOptions, timeout_s: float = 30.0):
     """A `GenerationPool` whose actors are gone, and whose names are free for the next one, when the block ends.
 

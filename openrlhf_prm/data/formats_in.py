@@ -150,8 +150,8 @@ def with_format(rows: Iterable[tuple[str, dict]], keys: RowKeys) -> tuple[str, I
 
 def _question_and_step(text: str) -> tuple[str, str]:
     text = text.lstrip()
-    if found := _FIRST_STEP.search(text):
-        return text[: found.start()], text[found.start() :].rstrip()
+    if marker := _FIRST_STEP.search(text):
+        return text[: marker.start()], text[marker.start() :].rstrip()
     question, newline, step = text.rstrip().rpartition("\n")
     return question + newline, step.strip()
 

@@ -35,7 +35,7 @@ def read_questions(
     text nor a number or that `is_correct` cannot use, or an id that stands for two different questions; and for a file
     without any question.
     """
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for number, row in read_jsonl(path):
         where = f"{path} line {number}"
         for key in (input_key, label_key):
@@ -54,13 +54,13 @@ def read_questions(
                 raise ValueError(f"{where}: {error}") from None
         identity = str(row["id"]) if row.get("id") is not None else question_id(text, label)
         question = Question(identity, text, label)
-        if found.setdefault(identity, question) != question:
+        if questions.setdefault(identity, question) != question:
             raise ValueError(f"{where}: id {identity!r} already stands for another question")
-        if len(found) == max_samples:
+        if len(questions) == max_samples:
             break
-    if not found:
+    if not questions:
         raise ValueError(f"{path} holds no question")
-    return list(found.values())
+    return list(questions.values())
 
 
 def question_id(question: str, label: str) -> str:

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 
 from openrlhf_prm.annotation.rollouts import Annotator, SamplingOptions
+from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions(SamplingOptions):
-    """How many responses each question gets, and how they are sampled."""
+    """How many responses a question gets, and how they are sampled."""
 
-    samples: int = 16
+    n_samples_per_prompt: int = option(16, "responses per question", least=1)
+    max_new_tokens: int = option(1024, "token limit of a response; one cut there is wrong", least=1)
 
     def __post_init__(self):
         super().__post_init__()
-        self.require_at_least_one("samples")
-        self.require_random_samples(self.samples)
+        self.require_random_samples(self.n_samples_per_prompt)
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ class Sampler(Annotator):
 
     async def annotate(self, prompt: str, label: str) -> SampledQuestion:
         """The responses to a prompt (template applied). Errors of the engine are raised."""
-        solutions = await self.rollouts_of(prompt, label).solutions(self.options.samples)
+        solutions = await self.rollouts_of(prompt, label).solutions(self.options.n_samples_per_prompt)
         right = [solution for solution in solutions if solution.rollout.correct]
         return SampledQuestion(
             sampled=len(solutions),
             truncated=sum(solution.rollout.truncated for solution in solutions),
-            candidates=[Candidate(one.response, one.steps, len(one.rollout.token_ids)) for one in right],
+            candidates=[
+                Candidate(solution.response, solution.steps, len(solution.rollout.token_ids)) for solution in right
+            ],
         )

@@ -21,12 +21,12 @@ class ScoredEngine:
 
     async def annotate(self, question: Question) -> SampledQuestion:
         """Raises what the engine and the PRM raise."""
-        found = await self.engine.annotate(question)
+        sampled = await self.engine.annotate(question)
 
         async def scored(candidate: Candidate) -> Candidate:
             return replace(candidate, step_scores=await self.prm.score(question.question, candidate.steps))
 
-        return replace(found, candidates=list(await asyncio.gather(*map(scored, found.candidates))))
+        return replace(sampled, candidates=list(await asyncio.gather(*map(scored, sampled.candidates))))
 
     async def recover(self) -> None:
         """As the engine."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from openrlhf_prm.generation.sampler import Candidate
+from openrlhf_prm.options import Options, option
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
 from vllm_prm.protocol import aggregated
 
@@ -22,7 +23,7 @@ def step_set(left: Candidate, right: Candidate) -> float:
     """The share of steps that two responses have in common, |A and B| / |A or B| (Jaccard 1901), with equal steps
     counted once and white space passed over. 1 for two responses without steps.
     """
-    a, b = ({" ".join(step.split()) for step in each.steps} for each in (left, right))
+    a, b = ({" ".join(step.split()) for step in candidate.steps} for candidate in (left, right))
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
@@ -35,28 +36,19 @@ SIMILARITIES: dict[str, Callable[[Candidate, Candidate], float]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectionOptions:
-    """`aggregation` makes one score of step scores; candidates below `min_score` are left out; one whose `similarity`
-    to a better candidate is at least `duplicate_from` is a duplicate; at most `max_per_question` are kept.
+class SelectionOptions(Options):
+    """Which right responses become training data."""
 
-    Raises ValueError beginning with the name of the option that is wrong.
-    """
-
-    aggregation: str = "min"
-    min_score: float | None = None
-    similarity: str = "whitespace"
-    duplicate_from: float = 1.0
-    max_per_question: int = 4
-
-    def __post_init__(self):
-        if self.aggregation not in SCORE_AGGREGATIONS:
-            raise ValueError(f"aggregation must be one of {', '.join(SCORE_AGGREGATIONS)}, got {self.aggregation!r}")
-        if self.similarity not in SIMILARITIES:
-            raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {self.similarity!r}")
-        if not 0 < self.duplicate_from <= 1:
-            raise ValueError(f"duplicate_from must be above 0 and at most 1, got {self.duplicate_from}")
-        if self.max_per_question < 1:
-            raise ValueError(f"max_per_question must be at least 1, got {self.max_per_question}")
+    aggregation: str = option("min", "how step scores become one score of a response", choices=SCORE_AGGREGATIONS)
+    min_score: float | None = option(None, "leave out responses that score less", kind=float)
+    similarity: str = option("whitespace", "what makes two responses duplicates", choices=SIMILARITIES)
+    duplicate_from: float = option(
+        1.0,
+        "similarity to a better response from which one is a duplicate; below 1 for near-duplicates by step_set",
+        above=0,
+        most=1,
+    )
+    max_per_question: int = option(4, "best responses of a question that are kept", least=1)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,15 @@ Without a chat template the output ends with the policy's end-of-text token: `tr
 newlines and teach the policy to end with a space. With one, the template ends the turn.
 """
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.generation.samples_file import SamplesFile
 from openrlhf_prm.generation.selection import SelectionOptions, select
+from vllm_prm.durable_file import json_line, write_atomically
 
 
 def write_selection(
@@ -25,7 +24,7 @@ def write_selection(
     questions: Sequence[Question],
     samples: SamplesFile,
     options: SelectionOptions,
-    row: Callable[[Question, str], dict],
+    sft_row: Callable[[Question, str], dict],
 ) -> dict[str, int]:
     """Selects among the samples of each question and writes the rows, in the order of the questions; the file appears
     whole or not at all. Returns the counts; `duplicates`, `below_score` and `beyond_cap` are right responses left out.
@@ -34,26 +33,25 @@ def write_selection(
     names = ("sampled", "truncated", "correct", "below_score", "duplicates", "beyond_cap", "kept")
     counts = Counter(dict.fromkeys((*names, "questions_without_correct", "questions_without_any"), 0))
     rows: dict[str, list[dict]] = {}
-    for identity, found in samples.questions():
+    for identity, sampled in samples.questions():
         if identity not in by_id:
             continue
-        chosen = select(found.candidates, options)
+        chosen = select(sampled.candidates, options)
         counts.update(
-            sampled=found.sampled,
-            truncated=found.truncated,
-            correct=len(found.candidates),
+            sampled=sampled.sampled,
+            truncated=sampled.truncated,
+            correct=len(sampled.candidates),
             below_score=chosen.below_score,
             duplicates=chosen.duplicates,
             beyond_cap=chosen.beyond_cap,
             kept=len(chosen.kept),
-            questions_without_correct=not found.candidates,
+            questions_without_correct=not sampled.candidates,
             questions_without_any=not chosen.kept,
         )
         rows[identity] = [
-            {**row(by_id[identity], one.response), "id": identity, "score": score} for one, score in chosen.kept
+            {**sft_row(by_id[identity], one.response), "id": identity, "score": score} for one, score in chosen.kept
         ]
-    lines = [json.dumps(each, ensure_ascii=False) + "\n" for question in questions for each in rows[question.id]]
-    write_atomically(output, "".join(lines))
+    write_atomically(output, (json_line(row) for question in questions for row in rows[question.id]))
     return {"questions": len(questions), **counts}
 
 

@@ -216,12 +216,12 @@ def test_errors_of_the_engine_are_raised():
     [
         ({"rollouts": 0}, "rollouts must be at least 1, got 0"),
         ({"solutions_per_question": 0}, "solutions_per_question must be"),
-        ({"corrupted_per_question": -1}, "corrupted_per_question must not be negative, got -1"),
+        ({"corrupted_per_question": -1}, "corrupted_per_question must be at least 0, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),
-        ({"temperature": -1.0}, "temperature must not be negative"),
+        ({"temperature": -1.0}, "temperature must be at least 0"),
         ({"temperature": 0.0}, "all samples equal"),
-        ({"top_p": 0.0}, "top_p must be above 0"),
-        ({"splitter": "nothing"}, "unknown step splitter"),
+        ({"top_p": 0.0}, "top_p must lie in 0..1, 0 excluded"),
+        ({"splitter": "nothing"}, "splitter must be one of newline"),
     ],
 )
 def test_options_are_checked(options, message):

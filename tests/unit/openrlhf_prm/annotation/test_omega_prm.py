@@ -130,9 +130,9 @@ def test_visits_make_room_for_others():
     ("options", "message"),
     [
         ({"searches": 0}, "searches must be at least 1"),
-        ({"alpha": 0.0}, "alpha must be above 0 and at most 1"),
-        ({"beta": 1.5}, "beta must be above 0 and at most 1"),
-        ({"c_puct": -1.0}, "c_puct must not be negative"),
+        ({"alpha": 0.0}, "alpha must lie in 0..1, 0 excluded"),
+        ({"beta": 1.5}, "beta must lie in 0..1, 0 excluded"),
+        ({"c_puct": -1.0}, "c_puct must be at least 0"),
         ({"length_scale": 0}, "length_scale must be at least 1"),
         ({"rule": "any"}, "rule must be one of"),
         ({"temperature": 0.0}, "all samples equal"),

@@ -2,8 +2,9 @@
 
 import pytest
 
+from openrlhf_prm.annotation.adaptive import AdaptiveOptions
 from openrlhf_prm.annotation.records import Tally
-from openrlhf_prm.annotation.rules import RULES, rule_named
+from openrlhf_prm.annotation.rules import RULES
 
 positive, relative = RULES["positive"], RULES["relative_progress"]
 
@@ -48,4 +49,4 @@ def test_relative_progress_decides_on_intervals():
 
 def test_unknown_rules_are_refused():
     with pytest.raises(ValueError, match="rule must be one of positive, relative_progress, got 'majority'"):
-        rule_named("majority")
+        AdaptiveOptions(rule="majority")

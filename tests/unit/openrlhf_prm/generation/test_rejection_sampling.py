@@ -1,4 +1,4 @@
-"""Selection of right responses by hand, the SFT file, the flags, and a run that is killed - without an engine."""
+"""Selection of right responses by hand, the SFT file and sampling, without an engine."""
 
 import asyncio
 import json
@@ -7,8 +7,6 @@ from types import SimpleNamespace
 import pytest
 
 from examples.quickstart.make_policy import build_tokenizer
-from openrlhf_prm.cli import rejection_sample
-from openrlhf_prm.cluster.context_length import model_context, require_room
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.generation.sampler import Candidate, SampledQuestion, Sampler, SamplerOptions
 from openrlhf_prm.generation.samples_file import SamplesFile
@@ -147,7 +145,9 @@ class Engine:
 
 
 def test_right_and_finished_responses_are_candidates():
-    sampler = Sampler(Engine(), Letters(), lambda text, label: text.endswith(label), SamplerOptions(samples=3))
+    sampler = Sampler(
+        Engine(), Letters(), lambda text, label: text.endswith(label), SamplerOptions(n_samples_per_prompt=3)
+    )
     found = asyncio.run(sampler.annotate("q\n", "7"))
     assert found == SampledQuestion(3, 1, [Candidate("a\nAnswer: 7", ["a", "Answer: 7"], 11)])
 
@@ -161,100 +161,3 @@ def test_right_and_finished_responses_are_candidates():
 
     scored = asyncio.run(ScoredEngine(Before(), Prm()).annotate(Question("1", "four", "7")))
     assert scored.candidates[0].step_scores == [0.4, 0.4]
-
-
-# -- the command -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def given(tmp_path):
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "config.json").write_text('{"max_position_embeddings": 64, "prm": "placeholder"}')
-    data = tmp_path / "in.jsonl"
-    data.write_text("".join(json.dumps({"question": f"q{i}", "label": "7"}) + "\n" for i in range(4)))
-    flags = ["--actor.model_name_or_path", str(tmp_path / "policy"), "--data.input", str(data)]
-    flags += ["--data.output", str(tmp_path / "sft.jsonl"), "--data.apply_chat_template"]
-    return SimpleNamespace(path=tmp_path, flags=flags)
-
-
-def complaint(capsys, arguments):
-    with pytest.raises(SystemExit) as ended:
-        rejection_sample.main(arguments)
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and error.count("\n") == 1, error
-    return error
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "expected"),
-    [
-        ("--rollout.n_samples_per_prompt", "0", "--rollout.n_samples_per_prompt must be at least 1"),
-        ("--rollout.temperature", "0", "temperature 0"),
-        ("--rollout.top_p", "2", "--rollout.top_p must be"),
-        ("--rollout.max_new_tokens", "0", "--rollout.max_new_tokens must be"),
-        ("--rollout.concurrency", "0", "--rollout.concurrency"),
-        ("--rollout.urls", "localhost", "http://"),
-        ("--select.max_per_question", "0", "--select.max_per_question must be"),
-        ("--select.duplicate_from", "0", "--select.duplicate_from must be"),
-        ("--select.similarity", "vibes", "vibes"),
-        ("--select.min_score", "0.5", "--select.min_score needs step scores"),
-        ("--data.input_template", "x", "--data.input_template"),
-        ("--data.input", "absent.jsonl", "absent.jsonl"),
-        ("--data.output", ".", "is a folder"),
-        ("--prm.model_name_or_path", "./absent", "./absent"),
-        ("--answers.checker", "absent.py", "absent.py"),
-        ("--steps.splitter", "comma", "comma"),
-    ],
-)
-def test_a_bad_flag_is_named(given, capsys, flag, value, expected):
-    assert expected in complaint(capsys, [*given.flags, flag, value])
-
-
-def test_a_response_that_the_prm_cannot_read(given, capsys):
-    prm = ["--prm.model_name_or_path", str(given.path / "policy")]
-    error = complaint(capsys, [*given.flags, *prm, "--rollout.max_new_tokens", "64"])
-    assert "--rollout.max_new_tokens 64" in error and "context of 64" in error
-
-
-def test_contexts(tmp_path):
-    config = tmp_path / "config.json"
-    config.write_text('{"text_config": {"max_position_embeddings": 32}}')
-    assert model_context(str(tmp_path)) == 32 and model_context(str(tmp_path), 16) == 16
-    require_room(str(tmp_path), None, ["ten letter"], 21)  # 10 + 21 + 1
-    with pytest.raises(ValueError, match="32"):
-        require_room(str(tmp_path), None, ["x"], 32)
-    config.write_text('{"max_position_embeddings": 32, "rope_scaling": {"rope_type": "yarn", "factor": 4}}')
-    assert model_context(str(tmp_path)) is None and model_context("owner/name") is None
-    require_room(str(tmp_path), None, ["x"], 10**6)
-
-
-def test_questions_are_counted_with_the_prms_tokenizer(tmp_path):
-    build_tokenizer().save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 32}')
-    require_room(str(tmp_path), None, ["12345"], 26)
-    with pytest.raises(ValueError, match="a question of 6 "):
-        require_room(str(tmp_path), None, ["123456"], 26)
-
-
-def test_a_killed_run_goes_on_and_another_selection_samples_nothing(given, capsys, monkeypatch):
-    asked = []
-
-    def run(args, sampling, todo, samples):
-        for question in todo:
-            if len(asked) == 2:
-                asked.append(None)
-                raise KeyboardInterrupt
-            asked.append(question.id)
-            samples.append_all([(question, SampledQuestion(3, 0, [candidate("x"), candidate("y")]))])
-        return 0
-
-    monkeypatch.setattr(rejection_sample, "run", run)
-    assert rejection_sample.main(given.flags) == 130
-    assert "2 finished questions" in capsys.readouterr().err and not (given.path / "sft.jsonl").exists()
-    assert rejection_sample.main(given.flags) == 0
-    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (summary["questions"], summary["resumed_questions"], summary["kept"]) == (4, 2, 8)
-    assert len(set(asked)) == 5 and "--data.apply_chat_template" in summary["train_sft"]
-    assert rejection_sample.main([*given.flags, "--select.max_per_question", "1"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["kept"] == 4 and len(asked) == 5
-    assert "temperature was 1.0, is 0.5" in complaint(capsys, [*given.flags, "--rollout.temperature", "0.5"])

@@ -1,29 +1,35 @@
-"""Finished questions -> the label file, without holding up the engines."""
+"""Finished work -> its durable file, without holding up the event loop that does the work."""
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Protocol
 
-from openrlhf_prm.annotation.label_file import LabelFile
-from openrlhf_prm.annotation.records import AnnotatedQuestion
 from openrlhf_prm.data.questions import Question
 
 
-class LabelWriter:
+class QuestionFile(Protocol):
+    """A durable file with one entry per question."""
+
+    def append_all(self, finished: list[tuple[Question, Any]]) -> None:
+        """Returns when everything is on disk."""
+
+
+class BackgroundWriter:
     """Writes questions in a thread, all that finished while the disk was busy at once, so that many engines do not wait
     for one disk. Use as an asynchronous context manager; on leaving, by an error too, everything added is on disk.
 
-    `written` is called, in the event loop, for each question that has become durable.
+    `written` is called, in the event loop, with the result of each question that has become durable.
     """
 
-    def __init__(self, labels: LabelFile, written: Callable[[AnnotatedQuestion], None] = lambda found: None):
-        self.labels = labels
+    def __init__(self, file: QuestionFile, written: Callable[[Any], None] = lambda result: None):
+        self.file = file
         self.written = written
-        self._waiting: list[tuple[Question, AnnotatedQuestion]] = []
+        self._waiting: list[tuple[Question, Any]] = []
         self._writing: asyncio.Task | None = None
 
-    def add(self, question: Question, found: AnnotatedQuestion) -> None:
+    def add(self, question: Question, result: Any) -> None:
         """Takes a finished question and returns at once. Raises where an earlier one could not be written."""
-        self._waiting.append((question, found))
+        self._waiting.append((question, result))
         if self._writing is None or self._writing.done():
             if self._writing is not None:
                 self._writing.result()
@@ -32,11 +38,11 @@ class LabelWriter:
     async def _write(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            await asyncio.to_thread(self.labels.append_all, batch)
-            for _, found in batch:
-                self.written(found)
+            await asyncio.to_thread(self.file.append_all, batch)
+            for _, result in batch:
+                self.written(result)
 
-    async def __aenter__(self) -> "LabelWriter":
+    async def __aenter__(self) -> "BackgroundWriter":
         return self
 
     async def __aexit__(self, *_) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from openrlhf_prm.annotation import AnnotatedQuestion, LabelFile
 from openrlhf_prm.annotation.records import Root
-from openrlhf_prm.annotation.writer import LabelWriter
+from openrlhf_prm.data.background_writer import BackgroundWriter
 from openrlhf_prm.data.questions import Question
 
 NOTHING = AnnotatedQuestion(Root(0, 8), [], {}, dropped="all_wrong")
@@ -35,7 +35,7 @@ def test_questions_are_written_together_while_the_loop_goes_on(tmp_path):
     path, written = tmp_path / "labels.jsonl", []
 
     async def run(labels):
-        async with LabelWriter(labels, written.append) as writer:
+        async with BackgroundWriter(labels, written.append) as writer:
             for index in range(50):
                 writer.add(Question(str(index), "?", "1"), NOTHING)
                 await asyncio.sleep(0)
@@ -53,7 +53,7 @@ def test_what_was_added_is_written_before_an_error_gets_out(tmp_path):
     path = tmp_path / "labels.jsonl"
 
     async def run(labels):
-        async with LabelWriter(labels) as writer:
+        async with BackgroundWriter(labels) as writer:
             writer.add(Question("a", "?", "1"), NOTHING)
             writer.add(Question("b", "?", "1"), NOTHING)
             raise KeyError("engine")
@@ -71,7 +71,7 @@ def test_a_full_disk_ends_the_run(tmp_path):
     taken = []
 
     async def run(labels):
-        async with LabelWriter(labels) as writer:
+        async with BackgroundWriter(labels) as writer:
             for name in "ab":
                 writer.add(Question(name, "?", "1"), NOTHING)
                 taken.append(name)

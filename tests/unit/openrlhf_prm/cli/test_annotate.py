@@ -1,0 +1,95 @@
+"""`annotate` from its flags to its last line, without an engine."""
+
+import json
+
+import pytest
+
+from openrlhf_prm.annotation import LabelledSolution
+from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
+from openrlhf_prm.cli import annotate
+
+
+def solution(text: str) -> LabelledSolution:
+    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False)
+
+
+def found(*texts: str) -> AnnotatedQuestion:
+    return AnnotatedQuestion(Root(2, 2), [solution(text) for text in texts], {})
+
+
+def write_rows(path, *rows) -> str:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n")
+    return str(path)
+
+
+def policy_in(parent) -> str:
+    """A folder that looks like a checkpoint from outside."""
+    (parent / "policy").mkdir()
+    (parent / "policy" / "config.json").write_text("{}")
+    return str(parent / "policy")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--annotation.rollouts", "0"], "--annotation.rollouts must be at least 1, got 0"),
+        (["--rollout.max_new_tokens", "0"], "--rollout.max_new_tokens must be at least 1"),
+        (["--annotation.concurrency", "0"], "--annotation.concurrency must be at least 1"),
+        (["--data.input", "nowhere.jsonl"], "--data.input: no such file: nowhere.jsonl"),
+        (["--data.label_key", "answer"], "line 1: no key 'answer'"),
+        (["--actor.model_name_or_path", "./nowhere"], "--actor.model_name_or_path: there is no folder ./nowhere"),
+        (["--annotator", "guess"], "invalid choice: 'guess'"),
+        (
+            ["--steps.splitter", "word"],
+            "unknown name 'word'; choose one of newline, blank_line, marker, or give FILE.py",
+        ),
+        (["--steps.splitter", "nowhere.py:ends"], "there is no file nowhere.py"),
+        (["--annotation.searches", "3"], "--annotation.searches is no option of --annotator math_shepherd"),
+        (["--annotation.rule", "majority"], "invalid choice: 'majority'"),
+        (["--answers.checker", "vibes"], "unknown answer checker 'vibes'"),
+        (["--answers.checker", "reasoning_gym"], "line 1: the label must be a row of reasoning-gym as JSON"),
+        (["--data.input_template", "no place"], "--data.input_template has no {}"),
+        (["--annotation.rollout", "3"], "unrecognized arguments"),
+    ],
+)
+def test_bad_flags_end_with_one_line(tmp_path, capsys, flags, message):
+    questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
+    output = tmp_path / "out.jsonl"
+    base = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
+    with pytest.raises(SystemExit) as end:
+        annotate.main([*base, *flags])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not output.exists()
+
+
+def test_nothing_left_to_do_starts_no_engine(tmp_path, capsys):
+    questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
+    output = tmp_path / "out.jsonl"
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
+    labelling = annotate.labelling_of(annotate.nested(annotate.build_parser().parse_args(flags)))
+    with labelling.open_labels() as labels:
+        labels.append(labelling.run.questions[0], found("1+1=2"))
+    assert annotate.main(flags) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["questions"], summary["resumed_questions"], summary["rollouts"]) == (0, 1, 0)
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    questions = write_rows(
+        tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"}, {"question": "2+2?", "label": "4"}
+    )
+    output = tmp_path / "out.jsonl"
+
+    def interrupted(labelling, labels):
+        labels.append(labelling.run.questions[0], found("1+1=2"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(annotate, "label_questions", interrupted)
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions, "--data.output", str(output)]
+    assert annotate.main(flags) == 130
+    error = capsys.readouterr().err
+    assert "1 questions finished in this run" in error and "run the same command again" in error
+    assert error.count("\n") == 1
+    assert len(output.read_text().splitlines()) == 1
