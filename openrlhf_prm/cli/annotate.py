@@ -66,9 +66,12 @@ def main(argv: list[str] | None = None) -> int:
     args = nested(parser.parse_args(argv))
     try:
         labelling = labelling_of(args)
-        labels = labelling.open_labels()
     except ValueError as error:
         parser.error(str(error))
+    try:
+        labels = labelling.open_labels()
+    except ValueError as error:
+        parser.error(f"--data.output: {error}")
     prepare_environment()
     with labels:
         before = len(labels.finished)

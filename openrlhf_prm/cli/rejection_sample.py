@@ -75,9 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     prepare_environment()
     try:
         task = task_of(args)
-        samples = task.open_samples()
     except ValueError as error:
         parser.error(str(error))
+    try:
+        samples = task.open_samples()
+    except ValueError as error:
+        parser.error(f"--data.output: {error}")
     with samples:
         try:
             counts = write_sft_data(task, samples)
