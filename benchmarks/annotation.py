@@ -43,8 +43,8 @@ from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution,
 from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.cluster.workers import Completion
 from openrlhf_prm.data.background_writer import BackgroundWriter
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import Question
+from vllm_prm.durable_file import write_atomically
 
 ROLLOUTS = 8
 SOLUTIONS = 8

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from openrlhf_prm.answers.checkers import math_answer
 from openrlhf_prm.answers.comparison import same_answer
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
+from vllm_prm.durable_file import write_atomically
 
 PHRASINGS = {
     "the answer is": "Some steps.\nThe answer is {}.",

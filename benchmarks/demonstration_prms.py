@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.runs import POLICY, made_with, run_command
 from openrlhf_prm.cluster.accelerator import cpu_environment, on_cpu
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.measures.steps import roc_auc
 from openrlhf_prm.tasks.arithmetic import HabitMix, check_steps, demonstration, habit_of, questions
+from vllm_prm.durable_file import write_atomically
 
 
 @dataclass(frozen=True)

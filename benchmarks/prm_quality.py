@@ -24,7 +24,6 @@ from examples.quickstart.run import command
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from examples.rejection_sampling.run import MAX_NEW_TOKENS, MIX, POLICY, SAMPLED, hard_label_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.benchmarks.benchmark import ReadOptions
 from openrlhf_prm.evaluation.benchmarks.best_of_n import BestOfN
@@ -36,6 +35,7 @@ from openrlhf_prm.measures.choices import best_of_n, pass_at_k
 from openrlhf_prm.measures.intervals import interval_of_sums, mean, share_interval, sums_by_question
 from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.durable_file import write_atomically
 
 QUESTIONS, N = 300, 16
 

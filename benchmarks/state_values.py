@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.runs import POLICY
 from openrlhf_prm.cluster.accelerator import engine_dtype
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from vllm_prm.durable_file import write_atomically
 
 MIX = HabitMix(carry=0.18)
 GROUP, LIMIT, NAIVE_K = 8, 200, 9

@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openrlhf_prm.cluster.accelerator import on_cpu
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.versions import versions
+from vllm_prm.durable_file import write_atomically
 
 SYSTEMS = ("hf", "vllm_step", "ours", "http")
 MODELS = ("50M", "1.5B", "7B")

@@ -18,10 +18,10 @@ from rich.table import Table
 
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu, prepare_environment
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from vllm_prm.durable_file import write_atomically
 
 POLICY = Path(__file__).parent / "policy"
 REWARD = Path(__file__).parents[2] / "openrlhf_prm" / "answers" / "outcome.py"

@@ -15,13 +15,13 @@ from pathlib import Path
 from examples.quickstart.run import command, prm_stages
 from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.responses import by_question, read_samples
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.measures.intervals import paired_gain
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
+from vllm_prm.durable_file import write_atomically
 
 POLICY = Path(__file__).parent / "policy"
 SAMPLED, TESTED, SAMPLES = 400, 300, 16

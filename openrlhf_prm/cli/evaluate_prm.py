@@ -20,12 +20,12 @@ from types import SimpleNamespace
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.table import print_tables
 from openrlhf_prm.options import add_flags, build, refuse_unread
+from vllm_prm.durable_file import write_atomically
 from vllm_prm.errors import ContextLengthError
 
 

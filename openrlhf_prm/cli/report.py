@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from openrlhf_prm.cli.parser import FlagParser
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.report.page import render_report
 from openrlhf_prm.report.run_folder import read_run
+from vllm_prm.durable_file import write_atomically
 
 
 def build_parser() -> FlagParser:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from openrlhf_prm.cli.parser import FlagParser
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.rows import read_rows
 from openrlhf_prm.report.trees import render_trees, sample_questions
+from vllm_prm.durable_file import write_atomically
 
 PER_STEP = ("mc_values", "hard_labels", "right", "rollouts", "visits")
 KEYS = ("id", "question", "label", "root", "steps", "correct", *PER_STEP)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from openrlhf_prm.convert.public_data import PUBLIC_FORMATS
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.formats_out import LabelStyle, label_rows
 from openrlhf_prm.data.rows import read_rows
+from vllm_prm.durable_file import write_atomically
 
 
 def convert(

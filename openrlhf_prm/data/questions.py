@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.rows import read_jsonl
+from vllm_prm.durable_file import write_atomically
 
 KEYS = ("--data.input_key", "question", "--data.label_key", "label")
 """The flags that say so."""

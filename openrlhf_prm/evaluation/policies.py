@@ -14,7 +14,6 @@ from typing import Any
 from openrlhf_prm.answers.checkers import AnswerChecker
 from openrlhf_prm.cluster.context_length import model_context
 from openrlhf_prm.cluster.engine_options import EngineOptions
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect
@@ -24,6 +23,7 @@ from openrlhf_prm.evaluation.summary import summarize
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.options import Options, option
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.durable_file import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

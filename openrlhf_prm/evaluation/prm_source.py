@@ -5,8 +5,8 @@ from typing import Any
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
-from openrlhf_prm.evaluation.scoring import fingerprint
 from openrlhf_prm.options import Options, option
+from vllm_prm.durable_file import checkpoint_state
 from vllm_prm.json_flags import json_object
 
 
@@ -63,7 +63,7 @@ class PrmSource(Options):
         """What the scores depend on; a file of scores may only be continued with the same."""
         return {
             "--prm.model_name_or_path": self.model_name_or_path,
-            "state of the checkpoint": self.model_name_or_path and fingerprint(self.model_name_or_path),
+            "state of the checkpoint": self.model_name_or_path and checkpoint_state(self.model_name_or_path),
             "--prm.url": self.url,
             "--prm.family": self.family,
             "--prm.family_options": self._family_options(),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from openrlhf_prm.data.files import write_atomically
+from vllm_prm.durable_file import write_atomically
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, StepScores
@@ -48,15 +47,3 @@ def collected(solutions: Sequence[BenchmarkSolution], file: DurableFile) -> list
     """The scores of all solutions in their order; [] for one without a step."""
     scores = {row["key"]: row["step_scores"] for row in file.rows()}
     return [scores[solution_key(solution)] if solution.steps else [] for solution in solutions]
-
-
-def fingerprint(model: str) -> str | None:
-    """What tells one state of a checkpoint from another: its files' names, sizes and times of change. None for what is
-    no folder.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return None
-    files = [(file.name, file.stat()) for file in sorted(folder.iterdir()) if file.is_file()]
-    facts = [(name, state.st_size, state.st_mtime_ns) for name, state in files]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from openrlhf_prm.data.files import write_atomically
 from openrlhf_prm.data.formats_in import ROW_FORMATS, RowKeys, with_format
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from openrlhf_prm.prm_training.heads import PRM_HEADS, PRMHead
+from vllm_prm.durable_file import write_atomically
 
 
 class UserError(ValueError):
