@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from openrlhf_prm.data.text_structure import auto_ends, blank_line_ends, marker_ends
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_MARKER = re.compile(r"^(?:Step|step|STEP)\s*\d+\s*[:.)]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,12 @@ def _ends_after(pattern: str) -> Callable[[str], list[int]]:
     return lambda text: [match.end() for match in compiled.finditer(text)]
 
 
-def _before_markers(text: str) -> list[int]:
-    return [match.start() for match in _MARKER.finditer(text) if match.start() > 0]
-
-
 # name -> function from the text of a response to the character offsets at which a step ends.
 STEP_SPLITTERS: dict[str, Callable[[str], list[int]]] = {
+    "auto": auto_ends,
     "newline": _ends_after(r"\n+"),
-    "blank_line": _ends_after(r"\n[ \t]*\n\s*"),
-    "marker": _before_markers,
+    "blank_line": blank_line_ends,
+    "marker": marker_ends,
 }
 
 

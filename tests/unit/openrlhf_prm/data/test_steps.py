@@ -130,5 +130,5 @@ def test_splitters_by_hand():
 
 
 def test_unknown_splitter_is_named():
-    with pytest.raises(ValueError, match="unknown step splitter 'word'; choose one of newline"):
+    with pytest.raises(ValueError, match="unknown step splitter 'word'; choose one of auto"):
         split_steps([1], TOKENIZERS["characters"], "word")
