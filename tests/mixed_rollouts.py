@@ -1,22 +1,25 @@
 """A rollout of two questions whose figures a reader can check by hand, and the mixer that flags make."""
 
-import argparse
-
 import torch
+from host_flags import parse
 
-from openrlhf_prm.cli.parser import nested
-from openrlhf_prm.ppo.flags import add_arguments
-from openrlhf_prm.ppo.mixing import RewardMixer, Rollout
+from openrlhf_prm.ppo.mixing import RewardMixer
+from openrlhf_prm.ppo.plugin_options import read_options
 from openrlhf_prm.ppo.rollout.records import StepRecord
+from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 
 def mixer(*flags: str) -> RewardMixer:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return RewardMixer(nested(parser.parse_args(flags)))
+    """Of a run without a PRM, unless flags ask for one."""
+    return RewardMixer(read_options(parse(*flags)))
 
 
-def rollout(**columns) -> Rollout:
+def prm_mixer(*flags: str) -> RewardMixer:
+    """Of a run with a PRM."""
+    return mixer("--prm.url", "http://prm", *flags)
+
+
+def rollout(**columns) -> RolloutColumns:
     """Four responses of two steps, the first two to one question; steps score 0.75 and 0.25."""
     records = [StepRecord((2, 4), (0.75, 0.25), 0.5, 0.1)] * 4
     defaults = dict(
@@ -30,4 +33,4 @@ def rollout(**columns) -> Rollout:
         records=records,
         group_size=2,
     )
-    return Rollout(**defaults | columns)
+    return RolloutColumns(**defaults | columns)

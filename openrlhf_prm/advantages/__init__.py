@@ -1,10 +1,8 @@
 """Advantage estimators that know steps, and what the host's own estimators do to step rewards.
 
-An estimator is a frozen dataclass (its fields are its options) with `needs`, the set of what callers must gather for
-it, and a call from a `StepBatch` to one advantage per response token. Needs: "group" (several responses per
-question), "step_rewards" (a PRM), "tokens", "branch_values" (values of the states between steps), "segments" (steps
-cut by token probability instead of by text), "token_probabilities". To add one: a file with the dataclass, a line
-here.
+An estimator is a frozen dataclass, an `AdvantageEstimator`: its fields are its options, `--algo.advantage.<field>`,
+`needs` says what callers must gather for it, and it is called with a `StepBatch` for one advantage per response token.
+To add one: a file with the dataclass, a line here. From outside: `--algo.advantage.estimator FILE.py:Class`.
 """
 
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO

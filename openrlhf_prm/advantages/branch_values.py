@@ -11,42 +11,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openrlhf_prm.measures.intervals import wilson_interval
-
-VALUE_SOURCES = ("rollouts", "prm")
+from openrlhf_prm.options import Options, option, option_fields
 
 
 @dataclass(frozen=True, kw_only=True)
-class VineOptions:
-    """Options of the states' values, `--vine.<field>`.
+class VineOptions(Options):
+    """How states are valued, `--vine.<field>`.
 
-    values: "rollouts" samples branches; "prm" takes the PRM's score of the step before as value, no branch at all.
-    k, k_min, half_width: `k_min` branches are sampled first and as many again until the 95% Wilson interval of their
-    mean is at most +-half_width, or `k` are there; half_width 0 always takes k. max_new_tokens: limit of a branch; 0 is
-    what its response may still have had. skip_uniform: 1 samples none in groups whose outcomes all agree. probes,
-    probe_tokens: with the control variate, how many one-step continuations per state the PRM scores, and their limit.
-
-    Early stopping favours extreme means a little; k_min of 3 or more keeps that below what K branches resolve.
+    `k_min` branches are sampled first and as many again until the 95% Wilson interval of their mean is at most
+    +-`half_width`, or `k` are there. Early stopping favours extreme means a little; `k_min` of 3 or more keeps that
+    below what K branches resolve.
     """
 
-    values: str = "rollouts"
-    k: int = 9
-    k_min: int = 3
-    half_width: float = 0.0
-    max_new_tokens: int = 0
-    skip_uniform: int = 1
-    probes: int = 16
-    probe_tokens: int = 64
+    values: str = option(
+        "rollouts",
+        "where values come from: branches, or the PRM's score of the step before",
+        choices=("rollouts", "prm"),
+    )
+    k: int = option(9, "branches per state, at most", least=1)
+    k_min: int = option(3, "branches that are sampled at a time", least=1, read_with="half_width")
+    half_width: float = option(0.0, "precision of a value at which sampling stops; 0: always k branches", least=0)
+    max_new_tokens: int = option(0, "tokens of a branch at most; 0: what its response may still have had", least=0)
+    skip_uniform: bool = option(True, "no branches in groups whose outcomes all agree")
+    control_variate: bool = option(False, "the PRM makes branch values less noisy, without biasing them")
+    probes: int = option(
+        16, "one-step continuations per state that the PRM scores", least=1, read_with="control_variate"
+    )
+    probe_tokens: int = option(64, "tokens of a probe at most", least=1, read_with="control_variate")
 
-    def __post_init__(self):
-        if self.values not in VALUE_SOURCES:
-            raise ValueError(f"--vine.values must be one of {', '.join(VALUE_SOURCES)}, got {self.values!r}")
-        for option in ("k", "k_min", "probes", "probe_tokens"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"--vine.{option} must be at least 1, got {getattr(self, option)}")
-        if self.half_width < 0:
-            raise ValueError(f"--vine.half_width must be at least 0, got {self.half_width}")
-        if self.max_new_tokens < 0:
-            raise ValueError(f"--vine.max_new_tokens must be at least 0, got {self.max_new_tokens}")
+    def unread(self, prefix: str) -> dict[str, str]:
+        if self.values == "rollouts":
+            return super().unread(prefix)
+        others = (field.name for field in option_fields(type(self)) if field.name != "values")
+        return dict.fromkeys(others, f"--{prefix}.values rollouts")
 
     def next_round(self, outcomes: Sequence[float]) -> int:
         """How many branches to sample next, 0 when the outcomes so far are enough.

@@ -9,28 +9,30 @@ differs from the host (GRPO's process supervision, arXiv:2402.03300, section 4.1
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openrlhf_prm.advantages.batch import agrees
+from openrlhf_prm.advantages.tensors import agrees
 
 if TYPE_CHECKING:
     import torch
 
-Group = list["torch.Tensor"]
+# (S_b,) step rewards of the responses of a group.
+RewardRows = list["torch.Tensor"]
 
 
-def unchanged(group: Group) -> Group:
+def unchanged(group: RewardRows) -> RewardRows:
     """No baseline: a critic or the host's own whitening does the work."""
     return group
 
 
-def group_mean(group: Group) -> Group:
+def group_mean(group: RewardRows) -> RewardRows:
     """r - mean of all step rewards of the group. No step at all: nothing to do."""
     steps = _joined(group)
     return [rewards - steps.mean() for rewards in group] if len(steps) else group
 
 
-def group_score(group: Group) -> Group:
+def group_score(group: RewardRows) -> RewardRows:
     """(r - mean) / (std + 1e-9) over all step rewards of the group; 0 where they agree, as a single one does."""
     steps = _joined(group)
     if agrees(steps):
@@ -38,7 +40,7 @@ def group_score(group: Group) -> Group:
     return [(rewards - steps.mean()) / (steps.std() + 1e-9) for rewards in group]
 
 
-def leave_one_out(group: Group) -> Group:
+def less_mean_of_others_steps(group: RewardRows) -> RewardRows:
     """r - mean of all step rewards of the other responses; where the others have no step, r itself."""
     steps = _joined(group)
     adjusted = []
@@ -48,29 +50,39 @@ def leave_one_out(group: Group) -> Group:
     return adjusted
 
 
-# The host's estimator -> what is done to step rewards, and whether over each question's group or over the whole batch.
-HOST_BASELINES: dict[str, tuple[Callable[[Group], Group], str]] = {
-    "gae": (unchanged, "group"),
-    "reinforce": (unchanged, "group"),
-    "reinforce_baseline": (group_mean, "group"),
-    "dr_grpo": (group_mean, "group"),
-    "rloo": (leave_one_out, "group"),
-    "group_norm": (group_score, "group"),
-    "flash_reinforce": (group_mean, "batch"),
+@dataclass(frozen=True)
+class HostBaseline:
+    """adjust: what is done to step rewards. over_batch: at once over the whole batch, not question by question.
+    divides: by their deviation, which takes a weight of the rewards out again.
+    """
+
+    adjust: Callable[[RewardRows], RewardRows]
+    over_batch: bool = False
+    divides: bool = False
+
+
+HOST_BASELINES = {
+    "gae": HostBaseline(unchanged),
+    "reinforce": HostBaseline(unchanged),
+    "reinforce_baseline": HostBaseline(group_mean),
+    "dr_grpo": HostBaseline(group_mean),
+    "rloo": HostBaseline(less_mean_of_others_steps),
+    "group_norm": HostBaseline(group_score, divides=True),
+    "flash_reinforce": HostBaseline(group_mean, over_batch=True),
 }
 
 
-def apply_host_baseline(estimator: str, process_rewards: Group, group_size: int) -> Group:
+def apply_host_baseline(estimator: str, process_rewards: RewardRows, group_size: int) -> RewardRows:
     """B tensors (S_b,) of step rewards -> the same with the estimator's baseline taken off."""
-    baseline, scope = HOST_BASELINES[estimator]
-    width = group_size if scope == "group" else len(process_rewards)
-    adjusted: Group = []
+    baseline = HOST_BASELINES[estimator]
+    width = len(process_rewards) if baseline.over_batch else group_size
+    adjusted: RewardRows = []
     for start in range(0, len(process_rewards), width):
-        adjusted += baseline(process_rewards[start : start + width])
+        adjusted += baseline.adjust(process_rewards[start : start + width])
     return adjusted
 
 
-def _joined(group: Group) -> torch.Tensor:
+def _joined(group: RewardRows) -> torch.Tensor:
     import torch
 
     return torch.cat(group)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, discounted, leave_one_out, spread_over_tokens
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.tensors import discounted, mean_of_others, spread_over_tokens
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinFormRLOO:
+class MinFormRLOO(AdvantageEstimator):
     """A_k = sum_{l >= k} (r_l - b * tokens_l) + R - mean of the others' R, with b = sum of the others' process rewards
     divided by the number of their tokens.
 
@@ -23,7 +24,7 @@ class MinFormRLOO:
     `rloo`. Equal responses: 0 at the first step.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.STEP_REWARDS, EstimatorNeed.GROUP})
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -31,8 +32,8 @@ class MinFormRLOO:
 
         totals = torch.stack([rewards.sum() for rewards in batch.process_rewards])
         lengths = torch.stack([ends[-1] for ends in batch.step_ends])
-        per_token = leave_one_out(totals, batch.group_size) / leave_one_out(lengths, batch.group_size).clamp(min=1)
-        outcomes = batch.outcome_rewards - leave_one_out(batch.outcome_rewards, batch.group_size)
+        per_token = mean_of_others(totals, batch.group_size) / mean_of_others(lengths, batch.group_size).clamp(min=1)
+        outcomes = batch.outcome_rewards - mean_of_others(batch.outcome_rewards, batch.group_size)
         advantages = []
         for rewards, ends, price, outcome in zip(
             batch.process_rewards, batch.step_ends, per_token, outcomes, strict=True

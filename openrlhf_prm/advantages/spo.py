@@ -6,37 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.vine import value_differences
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class SPO:
+class SPO(AdvantageEstimator):
     """A = V(end of segment) - V(start of segment), as `vine`, on the segment's tokens of probability below
     `probability`.
 
     A segment ends after every `cut_points` tokens that the policy gave less than `probability`: between such tokens
     it had no real choice, so their values cannot differ much (the paper's probability mask). Tokens above the
-    threshold get 0; `mask` 0 gives every token its segment's advantage. A response without a low-probability token is
-    one segment.
+    threshold get 0; without `mask` every token gets its segment's advantage. A response without a low-probability token
+    is one segment.
 
     Whitening as in `vine`, before tokens are masked.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"branch_values", "group", "segments", "token_probabilities"})
-    std_norm: bool = True
-    probability: float = 0.9
-    cut_points: int = 5
-    mask: int = 1
-
-    def __post_init__(self):
-        if not 0.0 < self.probability <= 1.0:
-            raise ValueError(f"--algo.advantage.probability must lie in 0..1, 0 excluded, got {self.probability}")
-        if self.cut_points < 1:
-            raise ValueError(f"--algo.advantage.cut_points must be at least 1, got {self.cut_points}")
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset(
+        {EstimatorNeed.BRANCH_VALUES, EstimatorNeed.GROUP, EstimatorNeed.SEGMENTS}
+    )
+    std_norm: bool = option(True, "divide by the deviation; the host's --algo.advantage.no_std_norm")
+    probability: float = option(0.9, "a token below it was a choice", above=0, most=1)
+    cut_points: int = option(5, "choices per segment", least=1)
+    mask: bool = option(True, "no advantage for tokens that were no choice")
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -44,8 +41,8 @@ class SPO:
         if not self.mask:
             return advantages
         return [
-            own * (probabilities < self.probability)
-            for own, probabilities in zip(advantages, batch.probabilities, strict=True)
+            tokens * (probabilities < self.probability)
+            for tokens, probabilities in zip(advantages, batch.probabilities, strict=True)
         ]
 
     def segment_ends(self, probabilities: Sequence[float]) -> list[int]:

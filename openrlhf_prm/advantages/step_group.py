@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, agrees, discounted, spread_over_tokens
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.tensors import agrees, discounted, spread_over_tokens
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepGroup:
+class StepGroup(AdvantageEstimator):
     """A_k = (G_k - mean_j G_jk) / std: the return from step k against the group's mean return from the k-th
     step.
 
@@ -30,13 +32,9 @@ class StepGroup:
     Degenerates to 0 where all returns of a group agree, and at a step index that only one response reaches.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
-    std_norm: bool = True
-    lambd: float = 1.0
-
-    def __post_init__(self):
-        if not 0.0 <= self.lambd <= 1.0:
-            raise ValueError(f"--algo.advantage.lambd must lie in 0..1, got {self.lambd}")
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.STEP_REWARDS, EstimatorNeed.GROUP})
+    std_norm: bool = option(True, "divide by the deviation; the host's --algo.advantage.no_std_norm")
+    lambd: float = option(1.0, "credit for what later steps did; the host's flag", least=0, most=1)
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -51,5 +49,5 @@ class StepGroup:
             group = returns[start : start + batch.group_size]
             padded = pad_sequence(group, batch_first=True, padding_value=float("nan"))  # (G, S)
             scale = padded[:, 0].std() if self.std_norm and not agrees(padded[:, 0]) else 1.0
-            advantages += [(own - padded.nanmean(0)[: len(own)]) / scale for own in group]
-        return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]
+            advantages += [(steps - padded.nanmean(0)[: len(steps)]) / scale for steps in group]
+        return [spread_over_tokens(steps, ends) for steps, ends in zip(advantages, batch.step_ends, strict=True)]

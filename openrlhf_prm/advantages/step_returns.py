@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, discounted, spread_over_tokens
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.tensors import discounted, spread_over_tokens
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepReturns:
+class StepReturns(AdvantageEstimator):
     """A_k = sum_{l >= k} lambd^(l-k) r_l + R - mean_group(R), for process rewards r and outcome reward R; no critic.
 
     With the `potential` shaping and lambd 0, r_k = V(s_{k+1}) - V(s_k) with the PRM's score as value: the advantage
@@ -26,12 +28,8 @@ class StepReturns:
     first-step advantage.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"step_rewards", "group"})
-    lambd: float = 1.0
-
-    def __post_init__(self):
-        if not 0.0 <= self.lambd <= 1.0:
-            raise ValueError(f"--algo.advantage.lambd must lie in 0..1, got {self.lambd}")
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.STEP_REWARDS, EstimatorNeed.GROUP})
+    lambd: float = option(1.0, "credit for what later steps did; the host's flag", least=0, most=1)
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -41,9 +39,9 @@ class StepReturns:
         advantages = []
         for start in range(0, len(returns), batch.group_size):
             group = returns[start : start + batch.group_size]
-            first = sum(own[0] for own in group) / len(group)
-            for own, outcome in zip(group, outcomes[start : start + batch.group_size], strict=True):
-                own = own.clone()
-                own[0] -= first
-                advantages.append(own + outcome)
-        return [spread_over_tokens(own, ends) for own, ends in zip(advantages, batch.step_ends, strict=True)]
+            first = sum(steps[0] for steps in group) / len(group)
+            for steps, outcome in zip(group, outcomes[start : start + batch.group_size], strict=True):
+                compared = steps.clone()
+                compared[0] -= first
+                advantages.append(compared + outcome)
+        return [spread_over_tokens(steps, ends) for steps, ends in zip(advantages, batch.step_ends, strict=True)]

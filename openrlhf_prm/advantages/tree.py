@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, spread_over_tokens
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.tensors import spread_over_tokens
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tree:
+class Tree(AdvantageEstimator):
     """A_k = (mean outcome of all responses that share the tokens through step k) - (mean outcome of the *other*
     responses that share the tokens before step k).
 
@@ -25,7 +26,7 @@ class Tree:
     Equal outcomes: 0. Short steps and confident policies share most.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"tokens", "group"})
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.TOKENS, EstimatorNeed.GROUP})
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -33,18 +34,18 @@ class Tree:
         for start in range(0, len(batch.step_ends), batch.group_size):
             members = range(start, start + batch.group_size)
             outcomes = {member: float(batch.outcome_rewards[member]) for member in members}
-            for own in members:
-                sharing, values, baseline = [other for other in members if other != own], [], 0.0
+            for member in members:
+                sharing, values, baseline = [other for other in members if other != member], [], 0.0
                 before = 0
-                for end in batch.step_ends[own].tolist():
+                for end in batch.step_ends[member].tolist():
                     if sharing:
                         baseline = sum(outcomes[other] for other in sharing) / len(sharing)
-                    tokens = batch.token_ids[own]
+                    tokens = batch.token_ids[member]
                     # After its last step a response has ended; one that went on is in another state.
                     upto = None if end == len(tokens) else end
                     sharing = [other for other in sharing if batch.token_ids[other][before:upto] == tokens[before:upto]]
-                    reached = [*sharing, own]
-                    values.append(sum(outcomes[member] for member in reached) / len(reached) - baseline)
+                    reached = [*sharing, member]
+                    values.append(sum(outcomes[response] for response in reached) / len(reached) - baseline)
                     before = end
-                advantages.append(spread_over_tokens(batch.outcome_rewards.new_tensor(values), batch.step_ends[own]))
+                advantages.append(spread_over_tokens(batch.outcome_rewards.new_tensor(values), batch.step_ends[member]))
         return advantages

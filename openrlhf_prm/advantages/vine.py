@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.advantages.batch import StepBatch, leave_one_out, spread_over_tokens, whitened
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.tensors import mean_of_others, spread_over_tokens, whitened
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vine:
+class Vine(AdvantageEstimator):
     """A_k = V(s_{k+1}) - V(s_k), and R - V(s_S) for the last step; whitened over the batch unless `std_norm` is False.
 
     V(s_k), k >= 2, is the mean outcome of branches from the state before step k, or what stands in for them
@@ -25,8 +27,8 @@ class Vine:
     and is divided by the same deviation without entering it. One step: R - V(question), the host's `rloo`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"branch_values", "group"})
-    std_norm: bool = True
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.BRANCH_VALUES, EstimatorNeed.GROUP})
+    std_norm: bool = option(True, "divide by the deviation; the host's --algo.advantage.no_std_norm")
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
@@ -38,8 +40,8 @@ def value_differences(batch: StepBatch, std_norm: bool) -> list[torch.Tensor]:
     import torch
 
     outcomes = batch.outcome_rewards - batch.penalties
-    questions = leave_one_out(outcomes, batch.group_size)
-    penalties = batch.penalties - leave_one_out(batch.penalties, batch.group_size)
+    questions = mean_of_others(outcomes, batch.group_size)
+    penalties = batch.penalties - mean_of_others(batch.penalties, batch.group_size)
     advantages = []
     rows = zip(batch.values, batch.step_ends, outcomes, questions, penalties, strict=True)
     for values, ends, outcome, question, penalty in rows:

@@ -1,4 +1,4 @@
-"""The outcome reward as the host wants it: pass this file's path to `--reward.remote_url`.
+"""The outcome reward of mathematical answers, as the host wants it: `--reward.remote_url math`.
 
 1 for a right final answer, 0 for a wrong one or none. Answers are compared by `openrlhf_prm.answers.checkers`.
 """

@@ -1,4 +1,4 @@
-"""The outcome reward of reasoning-gym's tasks, by their own verifiers: pass this file's path to `--reward.remote_url`.
+"""The outcome reward of reasoning-gym's tasks, by their own verifiers: `--reward.remote_url reasoning_gym`.
 
 Labels are those of `convert_steps --format reasoning_gym`.
 """

@@ -1,5 +1,5 @@
 """`python -m openrlhf_prm.cli.train_ppo_ray`: OpenRLHF's PPO with every flag it has, plus --prm.*,
---process_reward.*, --length_penalty.*
+--process_reward.*, --length_penalty.* and more (`ppo/flags.py`).
 
 Runs the host's own module unchanged. The host parses its flags under `__main__`, so this wraps the one `parse_args`
 call: our flags are added before it, checked after it, and the host's classes are rebound before it goes on to build
@@ -12,17 +12,9 @@ import sys
 from typing import NoReturn
 
 from openrlhf_prm.cli.parser import program_name
+from openrlhf_prm.hosts import require_openrlhf
 
 HOST = "openrlhf.cli.train_ppo_ray"
-HOST_VERSION = "0.11.2"
-
-
-def check_host_version() -> None:
-    """Raises ValueError where another version of OpenRLHF is installed: its pieces move with every release."""
-    from importlib.metadata import version
-
-    if version("openrlhf") != HOST_VERSION:
-        raise ValueError(f"openrlhf {HOST_VERSION} is needed, found {version('openrlhf')}")
 
 
 def main() -> None:
@@ -37,7 +29,7 @@ def main() -> None:
         sys.exit(2)
 
     try:
-        check_host_version()
+        require_openrlhf()
     except ValueError as error:
         complain(error)
 
@@ -47,9 +39,9 @@ def main() -> None:
 
     def parse_args(parser, *args, **kwargs):
         argparse.ArgumentParser.parse_args = host_parse_args
-        plugin.add_arguments(parser)
         parser.prog = program
         parser.error = complain  # the host's usage, which argparse prints before an error, fills screens
+        plugin.add_arguments(parser)
         flat = host_parse_args(parser, *args, **kwargs)
         from openrlhf.utils.config import hierarchize
 

@@ -1,10 +1,10 @@
-"""Length penalties: the responses of a rollout -> what is added to each one's outcome reward. Counted in tokens.
+"""Length penalties: the responses of a rollout -> what is added to the outcome reward of each. Counted in tokens.
 
-A penalty is a frozen dataclass (its fields are its options, `--length_penalty.<field>`) called with a `LengthBatch`; it
-returns (B,). What a paper publishes as a whole reward is given here less the 0/1 outcome, so that outcome plus penalty
-is the paper's reward. `needs` says what of the batch it reads beside lengths and correctness: "tokens", "targets",
-"questions", "state", "group" (several responses per question). A penalty with "state" keeps what it learned in the
-batch's `state`, which travels with checkpoints. To add one: a file with the dataclass, a line here.
+A penalty is a frozen dataclass, a `LengthPenalty`: its fields are its options, `--length_penalty.<field>`, `needs` says
+what it reads, and it is called with a `LengthBatch` for (B,). What a paper publishes as a whole reward is given here
+less the 0/1 outcome, so that outcome plus penalty is the paper's reward. A penalty that needs STATE keeps what it
+learned in the batch's `state`, which travels with checkpoints. To add one: a file with the dataclass, a line here. From
+outside: `--length_penalty.kind FILE.py:Class`.
 """
 
 from openrlhf_prm.length_penalties.cosine import Cosine

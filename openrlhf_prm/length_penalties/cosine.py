@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(LengthPenalty):
     """End + (start - end) / 2 * (1 + cos(pi * length / max_tokens)) less the outcome, and a price on repetition.
 
     start is the reward at length 0, end at `max_tokens`: correct responses fall from `correct_short` to
@@ -24,22 +25,15 @@ class Cosine:
     `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"tokens"})
-    max_tokens: int = 1024
-    correct_short: float = 2.0
-    correct_long: float = 1.0
-    wrong_short: float = -10.0
-    wrong_long: float = 0.0
-    exceeded: float = -10.0
-    ngram: int = 40
-    repetition: float = 0.05
-
-    def __post_init__(self):
-        for option in ("max_tokens", "ngram"):
-            if getattr(self, option) < 1:
-                raise ValueError(f"--length_penalty.{option} must be at least 1, got {getattr(self, option)}")
-        if not self.repetition >= 0:
-            raise ValueError(f"--length_penalty.repetition must be at least 0, got {self.repetition}")
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.TOKENS})
+    max_tokens: int = option(1024, "tokens from which a response gets `exceeded`", least=1)
+    correct_short: float = option(2.0, "reward of a correct response without a token")
+    correct_long: float = option(1.0, "reward of a correct response of max_tokens")
+    wrong_short: float = option(-10.0, "reward of a wrong response without a token")
+    wrong_long: float = option(0.0, "reward of a wrong response of max_tokens")
+    exceeded: float = option(-10.0, "reward of a longer response")
+    ngram: int = option(40, "tokens of an n-gram that counts as repeated", least=1, read_with="repetition")
+    repetition: float = option(0.05, "price of a repeated token", least=0)
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         import torch

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRPOLambda:
+class GRPOLambda(LengthPenalty):
     """-alpha * sigmoid((length - mean) / std) for correct responses of the most correct groups, 0 for all others.
 
     Mean and standard deviation are over the group's correct responses. The groups are those of the batch ranked by
@@ -22,15 +23,9 @@ class GRPOLambda:
     responses get -alpha / 2, the same for all, which a group baseline removes.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group"})
-    alpha: float = 0.2
-    share: float = 0.2
-
-    def __post_init__(self):
-        if not self.alpha > 0:
-            raise ValueError(f"--length_penalty.alpha must be above 0, got {self.alpha}")
-        if not 0.0 < self.share <= 1.0:
-            raise ValueError(f"--length_penalty.share must lie in 0..1, 0 excluded, got {self.share}")
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.GROUP})
+    alpha: float = option(0.2, "what the longest correct responses pay at most", above=0)
+    share: float = option(0.2, "share of the groups, the most correct ones, in which length counts", above=0, most=1)
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         lengths = batch.lengths.float().reshape(-1, batch.group_size)
@@ -39,9 +34,9 @@ class GRPOLambda:
         penalties = lengths.new_zeros(lengths.shape)
         chosen = max(round(len(accuracy) * self.share), 1)
         for group in accuracy.argsort(descending=True, stable=True)[:chosen]:
-            own = lengths[group][correct[group]]
-            if len(own):
-                deviations = own - own.mean()
+            correct_lengths = lengths[group][correct[group]]
+            if len(correct_lengths):
+                deviations = correct_lengths - correct_lengths.mean()
                 scale = deviations.pow(2).mean().sqrt() + 1e-9
                 penalties[group, correct[group]] = -self.alpha * (deviations / scale).sigmoid()
         return penalties.reshape(-1)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kimi:
+class Kimi(LengthPenalty):
     """lambda = 0.5 - (length - min) / (max - min) within the group; correct: lambda, wrong: min(0, lambda).
 
     Shorter correct responses gain up to 0.5, the longest lose 0.5; a wrong response can only lose. 0 where all
@@ -20,7 +20,7 @@ class Kimi:
     after a warm-up: `--length_penalty.warmup_steps`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group"})
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.GROUP})
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         groups = batch.lengths.float().reshape(-1, batch.group_size)

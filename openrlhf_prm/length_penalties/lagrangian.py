@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lagrangian:
+class Lagrangian(LengthPenalty):
     """-m * (length / target - 1) with the multiplier m of this batch; then m += w * rate * (mean length / target - 1).
 
     m is raised while responses are longer than `target` tokens on average and lowered otherwise, kept within
@@ -21,21 +22,18 @@ class Lagrangian:
     `initial`; at m = 0 every penalty is 0. w, in 0..1, is the warm-up's weight: m does not move while it has no say.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"state"})
-    target: int = 512
-    rate: float = 0.1
-    initial: float = 0.0
-    min_multiplier: float = 0.0
-    max_multiplier: float = 1.0
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.STATE})
+    target: int = option(512, "mean length that is held", least=1)
+    rate: float = option(0.1, "how fast the multiplier follows the excess", above=0)
+    initial: float = option(0.0, "the multiplier of the first batch")
+    min_multiplier: float = option(0.0, "smallest multiplier; a negative one also lengthens")
+    max_multiplier: float = option(1.0, "largest multiplier")
 
     def __post_init__(self):
-        if self.target < 1:
-            raise ValueError(f"--length_penalty.target must be at least 1, got {self.target}")
-        if not self.rate > 0:
-            raise ValueError(f"--length_penalty.rate must be above 0, got {self.rate}")
+        super().__post_init__()
         if not self.min_multiplier <= self.initial <= self.max_multiplier:
             raise ValueError(
-                f"--length_penalty.initial must lie in min_multiplier..max_multiplier "
+                f"initial must lie in min_multiplier..max_multiplier "
                 f"({self.min_multiplier}..{self.max_multiplier}), got {self.initial}"
             )
 

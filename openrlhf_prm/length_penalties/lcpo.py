@@ -9,36 +9,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Targets:
-    needs: ClassVar[frozenset[str]] = frozenset({"targets"})
-    alpha: float = 0.0003
-    target_min: int = 100
-    target_max: int = 4000
-    target_template: str = "Think for {} tokens."
+class TargetPenalty(LengthPenalty):
+    """Base of penalties that need TARGETS: what is drawn and how the prompt states it."""
+
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.TARGETS})
+    alpha: float = option(0.0003, "price of a token off the target", above=0)
+    target_min: int = option(100, "smallest target that is drawn")
+    target_max: int = option(4000, "largest target that is drawn")
+    target_template: str = option("Think for {} tokens.", "sentence that states the target in the prompt")
 
     def __post_init__(self):
-        if not self.alpha > 0:
-            raise ValueError(f"--length_penalty.alpha must be above 0, got {self.alpha}")
+        super().__post_init__()
         if not 0 < self.target_min <= self.target_max:
-            raise ValueError(
-                f"--length_penalty.target_min must lie in 1..target_max ({self.target_max}), got {self.target_min}"
-            )
+            raise ValueError(f"target_min must lie in 1..target_max ({self.target_max}), got {self.target_min}")
         if self.target_template.count("{}") != 1:
-            raise ValueError(f"--length_penalty.target_template needs {{}} once, got {self.target_template!r}")
+            raise ValueError(f"target_template needs {{}} once, got {self.target_template!r}")
 
     def _short_by(self, batch: LengthBatch) -> torch.Tensor:
         return batch.targets.float() - batch.lengths.float()
 
 
 @dataclass(frozen=True, kw_only=True)
-class LCPOExact(_Targets):
+class LCPOExact(TargetPenalty):
     """-alpha * |n* - length|, for right and wrong responses alike: outcome plus this is the paper's LCPO-Exact."""
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
@@ -46,7 +46,7 @@ class LCPOExact(_Targets):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LCPOMax(_Targets):
+class LCPOMax(TargetPenalty):
     """Correct: clip(alpha * (n* - length) + 0.5, 0, 1) - 1; wrong: 0. Outcome plus this is the paper's LCPO-Max.
 
     Half of the reward at exactly n*, all of it when 0.5 / alpha tokens shorter, none when as many longer. The paper

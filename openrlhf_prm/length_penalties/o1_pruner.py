@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty, PenaltyNeed
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class O1Pruner:
+class O1Pruner(LengthPenalty):
     """reference_length / length - 1 + accuracy_coef * (correct - reference_accuracy) - correct.
 
     Outcome plus this is the paper's reward at `--length_penalty.coef` 1. `accuracy_coef` is 2 to 5 in the paper. The
@@ -24,15 +25,14 @@ class O1Pruner:
     own reference: only its deviations from its mean count. A response of no token counts as one of one token.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"questions", "state"})
-    accuracy_coef: float = 2.0
-    reference_file: str = ""
+    needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.QUESTIONS, PenaltyNeed.STATE})
+    accuracy_coef: float = option(2.0, "weight of accuracy against length", least=0)
+    reference_file: str = option("", "JSONL rows with prompt, length and accuracy of another model")
 
     def __post_init__(self):
-        if self.accuracy_coef < 0:
-            raise ValueError(f"--length_penalty.accuracy_coef must be at least 0, got {self.accuracy_coef}")
+        super().__post_init__()
         if self.reference_file and not Path(self.reference_file).is_file():
-            raise ValueError(f"--length_penalty.reference_file: there is no file {self.reference_file}")
+            raise ValueError(f"reference_file: there is no file {self.reference_file}")
         self._read()  # a malformed row shows before anything starts
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
@@ -61,7 +61,5 @@ class O1Pruner:
                     row = json.loads(line)
                     references[row["prompt"]] = [float(row["length"]), float(row["accuracy"])]
                 except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(
-                        f"--length_penalty.reference_file: {self.reference_file} line {number}: {error!r}"
-                    ) from None
+                    raise ValueError(f"reference_file: {self.reference_file} line {number}: {error!r}") from None
         return references

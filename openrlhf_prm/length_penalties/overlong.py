@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from openrlhf_prm.length_penalties.batch import LengthBatch
+from openrlhf_prm.length_penalties.penalty import LengthBatch, LengthPenalty
+from openrlhf_prm.options import option
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overlong:
+class Overlong(LengthPenalty):
     """0 up to max_tokens - buffer, falling linearly to -1 at max_tokens, -1 beyond. Right and wrong responses alike.
 
     `max_tokens` and `buffer` in tokens, 0 < buffer <= max_tokens. The host's own `--reward.overlong_buffer_len` does
     the same from the generation limit; this one lets the limit be lower than what may be generated.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    max_tokens: int = 1024
-    buffer: int = 256
+    max_tokens: int = option(1024, "tokens from which the penalty is whole")
+    buffer: int = option(256, "tokens before max_tokens over which it rises")
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.buffer <= self.max_tokens:
-            raise ValueError(
-                f"--length_penalty.buffer must lie in 1..max_tokens ({self.max_tokens}), got {self.buffer}"
-            )
+            raise ValueError(f"buffer must lie in 1..max_tokens ({self.max_tokens}), got {self.buffer}")
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         start = self.max_tokens - self.buffer

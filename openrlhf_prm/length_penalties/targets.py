@@ -33,10 +33,10 @@ def read_target(prompt: str, template: str) -> int:
     Raises ValueError where it does not occur.
     """
     before, after = template.split("{}")
-    found = re.findall(re.escape(before) + r"(\d+)" + re.escape(after), prompt)
-    if not found:
+    targets = re.findall(re.escape(before) + r"(\d+)" + re.escape(after), prompt)
+    if not targets:
         raise ValueError(f"--length_penalty.target_template {template!r} does not occur in the prompt {prompt!r}")
-    return int(found[-1])
+    return int(targets[-1])
 
 
 def _joined(text: str, sentence: str) -> str:

@@ -12,24 +12,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openrlhf_prm.options import Options, option
+
 _WORD = re.compile(r"\w+|[+\-*/=<>^%]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiversityOptions:
-    """`--diversity.<field>`. coef: weight of d_i, added to the outcome reward; 0 switches it off. ngram: words per
-    n-gram. threshold: similarity from which two responses count as the same reasoning.
-    """
+class DiversityOptions(Options):
+    """`--diversity.<field>`."""
 
-    coef: float = 0.0
-    ngram: int = 3
-    threshold: float = 0.8
-
-    def __post_init__(self):
-        if self.ngram < 1:
-            raise ValueError(f"--diversity.ngram must be at least 1, got {self.ngram}")
-        if not 0.0 < self.threshold <= 1.0:
-            raise ValueError(f"--diversity.threshold must lie in 0..1, 0 excluded, got {self.threshold}")
+    coef: float = option(0.0, "weight of the reward for distinct correct reasoning; 0: none")
+    ngram: int = option(3, "words per n-gram by which responses are compared", least=1, read_with="coef")
+    threshold: float = option(
+        0.8, "similarity from which reasoning counts as the same", above=0, most=1, read_with="coef"
+    )
 
 
 def distinct_shares(
@@ -42,9 +38,11 @@ def distinct_shares(
     shares = []
     for start in range(0, len(responses), group_size):
         group = ngrams[start : start + group_size]
-        for own in group:
+        for response in group:
             alike = sum(
-                _similarity(own, other) >= options.threshold for other in group if own is not None and other is not None
+                _similarity(response, other) >= options.threshold
+                for other in group
+                if response is not None and other is not None
             )
             shares.append(1 / alike if alike else 0.0)
     return shares
@@ -52,7 +50,7 @@ def distinct_shares(
 
 def _ngrams(text: str, size: int) -> set[tuple[str, ...]]:
     words = _WORD.findall(text.lower())
-    # A text of fewer words than an n-gram is one n-gram of its own length, an empty one included.
+    # A text of fewer words than an n-gram is one n-gram, an empty one included.
     return {tuple(words[start : start + size]) for start in range(max(len(words) - size, 0) + 1)}
 
 

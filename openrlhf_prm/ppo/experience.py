@@ -14,10 +14,12 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
-from openrlhf_prm.advantages.batch import StepBatch, weigh_negative
+from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
-from openrlhf_prm.ppo.flags import build_estimator, uses_plugin, uses_steps
-from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer, Rollout
+from openrlhf_prm.advantages.tensors import weigh_negative
+from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer
+from openrlhf_prm.ppo.plugin_options import PluginOptions
+from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 
 class ProcessExperienceMaker(RemoteExperienceMaker):
@@ -27,21 +29,21 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
     which is what `experience.index` counts, so batches may be split and reordered freely.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, options: PluginOptions, **kwargs):
         super().__init__(*args, **kwargs)
-        self.mixer = RewardMixer(self.args)
-        self.step_estimator = build_estimator(self.args)
+        self.options = options
+        self.mixer = RewardMixer(options)
         self.online_prm = None  # set by the trainer where a PRM is trained in the loop
         self._records = []
         self._token_rewards = {}
 
     def make_experience_batch(self, rollout_samples) -> list[Experience]:
-        self._records = [sample.steps for sample in rollout_samples] if uses_steps(self.args) else []
+        self._records = [sample.steps for sample in rollout_samples] if self.options.looks_at_steps else []
         return super().make_experience_batch(rollout_samples)
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
-        if not uses_plugin(self.args):
+        if not self.options.acts:
             return super().compute_advantages_and_returns(experiences)
         rollout = self._rollout(experiences)
         figures = {}
@@ -51,15 +53,14 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         mixed = self.mixer(rollout)
         mixed.columns.update(figures)
         self._apply(experiences, rollout, mixed)
-        if self.step_estimator is not None:
+        if self.options.estimator is not None:
             experiences = self._estimate(experiences, rollout, mixed)
         else:
             experiences = self._estimate_by_host(experiences, mixed)
-        if self.args.algo.advantage.constant_length_norm:
+        if self.options.advantages.constant_length_norm:
             self._divide_by_limit(experiences)
         for experience in experiences:
-            weight = self.args.algo.advantage.negative_weight
-            experience.advantages = weigh_negative(experience.advantages, weight)
+            experience.advantages = weigh_negative(experience.advantages, self.options.advantages.negative_weight)
         self._leave_out(experiences, mixed.kept)
         return experiences
 
@@ -76,23 +77,22 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         process = self._token_rewards.get(id(action_mask))
         return rewards if process is None else rewards + process
 
-    def _rollout(self, experiences: list[Experience]) -> Rollout:
+    def _rollout(self, experiences: list[Experience]) -> RolloutColumns:
         """What the mixer sees. A response counts as correct with a score (else reward) above 0.5."""
         verdicts = [
             experience.rewards if experience.scores is None else experience.scores for experience in experiences
         ]
         places = {index: (e, row) for e in experiences for row, index in enumerate(e.index)}
         ordered = [places[index] for index in range(len(places))]
+        reads_text = self.mixer.penalties.reads_text
         token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
-        return Rollout(
+        return RolloutColumns(
             outcomes=self._in_rollout_order(experiences, [experience.rewards for experience in experiences]),
             correct=self._in_rollout_order(experiences, verdicts) > 0.5,
-            lengths=torch.tensor([float(len(own)) for own in token_ids]),
+            lengths=torch.tensor([float(len(tokens)) for tokens in token_ids]),
             truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
             prompts=[e.prompts[row] for e, row in ordered],
-            responses=self.tokenizer.batch_decode(token_ids, skip_special_tokens=True)
-            if self.mixer.reads_text
-            else None,
+            responses=self.tokenizer.batch_decode(token_ids, skip_special_tokens=True) if reads_text else None,
             token_ids=token_ids,
             records=self._records,
             group_size=self.args.rollout.n_samples_per_prompt,
@@ -111,11 +111,11 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         ordered = [rows[index] for index in range(len(rows))]
         return [tokens for tokens, _ in ordered], [mask.bool() for _, mask in ordered]
 
-    def _apply(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> None:
+    def _apply(self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards) -> None:
         """Weighted outcome rewards with their penalties, and the columns to log. A sample that is left out gets the
         mean of its group's others, so that it moves no baseline.
         """
-        outcomes = self.args.process_reward.outcome_coef * rollout.outcomes + mixed.penalties
+        outcomes = self.options.outcome.outcome_coef * rollout.outcomes + mixed.penalties
         groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
         means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
         outcomes = groups.where(kept, means).reshape(-1)
@@ -130,7 +130,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             group_size = self.args.rollout.n_samples_per_prompt
             # Weights come after the baseline: `group_norm` divides by the deviation, which would take them out again.
             adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
-            adjusted = [mixed.weight * own for own in adjusted]
+            adjusted = [mixed.weight * rewards for rewards in adjusted]
             self._token_rewards = {
                 id(experience.action_mask): self._at_step_ends(experience, adjusted, mixed.ends)
                 for experience in experiences
@@ -149,33 +149,21 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             tokens[row, actions[ends[index] - 1]] = process_rewards[index]
         return tokens
 
-    def _estimate(self, experiences: list[Experience], rollout: Rollout, mixed: MixedRewards) -> list[Experience]:
+    def _estimate(
+        self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards
+    ) -> list[Experience]:
         """What the host does around its estimators, around ours: penalties, clipping, the KL term, logging."""
-        args = self.args
         for experience in experiences:
             experience.rewards = experience.rewards.to(torch.promote_types(experience.rewards.dtype, torch.float32))
-        apply_length_penalties(experiences, args)
+        apply_length_penalties(experiences, self.args)
         outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
-        coef = args.process_reward.outcome_coef
-        if args.reward.clip_range:
-            outcomes = outcomes.clamp(*args.reward.clip_range)
-        weight = mixed.weight if "step_rewards" in self.step_estimator.needs else 0.0
-        process = [weight * own for own in mixed.process]
-        advantages = self.step_estimator(
-            StepBatch(
-                process_rewards=process,
-                step_ends=mixed.ends,
-                outcome_rewards=outcomes,
-                group_size=args.rollout.n_samples_per_prompt,
-                token_ids=rollout.token_ids,
-                values=[None if own is None else coef * own for own in mixed.values],
-                penalties=outcomes - coef * rollout.outcomes,
-                probabilities=[
-                    None if record.probabilities is None else torch.tensor(record.probabilities)
-                    for record in self._records
-                ],
-            )
-        )
+        if self.args.reward.clip_range:
+            outcomes = outcomes.clamp(*self.args.reward.clip_range)
+        batch = self._step_batch(rollout, mixed, outcomes)
+        advantages = self.options.estimator(batch)
+        returns = outcomes
+        if batch.process_rewards is not None:
+            returns = torch.stack([rewards.sum() for rewards in batch.process_rewards]) + outcomes
         for experience in experiences:
             nothing = torch.zeros(len(experience.index))
             penalty = compute_reward(nothing, self.kl_ctl.value, experience.kl, action_mask=experience.action_mask)
@@ -184,10 +172,22 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
                 result[row, _action_positions(experience, row, self._records[index])] += advantages[index]
             experience.returns = result
             experience.advantages = result.clone()
-            totals = [float(process[index].sum() + outcomes[index]) for index in experience.index]
-            experience.info["return"] = torch.tensor(totals) + penalty.sum(-1)
+            experience.info["return"] = returns[torch.tensor(experience.index)] + penalty.sum(-1)
             experience.kl = None
         return experiences
+
+    def _step_batch(self, rollout: RolloutColumns, mixed: MixedRewards, outcomes: torch.Tensor) -> StepBatch:
+        """What the estimator declares that it needs, and nothing else. outcomes: penalties included."""
+        needs, coef = self.options.estimator.needs, self.options.outcome.outcome_coef
+        there = {"group_size": rollout.group_size, "token_ids": rollout.token_ids}
+        there["process_rewards"] = [mixed.weight * rewards for rewards in mixed.process]
+        there["penalties"] = outcomes - coef * rollout.outcomes
+        if EstimatorNeed.BRANCH_VALUES in needs:
+            there["values"] = [None if values is None else coef * values for values in mixed.values]
+        if EstimatorNeed.SEGMENTS in needs:
+            there["probabilities"] = [torch.tensor(record.probabilities) for record in self._records]
+        fields = {field: there[field] for need in needs for field in need.value}
+        return StepBatch(step_ends=mixed.ends, outcome_rewards=outcomes, **fields)
 
     def _divide_by_limit(self, experiences: list[Experience]) -> None:
         """Dr. GRPO (arXiv:2503.20783): the host's loss divides each response's sum by its length T, so T / limit in the

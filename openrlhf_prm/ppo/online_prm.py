@@ -8,7 +8,6 @@ Shapes: L tokens of a response with its prompt, A = L - 1 action positions, T re
 """
 
 import copy
-import math
 import os
 from collections.abc import Sequence
 
@@ -19,50 +18,21 @@ from openrlhf.models import Actor
 from openrlhf.trainer.ray.launcher import BaseModelActor, RayActorGroup
 from openrlhf.utils import get_tokenizer
 
-from openrlhf_prm.ppo.flags import ONLINE_PRM_FOLDER, build
-from openrlhf_prm.rewards import REWARD_SHAPINGS
+from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER, OnlinePRMOptions
+from openrlhf_prm.ppo.plugin_options import PluginOptions
+from openrlhf_prm.ppo.response_rows import Row, padded, shares
 from openrlhf_prm.rewards.implicit import outcome_loss
-
-# Tokens (L,) and action mask (A,) of one response, without padding.
-Row = tuple[torch.Tensor, torch.Tensor]
-
-
-def shares(count: int, ranks: int, micro_batch: int) -> list[list[tuple[list[int], list[float]]]]:
-    """`count` rows over `ranks` -> each rank's micro-batches of row numbers and weights.
-
-    Every rank gets the same number of micro-batches of the same size, because gradients are summed and ZeRO-3 gathers
-    weights over all ranks; where rows are missing, row 0 stands in with weight 0.
-    """
-    size = min(micro_batch, math.ceil(count / ranks))
-    batches = math.ceil(count / (ranks * size))
-    result = []
-    for rank in range(ranks):
-        own = list(range(rank, count, ranks))
-        missing = batches * size - len(own)
-        rows, weights = own + [0] * missing, [1.0] * len(own) + [0.0] * missing
-        result.append([(rows[i : i + size], weights[i : i + size]) for i in range(0, batches * size, size)])
-    return result
-
-
-def padded(rows: Sequence[Row], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows -> tokens (B, L), attention mask (B, L) and action mask (B, L - 1), padded on the right."""
-    width = max(len(tokens) for tokens, _ in rows)
-    tokens = torch.full((len(rows), width), pad_token_id)
-    attention, actions = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width - 1)
-    for place, (own, mask) in enumerate(rows):
-        tokens[place, : len(own)] = own
-        attention[place, : len(own)] = 1
-        actions[place, : len(mask)] = mask.float()
-    return tokens, attention, actions
 
 
 @ray.remote(num_gpus=1)
 class OnlinePRMActor(BaseModelActor):
     """One data-parallel rank: the PRM with its optimizer, and the reference."""
 
-    def init_model_from_pretrained(self, strategy, pretrain: str, reference: str, vocabulary: dict, beta: float):
+    def init_model_from_pretrained(
+        self, strategy, options: OnlinePRMOptions, pretrain: str, vocabulary: dict, beta: float
+    ):
         self._setup_distributed(strategy)
-        args, options = strategy.args, strategy.args.online_prm
+        args, reference = strategy.args, options.reference or pretrain
         self.tokenizer = get_tokenizer(pretrain, None, "left", strategy, not args.data.disable_fast_tokenizer)
         for model in (pretrain, reference):
             tokenizer = get_tokenizer(model, None, "left", strategy, not args.data.disable_fast_tokenizer)
@@ -95,22 +65,21 @@ class OnlinePRMActor(BaseModelActor):
     def log_ratios(self, rows: Sequence[Row], micro_batches) -> list[torch.Tensor]:
         """This rank's share of the rows -> (T,) each, log pi_phi - log pi_ref, those of weight 0 left out."""
         self.model.eval()
-        found = []
+        log_ratios = []
         for chosen, weights in micro_batches[self._rank]:
             batch = padded([rows[index] for index in chosen], self.tokenizer.pad_token_id)
             with torch.no_grad():
                 ratios = self._forward(self.model, *batch) - self._forward(self.reference, *batch)
             masks = batch[2].bool()
             triples = zip(ratios.cpu(), masks, weights, strict=True)
-            found += [own[mask] for own, mask, weight in triples if weight]
-        return found
+            log_ratios += [row[mask] for row, mask, weight in triples if weight]
+        return log_ratios
 
     def update(self, rows: Sequence[Row], correct: Sequence[bool], micro_batches) -> dict[str, float]:
         """One optimizer step on the rows; their mean loss, and the norm of its gradient."""
         self.model.train()
-        ranks, own = len(micro_batches), micro_batches[self._rank]
-        total = 0.0
-        for chosen, weights in own:
+        ranks, total = len(micro_batches), 0.0
+        for chosen, weights in micro_batches[self._rank]:
             batch = padded([rows[index] for index in chosen], self.tokenizer.pad_token_id)
             log_probs = self._forward(self.model, *batch)
             with torch.no_grad():
@@ -156,24 +125,23 @@ class OnlinePRMActor(BaseModelActor):
 class OnlinePRM:
     """The group of actors, as the trainer's process sees it."""
 
-    def __init__(self, strategy, tokenizer):
-        args, options = strategy.args, strategy.args.online_prm
+    def __init__(self, plugin_options: PluginOptions, strategy, tokenizer):
+        args, options = strategy.args, plugin_options.online_prm
         self.update_first = options.update == "before"
         self.seed, self.batch_size = args.train.seed, options.batch_size or args.train.batch_size
         self.ranks = options.num_nodes * options.num_gpus_per_node
         self.micro_train, self.micro_judge = args.train.micro_batch_size, args.rollout.micro_batch_size
         pretrain = options.model_name_or_path or args.actor.model_name_or_path
-        shaping = build(REWARD_SHAPINGS, args.process_reward.shaping, args.process_reward)
-        own = copy.copy(strategy)
+        actors_strategy = copy.copy(strategy)
         # As the host does for dynamic batches: `OnlinePRMActor.update` itself says when an optimizer step is due.
-        own.use_dynamic_batch = True
-        own.micro_train_batch_size, own.train_batch_size = 1, self.ranks
+        actors_strategy.use_dynamic_batch = True
+        actors_strategy.micro_train_batch_size, actors_strategy.train_batch_size = 1, self.ranks
         self.group = RayActorGroup(
             options.num_nodes, options.num_gpus_per_node, OnlinePRMActor, num_gpus_per_actor=options.gpus_per_actor
         )
         ray.get(
             self.group.async_init_model_from_pretrained(
-                own, pretrain, options.reference or pretrain, tokenizer.get_vocab(), shaping.beta
+                actors_strategy, options, pretrain, tokenizer.get_vocab(), plugin_options.shaping.beta
             )
         )
 
@@ -188,7 +156,7 @@ class OnlinePRM:
         figures = self._update(rows, correct.tolist(), number)
         ratios = self._log_ratios(rows) if ratios is None else ratios
         columns = {name: torch.full((len(rows),), value) for name, value in figures.items()}
-        verdicts = torch.stack([own.sum() for own in ratios]) > 0
+        verdicts = torch.stack([row.sum() for row in ratios]) > 0
         return ratios, columns | {"online_prm/accuracy": (verdicts == correct).float()}
 
     def save(self, tag: str) -> None:
@@ -202,10 +170,10 @@ class OnlinePRM:
 
     def _log_ratios(self, rows: list[Row]) -> list[torch.Tensor]:
         batches = shares(len(rows), self.ranks, self.micro_judge)
-        found = ray.get(self.group.async_run_method("log_ratios", ray.put(rows), batches))
+        by_rank = ray.get(self.group.async_run_method("log_ratios", ray.put(rows), batches))
         ratios: list = [None] * len(rows)
-        for rank, own in enumerate(found):
-            ratios[rank :: self.ranks] = own
+        for rank, of_rank in enumerate(by_rank):
+            ratios[rank :: self.ranks] = of_rank
         return ratios
 
     def _update(self, rows: list[Row], correct: list[bool], number: int) -> dict[str, float]:
@@ -219,4 +187,4 @@ class OnlinePRM:
             batch = ray.put([rows[index] for index in chosen])
             labels = [correct[index] for index in chosen]
             figures.append(ray.get(self.group.async_run_method("update", batch, labels, batches))[0])
-        return {name: sum(own[name] for own in figures) / len(figures) for name in figures[0]}
+        return {name: sum(step[name] for step in figures) / len(figures) for name in figures[0]}

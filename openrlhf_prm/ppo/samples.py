@@ -5,8 +5,8 @@ from openrlhf.datasets import PromptDataset
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
+from openrlhf_prm.length_penalties.penalty import LengthPenalty, PenaltyNeed
 from openrlhf_prm.length_penalties.targets import target_of_row, with_target
-from openrlhf_prm.ppo.flags import target_options
 
 
 class StepSamplesGenerator(SamplesGenerator):
@@ -32,21 +32,14 @@ class StepSamplesGenerator(SamplesGenerator):
 
 
 class TargetedPromptDataset(PromptDataset):
-    """The host's prompts, each with a target length where the length penalty asks for one."""
+    """The host's prompts, every one with a target length where the length penalty asks for one."""
 
-    def __init__(self, dataset, tokenizer, strategy, input_template=None):
-        options = target_options(strategy.args)
-        if options is not None:
+    def __init__(self, dataset, tokenizer, strategy, input_template=None, *, penalty: LengthPenalty | None):
+        if penalty is not None and PenaltyNeed.TARGETS in penalty.needs:
             key, seed = strategy.args.data.input_key, strategy.args.train.seed
+            targets = (target_of_row(i, seed, penalty.target_min, penalty.target_max) for i in range(len(dataset)))
             dataset = [
-                row
-                | {
-                    key: with_target(
-                        row[key],
-                        options.target_template,
-                        target_of_row(index, seed, options.target_min, options.target_max),
-                    )
-                }
-                for index, row in enumerate(dataset)
+                row | {key: with_target(row[key], penalty.target_template, target)}
+                for row, target in zip(dataset, targets, strict=True)
             ]
         super().__init__(dataset, tokenizer, strategy, input_template=input_template)

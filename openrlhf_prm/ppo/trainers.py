@@ -6,15 +6,17 @@ Training itself stays the host's; what the plugin learned meanwhile travels in t
 checkpoints of its own beside them.
 """
 
+from functools import partial
+
 import openrlhf.trainer.ppo_trainer as sync_trainer
 import openrlhf.trainer.ppo_trainer_async as async_trainer
 import ray
 
-from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.cluster.workers import EngineOptions, RemoteScorer, ScoringPool
 from openrlhf_prm.ppo.experience import ProcessExperienceMaker
-from openrlhf_prm.ppo.flags import build_estimator, options_of, uses_online_prm, uses_prm, uses_steps
 from openrlhf_prm.ppo.online_prm import OnlinePRM
+from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
 from openrlhf_prm.ppo.rollout.executor import StepScoring
 from openrlhf_prm.ppo.samples import StepSamplesGenerator, TargetedPromptDataset
 
@@ -22,55 +24,54 @@ STATE = "openrlhf_prm"
 ONLINE_PRM_TAG = "openrlhf_prm_online_prm"
 
 
-def attach_step_scoring(args, vllm_engines) -> StepScoring | None:
-    """Starts the PRM workers that the flags ask for and hands every rollout actor what it needs to look at steps.
+def attach_step_scoring(options: PluginOptions, seed: int, vllm_engines) -> StepScoring | None:
+    """Starts the PRM workers that the options ask for and hands every rollout actor what it needs to look at steps.
     Returns None where nothing looks at them.
     """
     scoring = None
-    if uses_steps(args):
-        estimator = build_estimator(args)
-        needs = estimator.needs if estimator else frozenset()
-        vine = options_of(VineOptions, args.vine)
-        branches = "branch_values" in needs and vine.values == "rollouts"
+    if options.looks_at_steps:
+        segments = EstimatorNeed.SEGMENTS in options.estimator_needs
+        prm, vine = options.prm, options.vine
         scoring = StepScoring(
-            scorer=start_scorer(args) if uses_prm(args) else None,
-            splitter=args.steps.splitter,
-            question_pattern=args.prm.question_pattern,
-            score_range=args.prm.score_range,
-            segment_ends=estimator.segment_ends if "segments" in needs else None,
-            vine=vine if branches else None,
-            control_variate=args.vine.control_variate,
+            scorer=start_scorer(options, seed) if prm else None,
+            splitter=options.steps.splitter if options.steps else None,
+            question_pattern=prm.question_pattern if prm else None,
+            score_range=prm.score_range if prm else "probability",
+            segment_ends=options.estimator.segment_ends if segments else None,
+            vine=vine if vine and vine.values == "rollouts" else None,
         )
     ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
     return scoring
 
 
-def start_scorer(args) -> ScoringPool | RemoteScorer:
+def start_scorer(options: PluginOptions, seed: int) -> ScoringPool | RemoteScorer:
     """PRM workers as Ray actors, or a client of a running server; both answer `await score(question, steps)`."""
-    if args.prm.url:
-        return RemoteScorer(args.prm.url)
-    options = EngineOptions(
-        model=args.prm.model_name_or_path,
-        num_engines=args.prm.num_engines,
-        gpus=args.prm.gpus_per_engine,
-        dtype=args.prm.dtype,
-        seed=args.train.seed,
-        max_model_len=args.prm.max_model_len,
-        enforce_eager=args.prm.enforce_eager,
-        gpu_memory_utilization=args.prm.gpu_memory_utilization,
-        extra={"kv_cache_memory_bytes": args.prm.kv_cache_mb << 20} if args.prm.kv_cache_mb else {},
+    if options.workers is None:
+        return RemoteScorer(options.prm.url)
+    workers = options.workers
+    engines = EngineOptions(
+        model=options.prm.model_name_or_path,
+        num_engines=workers.num_engines,
+        gpus=workers.gpus_per_engine,
+        dtype=workers.dtype,
+        seed=seed,
+        max_model_len=workers.max_model_len,
+        enforce_eager=workers.enforce_eager,
+        gpu_memory_utilization=workers.gpu_memory_utilization,
+        extra={"kv_cache_memory_bytes": workers.kv_cache_mb << 20} if workers.kv_cache_mb else {},
     )
-    return ScoringPool.start(options, args.prm.family)
+    return ScoringPool.start(engines, workers.family)
 
 
 class _KeepsState:
-    """For the host's trainers that own an experience maker: its state goes into checkpoints and comes back. The online
+    """For the host's trainers that have an experience maker: its state goes into checkpoints and comes back. The online
     PRM, where there is one, is saved first, so that a checkpoint of the policy never lacks its PRM.
     """
 
     def start_online_prm(self) -> None:
-        if uses_online_prm(self.args):
-            self.experience_maker.online_prm = OnlinePRM(self.strategy, self.tokenizer)
+        options = self.experience_maker.options
+        if options.online_prm is not None:
+            self.experience_maker.online_prm = OnlinePRM(options, self.strategy, self.tokenizer)
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
         # The host hands the same dict to the checkpoint of the best evaluation afterwards.
@@ -99,7 +100,7 @@ class _KeepsState:
 
     def fit(self, *args, **kwargs):
         super().fit(*args, **kwargs)
-        if self.experience_maker.online_prm is not None and self.args.online_prm.save:
+        if self.experience_maker.online_prm is not None and self.experience_maker.options.online_prm.save:
             self.experience_maker.online_prm.save_model()
 
     def _save_online_prm(self, tag: str, client_states: dict) -> None:
@@ -108,17 +109,22 @@ class _KeepsState:
             client_states[ONLINE_PRM_TAG] = tag
 
 
+def _rebind(module, name: str, bound: type | partial) -> type | partial:
+    """Binds a name of a host's module in this process; a patched host takes the class attribute instead."""
+    setattr(module, name, bound)
+    return bound
+
+
 class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.modified_class):
     """The host's synchronous trainer with our experience maker, samples generator and prompts."""
 
-    experience_maker_cls = ProcessExperienceMaker
-    samples_generator_cls = StepSamplesGenerator
-
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
-        sync_trainer.RemoteExperienceMaker = ProcessExperienceMaker
-        sync_trainer.SamplesGenerator = StepSamplesGenerator
-        sync_trainer.PromptDataset = TargetedPromptDataset
-        self.step_scoring = attach_step_scoring(strategy.args, vllm_engines)
+        options = read_options(strategy.args)
+        maker = partial(ProcessExperienceMaker, options=options)
+        self.experience_maker_cls = _rebind(sync_trainer, "RemoteExperienceMaker", maker)
+        self.samples_generator_cls = _rebind(sync_trainer, "SamplesGenerator", StepSamplesGenerator)
+        _rebind(sync_trainer, "PromptDataset", partial(TargetedPromptDataset, penalty=options.penalty))
+        self.step_scoring = attach_step_scoring(options, strategy.args.train.seed, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         self.start_online_prm()
 
@@ -126,22 +132,20 @@ class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.mo
 class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metadata__.modified_class):
     """The host's generating half of async training, keeping step records."""
 
-    samples_generator_cls = StepSamplesGenerator
-
-    def __init__(self, *args, **kwargs):
-        async_trainer.SamplesGenerator = StepSamplesGenerator
-        sync_trainer.PromptDataset = TargetedPromptDataset
-        super().__init__(*args, **kwargs)
+    def __init__(self, pretrain, strategy, *args, **kwargs):
+        penalty = read_options(strategy.args).penalty
+        self.samples_generator_cls = _rebind(async_trainer, "SamplesGenerator", StepSamplesGenerator)
+        _rebind(sync_trainer, "PromptDataset", partial(TargetedPromptDataset, penalty=penalty))
+        super().__init__(pretrain, strategy, *args, **kwargs)
 
 
 class ProcessTrainingActor(_KeepsState, async_trainer.TrainingActor.__ray_metadata__.modified_class):
     """The host's training half of async training, with our experience maker."""
 
-    experience_maker_cls = ProcessExperienceMaker
-
-    def __init__(self, *args, **kwargs):
-        sync_trainer.RemoteExperienceMaker = ProcessExperienceMaker
-        super().__init__(*args, **kwargs)
+    def __init__(self, pretrain, strategy, *args, **kwargs):
+        maker = partial(ProcessExperienceMaker, options=read_options(strategy.args))
+        self.experience_maker_cls = _rebind(sync_trainer, "RemoteExperienceMaker", maker)
+        super().__init__(pretrain, strategy, *args, **kwargs)
         self.start_online_prm()
 
 
@@ -151,5 +155,5 @@ class ProcessPPOTrainerAsync(async_trainer.PPOTrainerAsync.__ray_metadata__.modi
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
         self.generator_actor_cls = async_trainer.GenerateSamplesActor = ray.remote(ProcessGenerateSamplesActor)
         self.training_actor_cls = async_trainer.TrainingActor = ray.remote(ProcessTrainingActor)
-        self.step_scoring = attach_step_scoring(strategy.args, vllm_engines)
+        self.step_scoring = attach_step_scoring(read_options(strategy.args), strategy.args.train.seed, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)

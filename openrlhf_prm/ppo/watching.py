@@ -4,19 +4,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openrlhf_prm.options import Options, option
+
 
 @dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """`--watch.<field>`. window: rollouts looked back on. alpha: significance both trends must reach."""
+class WatchOptions(Options):
+    """`--watch.<field>`."""
 
-    window: int = 20
-    alpha: float = 0.001
-
-    def __post_init__(self):
-        if self.window < 5:
-            raise ValueError(f"--watch.window must be at least 5, got {self.window}")
-        if not 0.0 < self.alpha < 1.0:
-            raise ValueError(f"--watch.alpha must lie in 0..1, both excluded, got {self.alpha}")
+    window: int = option(20, "rollouts looked back on for rising rewards and falling accuracy", least=5)
+    alpha: float = option(0.001, "significance that both trends must reach", above=0, below=1)
 
 
 class HackingDetector:

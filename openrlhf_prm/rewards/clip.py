@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Clip(RewardShaping):
     """r_k = min(score_k - eta, 0).
 
     No step earns more than 0, so adding steps gains nothing; what remains to hack is to write fewer steps, which
@@ -20,8 +23,7 @@ class Clip:
     rewards 0. No step: an empty tensor.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    eta: float = 0.0
+    eta: float = option(0.0, "scores above it earn nothing, on the scale of the scores")
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
         return (scores - self.eta).clamp(max=0.0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
+
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConsistencyFilter:
+class ConsistencyFilter(RewardShaping):
     """Leaves out the responses on which PRM and outcome disagree most: correct ones with the lowest mean step score,
     wrong ones with the highest. Process rewards of the kept ones are 0.
 
@@ -22,20 +25,16 @@ class ConsistencyFilter:
     `--rollout.n_samples_per_prompt` 8 with `keep` 0.5.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group"})
-    keep: float = 0.5
-
-    def __post_init__(self):
-        if not 0.0 < self.keep <= 1.0:
-            raise ValueError(f"--process_reward.keep must lie in 0..1, 0 excluded, got {self.keep}")
+    needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP})
+    keep: float = option(0.5, "share of a question's responses that are trained on", above=0, most=1)
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor | None]:
         right = [index for index, verdict in enumerate(correct) if verdict]
         wrong = [index for index, verdict in enumerate(correct) if not verdict]
-        means = [float(own.mean()) if len(own) else 0.0 for own in scores]
+        means = [float(steps.mean()) if len(steps) else 0.0 for steps in scores]
         drop = len(scores) - max(1, round(len(scores) * self.keep))
         from_right = (drop + len(right) - len(wrong)) // 2
         from_right = min(max(from_right, 0, drop - len(wrong)), len(right), drop)
         dropped = sorted(right, key=means.__getitem__)[:from_right]
         dropped += sorted(wrong, key=lambda index: -means[index])[: drop - from_right]
-        return [None if index in dropped else own * 0 for index, own in enumerate(scores)]
+        return [None if index in dropped else steps * 0 for index, steps in enumerate(scores)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from openrlhf_prm.options import option
 from openrlhf_prm.rewards.min_form import MinForm
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
+class Gate(RewardShaping):
     """Min form on groups whose responses are all wrong, 0 on every other group.
 
     With a group baseline the outcome gives such a group no gradient at all; everywhere else it is exact and the PRM
@@ -21,14 +23,11 @@ class Gate:
     `temperature` it takes. A group of one counts as all wrong when it is wrong.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group"})
-    temperature: float = 0.1
-
-    def __post_init__(self):
-        MinForm(temperature=self.temperature)
+    needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP})
+    temperature: float = option(0.1, "how sharply the worst step is picked out", above=0)
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
         if correct.any():
-            return [own * 0 for own in scores]
+            return [steps * 0 for steps in scores]
         min_form = MinForm(temperature=self.temperature)
-        return [min_form(own) for own in scores]
+        return [min_form(steps) for steps in scores]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
+
 if TYPE_CHECKING:
     import torch
 
-GRANULARITIES = ("token", "step")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Implicit:
+class Implicit(RewardShaping):
     """r_t = beta * log(pi_phi(y_t | y_<t) / pi_ref(y_t | y_<t)), a reward on every token (`granularity` "token") or
     summed over each step ("step").
 
@@ -21,16 +22,9 @@ class Implicit:
     sum to it; beta 0.05 is the paper's. A PRM that has not been trained yet equals its reference: 0 everywhere.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"log_ratios"})
-    beta: float = 0.05
-    granularity: str = "token"
-
-    def __post_init__(self):
-        if not self.beta > 0:
-            raise ValueError(f"--process_reward.beta must be above 0, got {self.beta}")
-        if self.granularity not in GRANULARITIES:
-            allowed = ", ".join(GRANULARITIES)
-            raise ValueError(f"--process_reward.granularity must be one of {allowed}, got {self.granularity!r}")
+    needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.LOG_RATIOS})
+    beta: float = option(0.05, "reward per unit of log-ratio", above=0)
+    granularity: str = option("token", "what gets a reward", choices=("token", "step"))
 
     def __call__(self, log_ratios: torch.Tensor, step_ends: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-ratios (T,) of a response and its step ends (S,) -> rewards and the token counts at which they stand:

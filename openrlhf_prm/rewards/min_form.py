@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinForm:
+class MinForm(RewardShaping):
     """r*_k = softmax_k(-r / temperature) * r_k, so the return is about min_k r_k up to the worst step and about 0
     after it.
 
@@ -19,12 +22,7 @@ class MinForm:
     an empty tensor.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    temperature: float = 0.1
-
-    def __post_init__(self):
-        if not self.temperature > 0:
-            raise ValueError(f"--process_reward.temperature must be above 0, got {self.temperature}")
+    temperature: float = option(0.1, "how sharply the worst step is picked out", above=0)
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
         return (-scores / self.temperature).softmax(-1) * scores

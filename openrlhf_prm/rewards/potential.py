@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Potential:
+class Potential(RewardShaping):
     """r_k = score_k - score_{k-1}, with `initial` in place of the score before the first step.
 
     The rewards telescope: the return from step k is score_S - score_{k-1}, so no sequence of steps gains more than
@@ -19,8 +22,7 @@ class Potential:
     empty tensor.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
-    initial: float = 1.0
+    initial: float = option(1.0, "score before the first step, on the scale of the scores")
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
         if len(scores) == 0:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from openrlhf_prm.options import option
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
+
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class ProverProgress(RewardShaping):
     """r_k = alpha * (A_k - A_{k+1}) with A_k = Q_k - Q_{k-1}, Q = 1 - (1 - p)^prover_samples, A_{S+1} = 0: the return
     from step k is alpha * A_k plus the outcome, the paper's effective reward, where A_k is what the step did for a
     prover's chances and what later steps did does not count (`--algo.advantage.lambd` 1).
@@ -25,13 +28,9 @@ class Progress:
     Equal scores: 0 but for the first step. One step: alpha * A_1. No step: an empty tensor.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group", "probability"})
-    alpha: float = 4.0
-    prover_samples: int = 4
-
-    def __post_init__(self):
-        if self.prover_samples < 1:
-            raise ValueError(f"--process_reward.prover_samples must be at least 1, got {self.prover_samples}")
+    needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP, ShapingNeed.PROBABILITY})
+    alpha: float = option(4.0, "weight of what a step did for the prover's chances")
+    prover_samples: int = option(4, "the prover is best of so many samples of the policy", least=1)
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
         import torch
@@ -39,8 +38,8 @@ class Progress:
         verdicts = correct.float()
         solved = (verdicts.sum() - verdicts) / (len(verdicts) - 1) if len(verdicts) > 1 else verdicts
         rewards = []
-        for first, own in zip(solved, scores, strict=True):
-            gains = (1 - (1 - torch.cat([first[None], own])) ** self.prover_samples).diff()
+        for first, steps in zip(solved, scores, strict=True):
+            gains = (1 - (1 - torch.cat([first[None], steps])) ** self.prover_samples).diff()
             later = torch.cat([gains[1:], gains.new_zeros(min(len(gains), 1))])
             rewards.append(self.alpha * (gains - later))
         return rewards

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
+
+from openrlhf_prm.rewards.shaping import RewardShaping
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class SumForm:
+class SumForm(RewardShaping):
     """r_k = score_k, so the return from step k is the sum of all later scores.
 
     A baseline that is known to be hacked: every further step with a positive score raises the return, so repeating
     steps pays. No step: an empty tensor.
     """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __call__(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.clone()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from openrlhf_prm.options import option
 from openrlhf_prm.rewards.potential import Potential
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifiedPotential:
+class VerifiedPotential(RewardShaping):
     """r_k = V_k - V_{k-1} with V_k the step score as a probability, V_0 = `initial`, and V_S = 1[correct].
 
     These are the temporal differences of an actor-critic whose critic is the PRM and whose reward is the outcome, so
@@ -23,12 +25,12 @@ class VerifiedPotential:
     less `initial`. No step: an empty tensor.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"group", "probability"})
-    initial: float = 1.0
+    needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP, ShapingNeed.PROBABILITY})
+    initial: float = option(1.0, "value before the first step, as a probability")
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
         potential = Potential(initial=self.initial)
-        values = [own.clone() for own in scores]
-        for own, verdict in zip(values, correct, strict=True):
-            own[-1:] = float(verdict)
-        return [potential(own) for own in values]
+        values = [steps.clone() for steps in scores]
+        for steps, verdict in zip(values, correct, strict=True):
+            steps[-1:] = float(verdict)
+        return [potential(steps) for steps in values]

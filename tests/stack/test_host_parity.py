@@ -85,7 +85,7 @@ def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_t
 
 @pytest.mark.parametrize("estimator", ["rloo", "group_norm", "step_group"])
 def test_process_rewards_and_penalties_keep_the_weights_that_were_asked_for(advantages, estimator):
-    rows = {name: sum(own, []) for name, own in advantages["weights"][estimator].items()}
+    rows = {name: sum(rows, []) for name, rows in advantages["weights"][estimator].items()}
     parts = zip(rows["outcome"], rows["half"], rows["whole"], strict=True)
     assert any(abs(whole - outcome) > 0.1 for outcome, _, whole in parts)
     if estimator != "step_group":  # it divides by the deviation of the sum
@@ -191,6 +191,7 @@ def compare_updates(folder: Path) -> dict:
     from openrlhf.utils import get_strategy
 
     from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.plugin_options import read_options
 
     path, tokenizer = policy(folder)
     ray.init(include_dashboard=False, log_to_driver=False)
@@ -204,9 +205,10 @@ def compare_updates(folder: Path) -> dict:
             *("--ckpt.output_dir", str(folder / name), "--actor.num_gpus_per_node", "1"),
         )
         strategy = get_strategy(args)
+        more = {"options": read_options(args)} if maker_class is ProcessExperienceMaker else {}
         group = RayActorGroup(1, 1, PolicyModelActor, num_gpus_per_actor=1)
         ray.get(group.async_init_model_from_pretrained(strategy, path, 10, None))
-        maker = maker_class(group, None, None, None, FixedKLController(0.0), strategy, tokenizer)
+        maker = maker_class(group, None, None, None, FixedKLController(0.0), strategy, tokenizer, **more)
         experiences = maker.make_experience_batch(rollouts(tokenizer, 4))
         ray.get(group.async_run_method_batch(method_name="append", experience=experiences))
         status = ray.get(group.async_run_method(method_name="fit", kl_ctl=0.0))[0]
@@ -226,6 +228,7 @@ def compare_one_step(folder: Path) -> dict:
     from openrlhf.utils import get_strategy
 
     from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.plugin_options import read_options
     from openrlhf_prm.ppo.rollout.records import StepRecord
 
     _, tokenizer = policy(folder)
@@ -235,15 +238,16 @@ def compare_one_step(folder: Path) -> dict:
         for side in ("host", "plugin"):
             ours = side == "plugin"
             samples = rollouts(tokenizer, 4)
-            own = estimator if ours else TWINS.get(estimator, estimator)
+            chosen = estimator if ours else TWINS.get(estimator, estimator)
             # The sum form on the probability scale hands a score of p over as a reward of p.
             prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
             # These whiten, which the host's rloo does not.
             plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo", "prime") else ()
-            args = arguments(own, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()), *plain)
+            args = arguments(chosen, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()), *plain)
             args.process_reward.score_scale = "probability"
             maker_class = ProcessExperienceMaker if ours else RemoteExperienceMaker
-            maker = maker_class(None, None, None, None, FixedKLController(0.01), get_strategy(args), tokenizer)
+            more = {"options": read_options(args)} if ours else {}
+            maker = maker_class(None, None, None, None, FixedKLController(0.01), get_strategy(args), tokenizer, **more)
             generator = torch.Generator().manual_seed(1)
             for index, sample in enumerate(samples):
                 sample.index = [index]
@@ -273,6 +277,7 @@ def compare_batches(folder: Path) -> dict:
     from openrlhf.utils import get_strategy
 
     from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.plugin_options import read_options
     from openrlhf_prm.ppo.rollout.records import StepRecord
     from openrlhf_prm.ppo.samples import TargetedPromptDataset
 
@@ -282,7 +287,9 @@ def compare_batches(folder: Path) -> dict:
 
     def per_sample(field: str, estimator: str, *flags: str) -> list[list[float]]:
         args = arguments(estimator, *common, *flags)
-        maker = ProcessExperienceMaker(None, None, None, None, FixedKLController(0.0), get_strategy(args), tokenizer)
+        strategy, options = get_strategy(args), read_options(args)
+        controller = FixedKLController(0.0)
+        maker = ProcessExperienceMaker(None, None, None, None, controller, strategy, tokenizer, options=options)
         samples = rollouts(tokenizer, 4)
         for index, sample in enumerate(samples):
             length = int(sample.action_mask.sum())
@@ -320,9 +327,10 @@ def compare_batches(folder: Path) -> dict:
     }
     target = ("--length_penalty.kind", "lcpo_max", "--length_penalty.target_min", "7")
     target += ("--length_penalty.target_max", "7")
-    strategy = get_strategy(arguments("step_group", *common, *target, "--data.input_key", "question"))
+    args = arguments("step_group", *common, *target, "--data.input_key", "question")
     rows = [{"question": "Q: 1+1=?\n"}, {"question": "Q: 2+2=?\n"}]
-    result["targets"] = TargetedPromptDataset(rows, tokenizer, strategy).prompts
+    penalty = read_options(args).penalty
+    result["targets"] = TargetedPromptDataset(rows, tokenizer, get_strategy(args), penalty=penalty).prompts
     return result
 
 

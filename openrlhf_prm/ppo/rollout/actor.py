@@ -6,8 +6,8 @@ from copy import deepcopy
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
-from openrlhf_prm.ppo.rollout.branches import Group
-from openrlhf_prm.ppo.rollout.executor import GROUP, StepScoring, StepScoringExecutor
+from openrlhf_prm.ppo.rollout.branches import QuestionOutcomes
+from openrlhf_prm.ppo.rollout.executor import QUESTION_OUTCOMES, StepScoring, StepScoringExecutor
 from vllm_prm.parent_watch import end_engines_with_this_process
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
@@ -43,7 +43,7 @@ class StepRolloutActor(_HOST):
         return await super().generate(prompt_token_ids, params, multi_modal_data)
 
     async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
-        GROUP.set(Group(num_samples))
+        QUESTION_OUTCOMES.set(QuestionOutcomes(num_samples))
         return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
 
     async def update_weight(self, name, dtype, shape, empty_cache=False):

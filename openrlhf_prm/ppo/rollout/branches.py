@@ -14,8 +14,8 @@ from openrlhf_prm.advantages.branch_values import Branches, VineOptions
 from openrlhf_prm.data.steps import split_text
 
 
-class Group:
-    """The responses of one question while they are being written: do their outcomes differ?"""
+class QuestionOutcomes:
+    """The outcomes of one question's responses while they are being written: do they differ?"""
 
     def __init__(self, size: int):
         self.size = size
@@ -27,7 +27,7 @@ class Group:
         if len(set(self.outcomes)) > 1 or len(self.outcomes) == self.size:
             self._decided.set()
 
-    async def has_variance(self) -> bool:
+    async def have_variance(self) -> bool:
         """Waits until two outcomes differ or all responses have one."""
         await self._decided.wait()
         return len(set(self.outcomes)) > 1
@@ -56,7 +56,7 @@ class BranchSampler:
     def __init__(
         self,
         options: VineOptions,
-        splitter: str,
+        splitter: str | None,
         score: Callable[[str, list[str]], Awaitable[float]] | None = None,
     ):
         self.options = options

@@ -19,12 +19,12 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.data.steps import Step, split_steps
-from openrlhf_prm.ppo.rollout.branches import BranchSampler, Group, Origin
+from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.score_ranges import as_probabilities
 
-# The group of the response being written: responses of one question run as tasks of one call.
-GROUP: ContextVar[Group] = ContextVar("group")
+# Of the response being written: responses of one question run as tasks of one call.
+QUESTION_OUTCOMES: ContextVar[QuestionOutcomes] = ContextVar("question_outcomes")
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,16 @@ class StepScoring:
 
     scorer: a pool of PRM workers or an URL, or None; the question is cut out of the prompt for it. score_range: what
     its numbers mean, see `score_ranges`. splitter: where steps end in the text. segment_ends: token probabilities of a
-    response -> where its segments end, instead of steps. vine: how states are sampled, None for not at all; with
-    control_variate, scored as well.
+    response -> where its segments end, instead of steps; then there is no splitter. vine: how states are sampled, None
+    for not at all.
     """
 
     scorer: object | None
-    splitter: str
+    splitter: str | None
     question_pattern: str | None = None
     score_range: str = "probability"
     segment_ends: Callable[[Sequence[float]], list[int]] | None = None
     vine: VineOptions | None = None
-    control_variate: bool = False
 
     def question(self, prompt: str) -> str:
         """The question within a prompt: the last match of the pattern's first group, or the prompt itself.
@@ -89,7 +88,7 @@ class StepScoringExecutor(AgentExecutorBase):
         self.looking = scoring is not None
         self.sampler = None
         if scoring is not None and scoring.vine is not None:
-            score = scoring.score_last if scoring.control_variate else None
+            score = scoring.score_last if scoring.vine.control_variate else None
             self.sampler = BranchSampler(scoring.vine, scoring.splitter, score)
 
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
@@ -133,9 +132,9 @@ class StepScoringExecutor(AgentExecutorBase):
     async def _branches(self, prompt, label, sampling, max_length, output, steps, tokenizer, engine):
         if self.sampler is None:
             return None
-        group = GROUP.get()
-        group.report(_number(output["reward"]))
-        if self.scoring.vine.skip_uniform and not await group.has_variance():
+        outcomes = QUESTION_OUTCOMES.get()
+        outcomes.report(_number(output["reward"]))
+        if self.scoring.vine.skip_uniform and not await outcomes.have_variance():
             return None
         ((start, _),) = output["action_ranges"]
         limit = max_length if sampling.max_tokens is None else min(max_length, start + sampling.max_tokens)

@@ -3,19 +3,20 @@
 import pytest
 import torch
 
-from openrlhf_prm.advantages.batch import (
-    StepBatch,
-    discounted,
-    leave_one_out,
-    spread_over_tokens,
-    weigh_negative,
-    whitened,
-)
+from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
+from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
 from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.advantages.step_group import StepGroup
 from openrlhf_prm.advantages.step_returns import StepReturns
+from openrlhf_prm.advantages.tensors import (
+    discounted,
+    mean_of_others,
+    spread_over_tokens,
+    weigh_negative,
+    whitened,
+)
 from openrlhf_prm.advantages.tree import Tree
 from openrlhf_prm.advantages.vine import Vine
 
@@ -59,7 +60,7 @@ def test_step_group_of_responses_that_agree_only_as_wholes():
     """Potentials of two wrong responses: both sum to -1, the second stood worse after its first step."""
     wrong = [[-0.5, -0.5], [-0.7, -0.3]]
     advantages = StepGroup()(batch(wrong, [[1, 2]] * 2, [0.0, 0.0], 2))
-    assert [own.tolist() for own in advantages] == [pytest.approx([0.0, -0.1]), pytest.approx([0.0, 0.1])]
+    assert [row.tolist() for row in advantages] == [pytest.approx([0.0, -0.1]), pytest.approx([0.0, 0.1])]
 
 
 def test_step_group_is_zero_where_all_agree():
@@ -94,19 +95,21 @@ def test_step_returns_with_one_step_is_the_group_mean_baseline():
 
 @pytest.mark.parametrize("estimator", [StepGroup, StepReturns])
 def test_lambda_out_of_range_is_named(estimator):
-    with pytest.raises(ValueError, match="--algo.advantage.lambd"):
+    with pytest.raises(ValueError, match="^lambd must lie in 0..1, got 1.5"):
         estimator(lambd=1.5)
 
 
 def test_batches_that_do_not_align_are_refused():
-    with pytest.raises(ValueError, match="got 1 reward rows, 1 span rows, expected 2"):
+    with pytest.raises(ValueError, match="got 1 span rows, expected 2"):
         batch([[1.0]], [[1]], [1.0, 0.0], 1)
     with pytest.raises(ValueError, match="groups of 2"):
         batch([[1.0]] * 3, [[1]] * 3, [0.0] * 3, 2)
     with pytest.raises(ValueError, match="response 1 has 2 step rewards, expected 1"):
         batch([[1.0], [1.0, 1.0]], [[1], [1]], [0.0] * 2, 2)
+    with pytest.raises(ValueError, match="got 1 reward rows, expected 2"):
+        batch([[1.0]], [[1], [1]], [1.0, 0.0], 1)
     with pytest.raises(ValueError, match="no step"):
-        StepBatch([torch.empty(0)], [torch.empty(0)], torch.zeros(1), 1)
+        StepBatch(step_ends=[torch.empty(0)], outcome_rewards=torch.zeros(1))
 
 
 def rows(values):
@@ -177,7 +180,7 @@ def test_tree_by_hand():
     assert advantages[2].tolist() == [-0.5, -0.5, -0.5]
 
 
-def test_tree_without_shared_steps_is_leave_one_out():
+def test_tree_without_shared_steps_is_mean_of_others():
     advantages = Tree()(outcomes_batch([1.0, 0.0], [[1, 2], [2]], 2, token_ids=[[1, 2], [3, 4]]))
     assert [row.tolist() for row in advantages] == [[1.0, 1.0], [-1.0, -1.0]]
 
@@ -239,7 +242,7 @@ def test_spo_masks_tokens_without_a_choice():
         [1.0, 0.0], [[2, 3], [2]], 2, values=values, penalties=nothing(2), probabilities=probabilities
     )
     assert [row.tolist() for row in SPO(std_norm=False)(given)] == [[0.75, 0.0, 0.25], [0.0, -1.0]]
-    assert [row.tolist() for row in SPO(std_norm=False, mask=0)(given)] == [[0.75, 0.75, 0.25], [-1.0, -1.0]]
+    assert [row.tolist() for row in SPO(std_norm=False, mask=False)(given)] == [[0.75, 0.75, 0.25], [-1.0, -1.0]]
 
 
 def test_segments_end_after_low_probability_tokens():
@@ -252,7 +255,7 @@ def test_segments_end_after_low_probability_tokens():
 
 @pytest.mark.parametrize("options", [{"probability": 0.0}, {"cut_points": 0}])
 def test_segment_options_out_of_range_are_named(options):
-    with pytest.raises(ValueError, match=f"--algo.advantage.{next(iter(options))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         SPO(**options)
 
 
@@ -263,15 +266,15 @@ def test_vine_whitens_penalties_with_the_values():
     plain, white = Vine(std_norm=False)(given), Vine()(given)
     assert [row.tolist() for row in plain] == [[1.0, 1.0], [-1.0, -1.0], [0.5, 0.5], [-0.5, -0.5]]
     scale = torch.cat(plain[:2]).std()
-    for own, expected in zip(white, plain, strict=True):
-        assert own.tolist() == pytest.approx((expected / scale).tolist())
+    for got, expected in zip(white, plain, strict=True):
+        assert got.tolist() == pytest.approx((expected / scale).tolist())
 
 
 def test_numbers_that_agree_but_for_rounding_are_no_scale():
     rewards = [torch.full((1,), 0.1 * 3) for _ in range(8)]
-    assert all(own.tolist() == [0.0] for own in apply_host_baseline("group_norm", rewards, 8))
+    assert all(row.tolist() == [0.0] for row in apply_host_baseline("group_norm", rewards, 8))
     noise = [torch.tensor([1e-9, -1e-9]), torch.tensor([0.0, 1e-9])]
-    assert [own.tolist() for own in whitened(noise, [True, True])] == [[0.0, 0.0]] * 2
+    assert [row.tolist() for row in whitened(noise, [True, True])] == [[0.0, 0.0]] * 2
 
 
 def test_negative_advantages_are_weighed():
@@ -285,6 +288,35 @@ def test_whitening_of_one_token_changes_nothing():
     assert whitened([torch.tensor([3.0])], [True])[0].tolist() == [3.0]
 
 
-def test_leave_one_out_by_hand():
-    assert leave_one_out(torch.tensor([1.0, 0.0, 0.5, 4.0]), 2).tolist() == [0.0, 1.0, 4.0, 0.5]
-    assert leave_one_out(torch.tensor([7.0]), 1).tolist() == [0.0]
+def test_the_mean_of_others_by_hand():
+    assert mean_of_others(torch.tensor([1.0, 0.0, 0.5, 4.0]), 2).tolist() == [0.0, 1.0, 4.0, 0.5]
+    assert mean_of_others(torch.tensor([7.0]), 1).tolist() == [0.0]
+
+
+def complete_batch(fields) -> StepBatch:
+    """Two responses of two steps with everything that an estimator may ask for, of which it gets `fields`."""
+    there = dict(
+        group_size=2,
+        process_rewards=rows([[0.5, 0.25], [0.0, -0.5]]),
+        token_ids=[[1, 2], [1, 3]],
+        values=rows([[float("nan"), 0.75], [float("nan"), 0.25]]),
+        penalties=torch.tensor([0.0, -0.25]),
+        probabilities=rows([[0.5, 0.95], [0.2, 0.1]]),
+    )
+    chosen = {field: there[field] for field in fields}
+    return StepBatch(step_ends=rows([[1, 2], [1, 2]]), outcome_rewards=torch.tensor([1.0, -0.25]), **chosen)
+
+
+def fields_of(needs) -> set[str]:
+    return {field for need in needs for field in need.value}
+
+
+@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+def test_an_estimator_needs_what_it_declares_and_nothing_else(name):
+    estimator = ADVANTAGE_ESTIMATORS[name]()
+    everything = estimator(complete_batch(fields_of(EstimatorNeed)))
+    declared = estimator(complete_batch(fields_of(estimator.needs)))
+    assert [row.tolist() for row in declared] == [row.tolist() for row in everything]
+    for need in estimator.needs:
+        with pytest.raises((TypeError, ValueError)):
+            estimator(complete_batch(fields_of(estimator.needs - {need})))

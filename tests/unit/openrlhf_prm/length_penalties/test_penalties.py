@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
-from openrlhf_prm.length_penalties.batch import LengthBatch
 from openrlhf_prm.length_penalties.cosine import Cosine, repeated_tokens
 from openrlhf_prm.length_penalties.grpo_lambda import GRPOLambda
 from openrlhf_prm.length_penalties.kimi import Kimi
@@ -15,11 +14,17 @@ from openrlhf_prm.length_penalties.lagrangian import Lagrangian
 from openrlhf_prm.length_penalties.lcpo import LCPOExact, LCPOMax
 from openrlhf_prm.length_penalties.o1_pruner import O1Pruner
 from openrlhf_prm.length_penalties.overlong import Overlong
+from openrlhf_prm.length_penalties.penalty import LengthBatch, PenaltyNeed
 
 
 def batch(lengths, correct=None, group_size=None, **extra):
     verdicts = [True] * len(lengths) if correct is None else correct
-    return LengthBatch(torch.tensor(lengths), torch.tensor(verdicts), group_size or len(lengths), **extra)
+    return LengthBatch(
+        lengths=torch.tensor(lengths),
+        correct=torch.tensor(verdicts),
+        group_size=group_size or len(lengths),
+        **{"state": {}} | extra,
+    )
 
 
 def test_kimi_by_hand():
@@ -169,7 +174,7 @@ def test_lagrangian_holds_the_mean_length_of_a_policy_that_answers_to_it():
     ],
 )
 def test_options_out_of_range_are_named(kind, options):
-    with pytest.raises(ValueError, match=f"--length_penalty.{next(iter(options))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}"):
         LENGTH_PENALTIES[kind](**options)
 
 
@@ -184,3 +189,30 @@ def test_batches_that_do_not_align_are_refused():
         batch([1, 2, 3], group_size=2)
     with pytest.raises(ValueError, match="align"):
         batch([1, 2], [True])
+
+
+def complete_batch(fields) -> LengthBatch:
+    """Two groups of two with everything that a penalty may ask for, of which it gets `fields`."""
+    there = dict(
+        group_size=2,
+        token_ids=[[7] * 60, [7] * 41, list(range(20)), list(range(80))],
+        targets=torch.tensor([50, 50, 90, 90]),
+        questions=["p", "p", "q", "q"],
+        state={},
+    )
+    lengths, correct = torch.tensor([60, 41, 20, 80]), torch.tensor([True, True, False, True])
+    return LengthBatch(lengths=lengths, correct=correct, **{field: there[field] for field in fields})
+
+
+def fields_of(needs) -> set[str]:
+    return {field for need in needs for field in need.value}
+
+
+@pytest.mark.parametrize("name", LENGTH_PENALTIES)
+def test_a_penalty_needs_what_it_declares_and_nothing_else(name):
+    penalty = LENGTH_PENALTIES[name]()
+    everything = penalty(complete_batch(fields_of(PenaltyNeed)))
+    assert penalty(complete_batch(fields_of(penalty.needs))).tolist() == everything.tolist()
+    for need in penalty.needs:
+        with pytest.raises((TypeError, AttributeError)):
+            penalty(complete_batch(fields_of(penalty.needs - {need}) - set(need.value)))

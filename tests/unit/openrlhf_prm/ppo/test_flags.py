@@ -1,65 +1,25 @@
-"""The plugin's flags: choices from registries, and bad input refused with the flag's name before anything starts."""
+"""The plugin's flags: what a run builds of them, and bad input refused with the flag's name before anything starts."""
 
-import argparse
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
+from host_flags import parse
 
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.ppo.flag_checks import check_args
-from openrlhf_prm.ppo.flags import add_arguments, build, build_estimator, options_of, uses_plugin
-from openrlhf_prm.rewards import REWARD_SHAPINGS
+from openrlhf_prm.ppo.plugin_options import read_options
 from openrlhf_prm.rewards.min_form import MinForm
 
-
-def parse(*flags: str) -> SimpleNamespace:
-    """The namespace the host hands to the plugin: the host flags the checks read, and all of ours."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--algo.advantage.estimator", choices=["gae", "rloo", "group_norm"], default="rloo")
-    parser.add_argument("--algo.advantage.gamma", type=float, default=1.0)
-    parser.add_argument("--algo.advantage.lambd", type=float, default=1.0)
-    parser.add_argument("--algo.advantage.no_std_norm", action="store_true")
-    parser.add_argument("--actor.loss_agg_mode", default="token-mean")
-    parser.add_argument("--rollout.n_samples_per_prompt", type=int, default=4)
-    parser.add_argument("--rollout.max_new_tokens", type=int, default=None)
-    parser.add_argument("--data.max_len", type=int, default=2048)
-    parser.add_argument("--vllm.num_engines", type=int, default=1)
-    parser.add_argument("--vllm.enable_prefix_caching", action="store_true")
-    parser.add_argument("--train.agent_func_path", default=None)
-    parser.add_argument("--reward.remote_url", default=None)
-    parser.add_argument("--data.max_images_per_prompt", type=int, default=0)
-    parser.add_argument("--ds.load_in_4bit", action="store_true")
-    parser.add_argument("--ds.adam_offload", action="store_true")
-    parser.add_argument("--ds.ring_attn_size", type=int, default=1)
-    parser.add_argument("--ds.tensor_parallel_size", type=int, default=1)
-    parser.add_argument("--ds.use_universal_ckpt", action="store_true")
-    parser.add_argument("--data.prompt_dataset", default="owner/questions")
-    parser.add_argument("--data.input_key", default="input")
-    parser.add_argument("--data.label_key", default=None)
-    parser.add_argument("--eval.dataset", default=None)
-    parser.add_argument("--ckpt.path", default="./ckpt")
-    parser.add_argument("--ckpt.load_enable", action="store_true")
-    add_arguments(parser)
-    root = SimpleNamespace()
-    for name, value in vars(parser.parse_args(flags)).items():
-        *parents, leaf = name.split(".")
-        node = root
-        for parent in parents:
-            if not hasattr(node, parent):
-                setattr(node, parent, SimpleNamespace())
-            node = getattr(node, parent)
-        setattr(node, leaf, value)
-    return root
-
-
+POLICY = Path(__file__).parents[4] / "examples" / "quickstart" / "policy"
 IMPLICIT = ("--process_reward.shaping", "implicit")
 VINE = ("--algo.advantage.estimator", "vine")
+BRANCHED = (*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", "http://x")
 
 
 def test_nothing_asked_for_leaves_the_host_alone():
-    assert not uses_plugin(parse())
+    assert not read_options(parse()).acts
     for flags in (
         ["--prm.url", "http://x"],
         ["--algo.advantage.estimator", "tree"],
@@ -71,16 +31,7 @@ def test_nothing_asked_for_leaves_the_host_alone():
         ["--algo.advantage.negative_weight", "0.5"],
         [*IMPLICIT],
     ):
-        assert uses_plugin(parse(*flags)), flags
-
-
-def test_every_option_of_every_algorithm_is_a_flag():
-    args = parse("--vine.k", "3", "--watch.window", "7", "--algo.advantage.cut_points", "2")
-    assert options_of(VineOptions, args.vine) == VineOptions(k=3)
-    args.algo.advantage.estimator = "spo"
-    assert build_estimator(args) == SPO(cut_points=2)
-    args.algo.advantage.no_std_norm = True
-    assert build_estimator(args) == SPO(cut_points=2, std_norm=False)
+        assert read_options(parse(*flags)).acts, flags
 
 
 def test_defaults_pass_and_estimators_are_widened(tmp_path):
@@ -96,17 +47,6 @@ def test_defaults_pass_and_estimators_are_widened(tmp_path):
     check_args(parse(*IMPLICIT, "--algo.advantage.estimator", "prime", "--online_prm.reference", str(tmp_path)))
 
 
-def test_reward_functions_are_looked_for_before_and_after_the_host_has_split_them(tmp_path):
-    (tmp_path / "reward.py").write_text("")
-    args = parse("--reward.remote_url", f"{tmp_path / 'reward.py'},http://x")
-    check_args(args)
-    args.reward.remote_url = args.reward.remote_url.split(",")
-    check_args(args)
-    args.reward.remote_url = ["http://x", "no_such.py"]
-    with pytest.raises(ValueError, match="--reward.remote_url: there is no file no_such.py"):
-        check_args(args)
-
-
 def test_a_checkpoint_without_its_online_prm_is_refused(tmp_path):
     flags = [*IMPLICIT, "--algo.advantage.estimator", "prime", "--ckpt.path", str(tmp_path)]
     check_args(parse(*flags, "--ckpt.load_enable"))
@@ -119,9 +59,25 @@ def test_a_checkpoint_without_its_online_prm_is_refused(tmp_path):
 
 
 def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
-    args = parse("--process_reward.temperature", "0.5")
-    assert build(REWARD_SHAPINGS, "min_form", args.process_reward) == MinForm(temperature=0.5)
-    assert build(REWARD_SHAPINGS, "min_form", parse().process_reward) == MinForm()
+    prm = ("--prm.url", "http://x")
+    assert read_options(parse(*prm, "--process_reward.temperature", "0.5")).shaping == MinForm(temperature=0.5)
+    assert read_options(parse(*prm)).shaping == MinForm()
+    spo = ("--algo.advantage.estimator", "spo", "--algo.advantage.cut_points", "2", "--vine.k", "3")
+    options = read_options(parse(*spo))
+    assert options.estimator == SPO(cut_points=2) and options.vine == VineOptions(k=3)
+    options = read_options(parse(*spo, "--algo.advantage.no_mask", "--algo.advantage.no_std_norm"))
+    assert options.estimator == SPO(cut_points=2, std_norm=False, mask=False)
+
+
+def test_what_a_run_does_not_read_is_not_built():
+    plain = read_options(parse())
+    absent = ("prm", "workers", "online_prm", "process_reward", "shaping", "watch", "steps", "vine", "penalty")
+    assert [getattr(plain, field) for field in (*absent, "estimator")] == [None] * 10
+    server = read_options(parse("--prm.url", "http://x"))
+    assert server.prm and server.shaping and server.watch and server.steps and not server.workers
+    segments = read_options(parse("--algo.advantage.estimator", "spo"))
+    assert segments.vine and segments.looks_at_steps and not segments.steps
+    assert read_options(parse(*IMPLICIT)).online_prm
 
 
 @pytest.mark.parametrize(
@@ -130,7 +86,7 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--prm.model_name_or_path", "/no/such/prm"], "--prm.model_name_or_path: there is no folder /no/such/prm"),
         (["--prm.model_name_or_path", "owner/prm", "--prm.url", "http://x"], "exclude each other"),
         (
-            ["--prm.url", "http://x", "--prm.family", "nope"],
+            ["--prm.model_name_or_path", str(POLICY), "--prm.family", "nope"],
             "--prm.family: unknown 'nope'; choose one of .*placeholder",
         ),
         (["--prm.url", "localhost:8000"], "--prm.url must begin with http:// or https://"),
@@ -144,6 +100,17 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--process_reward.coef", "2"], "--process_reward.coef needs --prm.model_name_or_path"),
         (["--process_reward.shaping", "delta"], "--process_reward.shaping needs --prm.model_name_or_path"),
         (["--process_reward.normalise"], "--process_reward.normalise needs"),
+        (
+            ["--process_reward.shaping", "min_form"],
+            "--process_reward.shaping needs .*--process_reward.shaping implicit",
+        ),
+        (["--steps.splitter", "newline"], "--steps.splitter needs a PRM, or an estimator of the plugin"),
+        (["--watch.alpha", "0.1"], "--watch.alpha needs --prm.model_name_or_path"),
+        ([*BRANCHED, "--vine.k_min", "2"], "--vine.k_min needs --vine.half_width"),
+        (
+            ["--prm.url", "http://x", "--process_reward.shaping", "progress", "--process_reward.score_scale", "signed"],
+            "--process_reward.score_scale needs a --process_reward.shaping that takes scores on either scale",
+        ),
         (["--process_reward.truncation_penalty", "-1"], "--process_reward.truncation_penalty must be at least 0"),
         (["--process_reward.temperature", "1"], "is an option of min_form, which a run without a PRM does not read"),
         (["--prm.url", "http://x", "--process_reward.eta", "1"], "is an option of clip, which .*min_form does not"),
@@ -154,7 +121,7 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
         (["--length_penalty.kind", "cosine", "--length_penalty.repetition", "-1"], "--length_penalty.repetition"),
         (["--length_penalty.kind", "lcpo_max", "--length_penalty.alpha", "-1"], "--length_penalty.alpha must be above"),
         (["--algo.advantage.negative_weight", "2"], "--algo.advantage.negative_weight must lie in 0..1, got 2.0"),
-        (["--algo.advantage.negative_weight", "nan"], "--algo.advantage.negative_weight must lie in 0..1"),
+        (["--algo.advantage.negative_weight", "nan"], "--algo.advantage.negative_weight must be a finite number"),
         (["--diversity.ngram", "2"], "--diversity.ngram needs --diversity.coef"),
         (["--vine.k", "3"], "--vine.k needs --algo.advantage.estimator vine or spo"),
         (["--algo.advantage.cut_points", "3"], "--algo.advantage.cut_points is an option of spo, which .*rloo"),
@@ -166,7 +133,6 @@ def test_options_reach_the_algorithm_and_open_ones_keep_its_default():
             ["--algo.advantage.estimator", "group_norm", "--process_reward.outcome_coef", "0.5"],
             "--process_reward.outcome_coef 0.5: group_norm divides",
         ),
-        (["--reward.remote_url", "no_such.py"], "--reward.remote_url: there is no file no_such.py"),
         (["--prm.url", "http://x", "--prm.num_engines", "0"], "--prm.num_engines must be at least 1"),
         (["--prm.url", "http://x", "--prm.kv_cache_mb", "0"], "--prm.kv_cache_mb must be at least 1"),
         (["--prm.url", "http://x", "--prm.question_pattern", "user"], "--prm.question_pattern needs a group"),

@@ -4,19 +4,20 @@ import json
 
 import pytest
 import torch
-from mixed_rollouts import mixer, rollout
+from mixed_rollouts import mixer, prm_mixer, rollout
 
 from openrlhf_prm.advantages.branch_values import Branches
-from openrlhf_prm.ppo.mixing import Rollout, warm_up
+from openrlhf_prm.ppo.outcome_penalties import warm_up
 from openrlhf_prm.ppo.rollout.records import StepRecord
+from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 
 def rewards(mixed) -> list[list[float]]:
-    return [(mixed.weight * own).tolist() for own in mixed.process]
+    return [(mixed.weight * row).tolist() for row in mixed.process]
 
 
 def test_process_rewards_are_scaled_shaped_and_weighted():
-    mixed = mixer("--process_reward.shaping", "sum", "--process_reward.coef", "2")(rollout())
+    mixed = prm_mixer("--process_reward.shaping", "sum", "--process_reward.coef", "2")(rollout())
     assert rewards(mixed) == [[1.0, -1.0]] * 4
     assert mixed.penalties.tolist() == [0.0] * 4 and mixed.kept.all()
     assert mixed.columns["process/accuracy"].mean() == 0.75
@@ -27,30 +28,30 @@ def test_process_rewards_are_scaled_shaped_and_weighted():
 def test_warm_up_rises_from_nothing():
     assert [warm_up(n, 4) for n in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     assert warm_up(0, 0) == 1.0
-    mix = mixer("--process_reward.shaping", "sum", "--process_reward.warmup_steps", "2")
+    mix = prm_mixer("--process_reward.shaping", "sum", "--process_reward.warmup_steps", "2")
     assert [rewards(mix(rollout()))[0] for _ in range(3)] == [[0.0, 0.0], [0.25, -0.25], [0.5, -0.5]]
 
 
 def test_normalised_process_rewards_keep_their_mean():
     records = [StepRecord((1,), (score,), 0.0, 0.0) for score in (0.5, 1.0, 0.5, 1.0)]
-    mixed = mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
+    mixed = prm_mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
     joined = mixed.weight * torch.cat(mixed.process)
     assert joined.std().item() == pytest.approx(1.0) and joined.min() == 0.0
     one = rollout(
         outcomes=torch.ones(1), correct=torch.ones(1) > 0, lengths=torch.ones(1), truncated=torch.zeros(1) > 0,
         prompts=["p"], responses=["r"], token_ids=[[1]], records=records[:1], group_size=1,
     )  # fmt: skip
-    assert rewards(mixer("--process_reward.normalise")(one)) == [[0.0]]
+    assert rewards(prm_mixer("--process_reward.normalise")(one)) == [[0.0]]
 
 
 def test_process_rewards_that_agree_are_not_blown_up_by_normalising():
     records = [StepRecord((1, 2), (0.9, 0.9), 0.0, 0.0)] * 4
-    mixed = mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
+    mixed = prm_mixer("--process_reward.shaping", "sum", "--process_reward.normalise")(rollout(records=records))
     assert mixed.weight == 1.0 and mixed.process[0].tolist() == pytest.approx([0.8, 0.8])
 
 
 def test_truncated_and_malformed_responses_pay():
-    mixed = mixer(
+    mixed = prm_mixer(
         *("--process_reward.shaping", "sum", "--process_reward.truncation_penalty", "0.5"),
         *("--process_reward.format_pattern", "boxed", "--process_reward.format_penalty", "0.25"),
     )(rollout())
@@ -60,7 +61,7 @@ def test_truncated_and_malformed_responses_pay():
 
 
 def test_the_filter_leaves_samples_out_and_the_prm_out_of_the_rewards():
-    mixed = mixer("--process_reward.shaping", "filter", "--process_reward.keep", "0.5")(rollout())
+    mixed = prm_mixer("--process_reward.shaping", "filter", "--process_reward.keep", "0.5")(rollout())
     assert mixed.kept.tolist() == [True, False, False, True]
     assert rewards(mixed) == [[0.0, 0.0]] * 4
 
@@ -92,24 +93,24 @@ def test_distinct_reasoning_is_rewarded():
 
 def test_without_steps_only_outcomes_are_mixed_and_watched():
     mixed = mixer("--length_penalty.kind", "kimi")(rollout(records=[]))
-    assert mixed.process == [] and mixed.values == []
+    assert mixed.process == [] and mixed.values is None
     assert set(mixed.columns) == {"process/outcome", "process/accuracy", "process/truncated", "length_penalty"}
 
 
 def test_steps_without_a_prm_have_no_process_reward():
     mixed = mixer()(rollout(records=[StepRecord((2, 4), None, 0.5, 0.0)] * 4))
-    assert rewards(mixed) == [[0.0, 0.0]] * 4 and mixed.values == [None] * 4
+    assert rewards(mixed) == [[0.0, 0.0]] * 4 and mixed.values is None
     assert "process/repetition" in mixed.columns and "process/step_score" not in mixed.columns
 
 
-def branched() -> Rollout:
+def branched() -> RolloutColumns:
     state = Branches((1.0, 0.0), scores=(0.75, 0.25), probes=(0.75, 0.75), tokens=9)
     records = [StepRecord((2, 4), (0.5, 0.5), 0.0, 0.0, branches=(state,))] * 2
     return rollout(records=records + [StepRecord((2, 4), (0.5, 0.5), 0.0, 0.0)] * 2)
 
 
 def test_values_come_from_branches_and_the_control_variate_learns():
-    mix = mixer()
+    mix = mixer("--algo.advantage.estimator", "vine")
     first, second = mix(branched()), mix(branched())
     assert torch.isnan(first.values[0][0]) and first.values[0][1:].tolist() == [0.5]
     assert first.values[2] is None
@@ -119,12 +120,12 @@ def test_values_come_from_branches_and_the_control_variate_learns():
 
 
 def test_the_prm_stands_in_for_branches():
-    mixed = mixer("--vine.values", "prm")(rollout())
+    mixed = prm_mixer("--algo.advantage.estimator", "vine", "--vine.values", "prm")(rollout())
     assert mixed.values[0][1:].tolist() == [0.75]
 
 
 def test_rising_rewards_with_falling_accuracy_are_reported(caplog):
-    mix = mixer("--process_reward.shaping", "sum", "--watch.window", "8", "--watch.alpha", "0.01")
+    mix = prm_mixer("--process_reward.shaping", "sum", "--watch.window", "8", "--watch.alpha", "0.01")
     for n in range(8):
         correct = torch.arange(4) < 4 - n // 2
         records = [StepRecord((1,) * 1, (0.1 * n,), 0.0, 0.0)] * 4
@@ -136,9 +137,9 @@ def test_rising_rewards_with_falling_accuracy_are_reported(caplog):
 def test_a_restored_mixer_goes_on_exactly_where_it_was():
     flags = (
         *("--process_reward.warmup_steps", "5", "--length_penalty.kind", "lagrangian"),
-        *("--length_penalty.target", "3", "--watch.window", "5"),
+        *("--length_penalty.target", "3", "--watch.window", "5", "--algo.advantage.estimator", "vine"),
     )
-    whole, killed, resumed = mixer(*flags), mixer(*flags), mixer(*flags)
+    whole, killed, resumed = prm_mixer(*flags), prm_mixer(*flags), prm_mixer(*flags)
     for _ in range(3):
         whole(branched())
         killed(branched())

@@ -63,5 +63,5 @@ def test_a_restored_window_goes_on_where_it_was():
 
 @pytest.mark.parametrize("options", [{"window": 2}, {"alpha": 0.0}])
 def test_options_out_of_range_are_named(options):
-    with pytest.raises(ValueError, match=f"--watch.{next(iter(options))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         WatchOptions(**options)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mixed_rollouts import mixer, rollout
 
-from openrlhf_prm.advantages.batch import StepBatch
+from openrlhf_prm.advantages.estimator import StepBatch
 from openrlhf_prm.advantages.prime import Prime
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.rewards.implicit import Implicit, outcome_loss
@@ -45,10 +45,10 @@ def test_its_gradient_raises_the_tokens_of_right_responses():
 def test_prime_by_hand():
     # Means 1.5 and -1 are each other's baselines: rewards less them [2, 3] and [-2.5]; outcomes 1 and -1.
     batch = StepBatch(
-        [torch.tensor([1.0, 2.0]), torch.tensor([-1.0])],
-        [torch.tensor([1, 3]), torch.tensor([2])],
-        torch.tensor([1.0, 0.0]),
-        2,
+        process_rewards=[torch.tensor([1.0, 2.0]), torch.tensor([-1.0])],
+        step_ends=[torch.tensor([1, 3]), torch.tensor([2])],
+        outcome_rewards=torch.tensor([1.0, 0.0]),
+        group_size=2,
     )
     first, second = Prime(std_norm=False)(batch)
     assert first.tolist() == [6.0, 4.0, 4.0] and second.tolist() == [-3.5, -3.5]
@@ -57,7 +57,12 @@ def test_prime_by_hand():
 
 
 def test_prime_gives_nothing_where_all_agree():
-    batch = StepBatch([torch.zeros(2)] * 2, [torch.tensor([1, 2])] * 2, torch.ones(2), 2)
+    batch = StepBatch(
+        process_rewards=[torch.zeros(2)] * 2,
+        step_ends=[torch.tensor([1, 2])] * 2,
+        outcome_rewards=torch.ones(2),
+        group_size=2,
+    )
     assert torch.cat(Prime()(batch)).tolist() == [0.0] * 4
 
 
@@ -83,7 +88,7 @@ def test_malformed_responses_get_no_positive_token_reward():
 
 
 def test_rows_are_shared_so_that_every_rank_has_as_many_micro_batches():
-    from openrlhf_prm.ppo.online_prm import shares
+    from openrlhf_prm.ppo.response_rows import shares
 
     assert shares(5, ranks=2, micro_batch=2) == [
         [([0, 2], [1.0, 1.0]), ([4, 0], [1.0, 0.0])],
@@ -94,7 +99,7 @@ def test_rows_are_shared_so_that_every_rank_has_as_many_micro_batches():
 
 
 def test_rows_are_padded_on_the_right():
-    from openrlhf_prm.ppo.online_prm import padded
+    from openrlhf_prm.ppo.response_rows import padded
 
     rows = [
         (torch.tensor([5, 6, 7]), torch.tensor([False, True])),
@@ -150,7 +155,7 @@ def test_responses_are_judged_before_or_after_the_prm_learns_from_them(monkeypat
     prm = online_prm(monkeypatch, update)
     ratios, figures = prm.judge(tokens, masks, correct, number=0)
     offset = 100.0 if update == "before" else 0.0
-    assert [own.tolist() for own in ratios] == [[2.0 + offset], [3.0 + offset], [4.0 + offset]]
+    assert [row.tolist() for row in ratios] == [[2.0 + offset], [3.0 + offset], [4.0 + offset]]
     # Two optimizer steps, of two responses and of one; each response once, with its own outcome.
     assert figures["online_prm/loss"].tolist() == [1.5] * 3
     assert sorted(row for batch in prm.group.batches for row in batch) == [(10, True), (11, False), (12, True)]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from openrlhf_prm.rewards import REWARD_SHAPINGS, SCORE_SCALES, shape
+from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.clip import Clip
 from openrlhf_prm.rewards.clip_delta import ClipDelta
 from openrlhf_prm.rewards.consistency_filter import ConsistencyFilter
@@ -13,7 +13,8 @@ from openrlhf_prm.rewards.delta import Delta
 from openrlhf_prm.rewards.gate import Gate
 from openrlhf_prm.rewards.min_form import MinForm
 from openrlhf_prm.rewards.potential import Potential
-from openrlhf_prm.rewards.progress import Progress
+from openrlhf_prm.rewards.progress import ProverProgress
+from openrlhf_prm.rewards.shaping import SCORE_SCALES, ShapingNeed, shape
 from openrlhf_prm.rewards.sum_form import SumForm
 from openrlhf_prm.rewards.verified_potential import VerifiedPotential
 
@@ -96,16 +97,16 @@ def test_gate_opens_only_where_all_are_wrong():
 def test_progress_by_hand():
     # Of the others none is right for the first response and all are for the second. Q of the first goes from 0 to
     # 1 - 0.5^2 = 0.75 and 1, a gain of 0.75 and 0.25; that of the second from 1 to 0.
-    rewards = Progress(alpha=2.0, prover_samples=2)(rows([0.5, 1.0], [0.0]), torch.tensor([True, False]))
+    rewards = ProverProgress(alpha=2.0, prover_samples=2)(rows([0.5, 1.0], [0.0]), torch.tensor([True, False]))
     assert [row.tolist() for row in rewards] == [[2 * 0.5, 2 * 0.25], [-2.0]]
     returns = rewards[0].flip(0).cumsum(0).flip(0)
     assert returns.tolist() == [2 * 0.75, 2 * 0.25], "a step's return is its own gain, whatever follows"
 
 
 def test_progress_of_one_response_and_of_no_step():
-    (alone,) = Progress(alpha=1.0, prover_samples=1)(rows([0.25]), torch.tensor([True]))
+    (alone,) = ProverProgress(alpha=1.0, prover_samples=1)(rows([0.25]), torch.tensor([True]))
     assert alone.tolist() == [-0.75]
-    assert [len(row) for row in Progress()(rows([], [0.5]), torch.tensor([True, False]))] == [0, 1]
+    assert [len(row) for row in ProverProgress()(rows([], [0.5]), torch.tensor([True, False]))] == [0, 1]
 
 
 def test_the_prover_has_a_say_in_the_gradient():
@@ -122,11 +123,11 @@ def test_the_prover_has_a_say_in_the_gradient():
                 scores = torch.tensor([chance, float(right)])
                 # Two responses of which the other one is right with chance q: its share is q in the mean.
                 for other, weight in ((True, q), (False, 1 - q)):
-                    shaping = Progress(alpha=1.0, prover_samples=samples)
-                    own = shaping([scores, scores], torch.tensor([right, other]))[0]
+                    shaping = ProverProgress(alpha=1.0, prover_samples=samples)
+                    rewards = shaping([scores, scores], torch.tensor([right, other]))[0]
                     score = (1 - first) if choice == "good" else -first
                     share = first if choice == "good" else 1 - first
-                    total += weight * share * probability * score * float(own.sum())
+                    total += weight * share * probability * score * float(rewards.sum())
         return total
 
     assert gradient(1) == pytest.approx(0.25 * 0.3, abs=1e-6)
@@ -134,7 +135,7 @@ def test_the_prover_has_a_say_in_the_gradient():
 
 
 def test_progress_of_a_solved_group_without_mistakes_is_nothing():
-    rewards = Progress()(rows([1.0, 1.0], [1.0]), torch.tensor([True, True]))
+    rewards = ProverProgress()(rows([1.0, 1.0], [1.0]), torch.tensor([True, True]))
     assert [row.tolist() for row in rewards] == [[0.0, 0.0], [0.0]]
 
 
@@ -168,10 +169,10 @@ def test_filter_keeps_what_was_asked_for_whatever_the_group(right, keep):
 
 @pytest.mark.parametrize(
     ("shaping", "options"),
-    [(ConsistencyFilter, {"keep": 0}), (Progress, {"prover_samples": 0}), (Gate, {"temperature": 0})],
+    [(ConsistencyFilter, {"keep": 0}), (ProverProgress, {"prover_samples": 0}), (Gate, {"temperature": 0})],
 )
 def test_options_out_of_range_are_named(shaping, options):
-    with pytest.raises(ValueError, match=f"--process_reward.{next(iter(options))}"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} "):
         shaping(**options)
 
 
@@ -179,7 +180,7 @@ def test_shape_hands_groups_to_the_shapings_that_need_them():
     scores, correct = rows([0.25], [0.5], [0.25], [0.5]), torch.tensor([False, False, True, False])
     assert [row.tolist() for row in shape(SumForm(), scores, correct, 2)] == [[-0.5], [0.0], [-0.5], [0.0]]
     assert [row.tolist() for row in shape(Gate(), scores, correct, 2)] == [[-0.5], [0.0], [0.0], [0.0]]
-    progress = shape(Progress(alpha=1.0, prover_samples=1), scores, correct, 2)
+    progress = shape(ProverProgress(alpha=1.0, prover_samples=1), scores, correct, 2)
     assert [row.tolist() for row in progress] == [[0.25], [0.5], [0.25], [-0.5]], "probabilities, not signed scores"
 
 
@@ -188,7 +189,7 @@ def apply(shaping, scores):
     return rewards
 
 
-SCORED = [shaping for shaping in REWARD_SHAPINGS.values() if "log_ratios" not in shaping.needs]
+SCORED = [shaping for shaping in REWARD_SHAPINGS.values() if ShapingNeed.LOG_RATIOS not in shaping.needs]
 
 
 @pytest.mark.parametrize("shaping", SCORED)
@@ -205,7 +206,7 @@ def test_scores_are_not_changed_in_place(shaping):
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(ValueError, match="--process_reward.temperature"):
+    with pytest.raises(ValueError, match="^temperature must be above 0, got 0.0"):
         MinForm(temperature=0.0)
 
 
@@ -216,3 +217,25 @@ def test_verified_potential_ends_on_the_outcome():
     assert torch.allclose(shaped[1], torch.tensor([-0.2, -0.8]))
     assert torch.allclose(shaped[2], torch.tensor([0.0])) and shaped[3].numel() == 0
     assert scores[0][1] == 0.9  # the scores that are logged stay what the PRM said
+
+
+# By hand: a wrong response with scores p of 0.75 and 0.25 (signed 0.5 and -0.5), the right one beside it with 1 and 1.
+HANDED_OVER = {
+    "sum": [0.5, -0.5],
+    "clip": [0.0, -0.5],
+    "delta": [0.5, 0.0],
+    "clip_delta": [0.0, 0.0],
+    "potential": [-0.5, -1.0],
+    "verified_potential": [-0.25, -0.75],
+    # Of the others all are right: Q is 1 before, 1 - 0.25^4 and 1 - 0.75^4 after the steps.
+    "progress": [4 * (0.75**4 - 2 * 0.25**4), 4 * (0.25**4 - 0.75**4)],
+    "gate": [0.0, 0.0],
+    "filter": [0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in REWARD_SHAPINGS if name not in ("implicit", "min_form")])
+def test_a_shaping_is_handed_the_scores_that_it_declares(name):
+    options = {"keep": 1.0} if name == "filter" else {}
+    rewards = shape(REWARD_SHAPINGS[name](**options), rows([0.75, 0.25], [1.0, 1.0]), torch.tensor([False, True]), 2)
+    assert rewards[0].tolist() == pytest.approx(HANDED_OVER[name])

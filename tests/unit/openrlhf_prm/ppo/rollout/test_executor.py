@@ -161,7 +161,7 @@ def group_of(module, executor, engine, size, sampling=None):
     """A question's responses as the rollout actor runs them: tasks of one call."""
 
     async def responses():
-        module.GROUP.set(module.Group(size))
+        module.QUESTION_OUTCOMES.set(module.QuestionOutcomes(size))
         tasks = [executor.execute("Q:", "32", sampling or Sampling(), 20, Tokenizer(), engine) for _ in range(size)]
         return await asyncio.gather(*tasks)
 
@@ -190,7 +190,7 @@ def test_a_group_of_one_outcome_is_not_branched_from(executor_module):
     engine = Engine()
     records = group_of(executor_module, branching(executor_module, 1.0, k=2), engine, 3)
     assert engine.asked == [] and [record.branches for record in records] == [None] * 3
-    records = group_of(executor_module, branching(executor_module, 1.0, k=2, skip_uniform=0), engine, 3)
+    records = group_of(executor_module, branching(executor_module, 1.0, k=2, skip_uniform=False), engine, 3)
     assert len(engine.asked) == 1 and records[0].branches[0].outcomes == (1.0, 1.0)
 
 
@@ -225,8 +225,8 @@ def test_the_control_variate_scores_one_step_into_branches_and_probes(executor_m
         async def score(self, question, steps):
             return [len(step) / 10 for step in steps]
 
-    options = VineOptions(k=1, probes=2, probe_tokens=2)
-    scoring = executor_module.StepScoring(Lengths(), "newline", vine=options, control_variate=True)
+    options = VineOptions(k=1, control_variate=True, probes=2, probe_tokens=2)
+    scoring = executor_module.StepScoring(Lengths(), "newline", vine=options)
     # The probes are asked for first; the branch's first step is cut at the probes' limit, the last probe is empty.
     engine = Engine([1, 2], [0], [1, 1, 1, 0])
     executor = executor_module.StepScoringExecutor(SingleTurn(1.0, 0.0), scoring)

@@ -1,0 +1,82 @@
+"""What an advantage estimator is, what it may need, and the batch it sees.
+
+Shapes: B responses, G responses per question, S_b steps and T_b tokens of response b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from openrlhf_prm.options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EstimatorNeed(Enum):
+    """What an estimator reads beside steps and outcomes; its value: the fields of `StepBatch` that hold it."""
+
+    GROUP = ("group_size",)
+    """Several responses per question."""
+    STEP_REWARDS = ("process_rewards",)
+    """The rewards of a PRM."""
+    TOKENS = ("token_ids",)
+    BRANCH_VALUES = ("values", "penalties")
+    """Values of the states between steps (`--vine.*`)."""
+    SEGMENTS = ("probabilities",)
+    """Steps are segments, cut by the estimator's `segment_ends` from token probabilities instead of from text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvantageEstimator(Options):
+    """Base of estimators: options as fields, `needs`, and a call from a `StepBatch` to B tensors (T_b,)."""
+
+    needs: ClassVar[frozenset[EstimatorNeed]] = frozenset()
+
+    def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch:
+    """A rollout batch in question order: the G responses of a question stand together, so B is a multiple of G.
+
+    step_ends: B tensors (S_b,) of token counts, strictly increasing: step k of response b is tokens
+    step_ends[k-1]..step_ends[k]-1, and the last end is T_b. Every response has a step. outcome_rewards: (B,), penalties
+    included.
+
+    The other fields are there where the estimator `needs` them, else None. group_size: G. process_rewards: B tensors
+    (S_b,), after shaping. token_ids: the responses' tokens. values: B tensors (S_b,), V of the state before each step
+    on the scale of the outcome (the first, V of the question, may be NaN: the group tells it), None for a response
+    whose states were not valued; with penalties (B,), the part of outcome_rewards that is not the outcome.
+    probabilities: B tensors (T_b,).
+    """
+
+    step_ends: list[torch.Tensor]
+    outcome_rewards: torch.Tensor
+    group_size: int | None = None
+    process_rewards: list[torch.Tensor] | None = None
+    token_ids: list[list[int]] | None = None
+    values: list[torch.Tensor | None] | None = None
+    penalties: torch.Tensor | None = None
+    probabilities: list[torch.Tensor] | None = None
+
+    def __post_init__(self):
+        batch = len(self.outcome_rewards)
+        if len(self.step_ends) != batch:
+            raise ValueError(f"steps must align with responses: got {len(self.step_ends)} span rows, expected {batch}")
+        if self.group_size is not None and (self.group_size < 1 or batch % self.group_size):
+            raise ValueError(f"{batch} responses do not form groups of {self.group_size}")
+        for index, ends in enumerate(self.step_ends):
+            if not len(ends):
+                raise ValueError(f"response {index} has no step; a response of at least one token has at least one")
+        if self.process_rewards is None:
+            return
+        if len(self.process_rewards) != batch:
+            rows = len(self.process_rewards)
+            raise ValueError(f"step rewards must align with responses: got {rows} reward rows, expected {batch}")
+        for index, (rewards, ends) in enumerate(zip(self.process_rewards, self.step_ends, strict=True)):
+            if len(rewards) != len(ends):
+                raise ValueError(f"response {index} has {len(rewards)} step rewards, expected {len(ends)}")

@@ -1,0 +1,48 @@
+"""What is logged of a rollout, as columns of B samples: name -> (B,)."""
+
+import torch
+
+from openrlhf_prm.ppo.rollout.records import StepRecord, hidden_share
+from openrlhf_prm.ppo.rollout_columns import RolloutColumns
+
+
+def outcome_columns(rollout: RolloutColumns) -> dict[str, torch.Tensor]:
+    """The outcome reward as it came, and whether a response is right and was cut."""
+    return {
+        "process/outcome": rollout.outcomes,
+        "process/accuracy": rollout.correct.float(),
+        "process/truncated": rollout.truncated.float(),
+    }
+
+
+def step_columns(records: list[StepRecord], lengths: torch.Tensor) -> dict[str, torch.Tensor]:
+    """How many steps, how long they are, and how many stood there before."""
+    steps = torch.tensor([len(record.ends) for record in records], dtype=torch.float32)
+    return {
+        "process/steps": steps,
+        "process/tokens_per_step": lengths / steps.clamp(min=1.0),
+        "process/repetition": torch.tensor([record.repetition for record in records]),
+    }
+
+
+def score_columns(records: list[StepRecord]) -> dict[str, torch.Tensor]:
+    """What the PRM says, and how long that took."""
+    return {
+        "process/step_score": torch.tensor([sum(record.scores) / len(record.scores) for record in records]),
+        "process/min_step_score": torch.tensor([min(record.scores) for record in records]),
+        "process/scoring_s": torch.tensor([record.scoring_s for record in records]),
+        "process/scoring_hidden": torch.full((len(records),), hidden_share(records)),
+    }
+
+
+def branch_columns(records: list[StepRecord]) -> dict[str, torch.Tensor]:
+    """Branches per valued state, tokens they cost, and the share of states another response had met."""
+    states_of = [record.branches or () for record in records]
+    branches = [sum(len(state.outcomes) for state in states) / max(len(states), 1) for states in states_of]
+    tokens = [float(sum(state.tokens for state in states if state.fresh)) for states in states_of]
+    shared = [sum(not state.fresh for state in states) / max(len(states), 1) for states in states_of]
+    return {
+        "vine/k": torch.tensor(branches),
+        "vine/branch_tokens": torch.tensor(tokens),
+        "vine/shared": torch.tensor(shared),
+    }

@@ -1,0 +1,119 @@
+"""What of the plugin a run reads: built once per process from the host's arguments, then handed on."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed
+from openrlhf_prm.length_penalties.penalty import LengthPenalty
+from openrlhf_prm.options import build
+from openrlhf_prm.ppo.algorithm_choices import ESTIMATOR, PENALTY, SHAPING
+from openrlhf_prm.ppo.diversity import DiversityOptions
+from openrlhf_prm.ppo.option_groups import (
+    AdvantageOptions,
+    LengthOptions,
+    OnlinePRMOptions,
+    OutcomeOptions,
+    PRMOptions,
+    PRMWorkerOptions,
+    ProcessRewardOptions,
+    StepOptions,
+)
+from openrlhf_prm.ppo.watching import WatchOptions
+from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
+from vllm_prm.extension_files import names_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginOptions:
+    """Options by what they are for; None where nothing in the run reads them.
+
+    prm: a PRM that scores steps, workers: its engines here. online_prm: a PRM that learns in the loop. process_reward,
+    shaping and watch: with one or the other. steps: how text is split. vine: how states are valued. estimator: ours,
+    None for one of the host's.
+    """
+
+    prm: PRMOptions | None
+    workers: PRMWorkerOptions | None
+    online_prm: OnlinePRMOptions | None
+    process_reward: ProcessRewardOptions | None
+    shaping: RewardShaping | None
+    outcome: OutcomeOptions
+    watch: WatchOptions | None
+    steps: StepOptions | None
+    vine: VineOptions | None
+    diversity: DiversityOptions
+    length: LengthOptions
+    penalty: LengthPenalty | None
+    advantages: AdvantageOptions
+    estimator: AdvantageEstimator | None
+
+    @property
+    def estimator_needs(self) -> frozenset[EstimatorNeed]:
+        """The host's estimators read step rewards and nothing else of ours."""
+        return self.estimator.needs if self.estimator else frozenset({EstimatorNeed.STEP_REWARDS})
+
+    @property
+    def looks_at_steps(self) -> bool:
+        """Whether responses are split: for a PRM, or for an estimator of the plugin."""
+        return self.shaping is not None or self.estimator is not None
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything of the plugin was asked for; else the host runs as if it were absent, bit for bit."""
+        changes_outcome = (
+            self.penalty is not None,
+            self.diversity.coef,
+            self.outcome.truncation_penalty,
+            self.outcome.format_pattern,
+            self.outcome.outcome_coef != 1.0,
+            self.advantages.constant_length_norm,
+            self.advantages.negative_weight != 1.0,
+        )
+        return self.looks_at_steps or any(changes_outcome)
+
+
+def read_options(args: SimpleNamespace) -> PluginOptions:
+    """The options of a run. `args`: the host's hierarchized namespace.
+
+    Raises ValueError, naming the flag, for a value that is not allowed, be it read or not.
+    """
+    prm = build(PRMOptions, args.prm, "prm")
+    workers = build(PRMWorkerOptions, args.prm, "prm")
+    process_reward = build(ProcessRewardOptions, args.process_reward, "process_reward")
+    shaping = SHAPING.built(process_reward.shaping, args.process_reward)
+    online_prm = build(OnlinePRMOptions, args.online_prm, "online_prm")
+    watch = build(WatchOptions, args.watch, "watch")
+    steps = build(StepOptions, args.steps, "steps")
+    vine = build(VineOptions, args.vine, "vine")
+    estimator = _estimator(args)
+    needs = estimator.needs if estimator else frozenset()
+    scored, learns = bool(prm.model_name_or_path or prm.url), ShapingNeed.LOG_RATIOS in shaping.needs
+    rewarded = scored or learns
+    split_by_text = (rewarded or estimator is not None) and EstimatorNeed.SEGMENTS not in needs
+    length = build(LengthOptions, args.length_penalty, "length_penalty")
+    return PluginOptions(
+        prm=prm if scored else None,
+        workers=workers if prm.model_name_or_path else None,
+        online_prm=online_prm if learns else None,
+        process_reward=process_reward if rewarded else None,
+        shaping=shaping if rewarded else None,
+        outcome=build(OutcomeOptions, args.process_reward, "process_reward"),
+        watch=watch if rewarded else None,
+        steps=steps if split_by_text else None,
+        vine=vine if EstimatorNeed.BRANCH_VALUES in needs else None,
+        diversity=build(DiversityOptions, args.diversity, "diversity"),
+        length=length,
+        penalty=PENALTY.built(length.kind, args.length_penalty) if length.kind else None,
+        advantages=build(AdvantageOptions, args.algo.advantage, "algo.advantage"),
+        estimator=estimator,
+    )
+
+
+def _estimator(args: SimpleNamespace) -> AdvantageEstimator | None:
+    name = args.algo.advantage.estimator
+    if name not in ESTIMATOR.registry and not names_file(name):
+        return None
+    # The host's flag says the opposite.
+    flags = SimpleNamespace(**vars(args.algo.advantage), std_norm=not args.algo.advantage.no_std_norm)
+    return ESTIMATOR.built(name, flags)
