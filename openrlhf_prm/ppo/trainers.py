@@ -109,21 +109,15 @@ class _KeepsState:
             client_states[ONLINE_PRM_TAG] = tag
 
 
-def _rebind(module, name: str, bound: type | partial) -> type | partial:
-    """Binds a name of a host's module in this process; a patched host takes the class attribute instead."""
-    setattr(module, name, bound)
-    return bound
-
-
 class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.modified_class):
     """The host's synchronous trainer with our experience maker, samples generator and prompts."""
 
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
         options = read_options(strategy.args)
         maker = partial(ProcessExperienceMaker, options=options)
-        self.experience_maker_cls = _rebind(sync_trainer, "RemoteExperienceMaker", maker)
-        self.samples_generator_cls = _rebind(sync_trainer, "SamplesGenerator", StepSamplesGenerator)
-        _rebind(sync_trainer, "PromptDataset", partial(TargetedPromptDataset, penalty=options.penalty))
+        self.experience_maker_cls = sync_trainer.RemoteExperienceMaker = maker
+        self.samples_generator_cls = sync_trainer.SamplesGenerator = StepSamplesGenerator
+        sync_trainer.PromptDataset = partial(TargetedPromptDataset, penalty=options.penalty)
         self.step_scoring = attach_step_scoring(options, strategy.args.train.seed, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         self.start_online_prm()
@@ -134,8 +128,8 @@ class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metad
 
     def __init__(self, pretrain, strategy, *args, **kwargs):
         penalty = read_options(strategy.args).penalty
-        self.samples_generator_cls = _rebind(async_trainer, "SamplesGenerator", StepSamplesGenerator)
-        _rebind(sync_trainer, "PromptDataset", partial(TargetedPromptDataset, penalty=penalty))
+        self.samples_generator_cls = async_trainer.SamplesGenerator = StepSamplesGenerator
+        sync_trainer.PromptDataset = partial(TargetedPromptDataset, penalty=penalty)
         super().__init__(pretrain, strategy, *args, **kwargs)
 
 
@@ -144,7 +138,7 @@ class ProcessTrainingActor(_KeepsState, async_trainer.TrainingActor.__ray_metada
 
     def __init__(self, pretrain, strategy, *args, **kwargs):
         maker = partial(ProcessExperienceMaker, options=read_options(strategy.args))
-        self.experience_maker_cls = _rebind(sync_trainer, "RemoteExperienceMaker", maker)
+        self.experience_maker_cls = sync_trainer.RemoteExperienceMaker = maker
         super().__init__(pretrain, strategy, *args, **kwargs)
         self.start_online_prm()
 
