@@ -8,7 +8,9 @@ nothing is ever re-tokenised.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
+
+from vllm_prm.extension_files import resolve
 
 from openrlhf_prm.data.text_structure import auto_ends, blank_line_ends, marker_ends
 
@@ -41,12 +43,14 @@ STEP_SPLITTERS: dict[str, Callable[[str], list[int]]] = {
 def split_text(text: str, splitter: str) -> list[str]:
     """The steps of a text; joined they give the text back. Pieces of white space alone join the step before them.
 
-    Raises ValueError for an unknown splitter. An empty text has no steps.
+    splitter: a key of `STEP_SPLITTERS`, or `FILE.py:function`. Raises ValueError for an unknown one, and for one whose
+    offsets do not rise within the text. An empty text has no steps.
     """
-    if splitter not in STEP_SPLITTERS:
-        raise ValueError(f"unknown step splitter {splitter!r}; choose one of {', '.join(STEP_SPLITTERS)}")
+    ends = [*resolve(STEP_SPLITTERS, splitter, "step splitter")(text), len(text)]
+    if any(end < before for before, end in pairwise([0, *ends])):
+        raise ValueError(f"step splitter {splitter} must give offsets that rise within the text, got {ends[:-1]}")
     pieces, start = [], 0
-    for end in [*STEP_SPLITTERS[splitter](text), len(text)]:
+    for end in ends:
         piece = text[start:end]
         if pieces and (not piece.strip() or not pieces[-1].strip()):
             pieces[-1] += piece
