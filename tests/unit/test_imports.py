@@ -39,7 +39,15 @@ ROOMS: dict[str, set[str]] = {
         *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "evaluation", "generation", "hosts"),
         *("measures", "options", "patching", "plugin", "prm_training", "report"),
     },
-    "examples": {*("advantages", "length_penalties", "options", "rewards"), "vllm_prm", "cluster", "data", "evaluation", "measures", "tasks"},
+    "examples": {
+        *("advantages", "length_penalties", "options", "rewards"),
+        "vllm_prm",
+        "cluster",
+        "data",
+        "evaluation",
+        "measures",
+        "tasks",
+    },
 }
 # What a command line may not wait for before it has checked its flags.
 HEAVY = {"torch", "vllm", "ray", "deepspeed", "transformers", "openrlhf", "datasets", "matplotlib"}

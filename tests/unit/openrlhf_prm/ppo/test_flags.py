@@ -87,7 +87,7 @@ def test_what_a_run_does_not_read_is_not_built():
         (["--prm.model_name_or_path", "owner/prm", "--prm.url", "http://x"], "exclude each other"),
         (
             ["--prm.model_name_or_path", str(POLICY), "--prm.family", "nope"],
-            "--prm.family: unknown 'nope'; choose one of .*placeholder",
+            "--prm.family: unknown PRM family 'nope'; choose one of .*placeholder",
         ),
         (["--prm.url", "localhost:8000"], "--prm.url must begin with http:// or https://"),
         (["--prm.model_name_or_path", "."], "--prm.model_name_or_path: no checkpoint"),
