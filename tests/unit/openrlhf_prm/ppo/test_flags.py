@@ -196,6 +196,7 @@ def test_an_estimators_needs_are_checked(flags, message):
         ["--steps.splitter", "nope"],
         ["--vine.values", "nope"],
         ["--algo.advantage.estimator", "nope"],
+        ["--reward.remote_url", "nope"],
     ],
 )
 def test_unknown_names_list_what_is_allowed(flags, capsys):
@@ -203,6 +204,10 @@ def test_unknown_names_list_what_is_allowed(flags, capsys):
         parse(*flags)
     assert stopped.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+def test_outcome_rewards_have_names():
+    assert Path(parse("--reward.remote_url", "exact").reward.remote_url).name == "exact_outcome.py"
 
 
 @pytest.mark.parametrize(
