@@ -21,7 +21,7 @@ class Overlong(LengthPenalty):
     """
 
     max_tokens: int = option(1024, "tokens from which the penalty is whole")
-    buffer: int = option(256, "tokens before max_tokens over which it rises")
+    buffer: int = option(256, "tokens before max_tokens over which the penalty rises")
 
     def __post_init__(self):
         super().__post_init__()

@@ -104,20 +104,22 @@ class OutcomeOptions(Options):
 class OnlinePRMOptions(Options):
     """`--online_prm.<field>`: the PRM that is trained in the loop."""
 
-    model_name_or_path: str | None = option(None, "where it starts; without it, at the policy's checkpoint", kind=str)
-    reference: str | None = option(None, "its reference model; without it, where it starts", kind=str)
+    model_name_or_path: str | None = option(
+        None, "checkpoint that the PRM starts from; without it, the policy's", kind=str
+    )
+    reference: str | None = option(None, "the PRM's reference model; without it, what it starts from", kind=str)
     update: str = option(
-        "before", "whether it learns from a rollout before or after it rewards it", choices=("before", "after")
+        "before", "whether the PRM learns from a rollout before or after it rewards it", choices=("before", "after")
     )
-    lr: float = option(1e-6, "its learning rate, constant", above=0)
-    max_norm: float = option(10.0, "its gradient clipping; 0: none", least=0)
+    lr: float = option(1e-6, "the PRM's learning rate, constant", above=0)
+    max_norm: float = option(10.0, "the PRM's gradient clipping; 0: none", least=0)
     batch_size: int | None = option(
-        None, "responses per update of it; without it, --train.batch_size", least=1, kind=int
+        None, "responses per update of the PRM; without it, --train.batch_size", least=1, kind=int
     )
-    num_nodes: int = option(1, "number of nodes for it", least=1)
-    num_gpus_per_node: int = option(1, "number of GPUs per node for it", least=1)
-    gpus_per_actor: float = option(1.0, "share of a GPU per process of it", above=0, most=1)
-    save: bool = option(False, "save it beside --ckpt.output_dir, with the suffix _online_prm")
+    num_nodes: int = option(1, "number of nodes for the PRM", least=1)
+    num_gpus_per_node: int = option(1, "number of GPUs per node for the PRM", least=1)
+    gpus_per_actor: float = option(1.0, "share of a GPU per process of the PRM", above=0, most=1)
+    save: bool = option(False, "save the PRM beside --ckpt.output_dir, with the suffix _online_prm")
 
 
 @dataclass(frozen=True, kw_only=True)
