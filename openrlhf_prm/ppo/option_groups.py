@@ -45,7 +45,7 @@ class PRMOptions(Options):
 class PRMWorkerOptions(Options):
     """`--prm.<field>`: the vLLM engines of a PRM checkpoint."""
 
-    family: str | None = option(None, "PRM family, where the checkpoint does not tell", kind=str)
+    family: str | None = option(None, "PRM family or FILE.py:Class, where the checkpoint does not tell", kind=str)
     num_engines: int = option(1, "number of PRM workers", least=1)
     gpus_per_engine: float = option(1.0, "share of a GPU per PRM worker", above=0)
     gpu_memory_utilization: float | None = option(

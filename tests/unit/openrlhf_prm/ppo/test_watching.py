@@ -28,8 +28,8 @@ def test_one_trend_alone_is_not(reward, accuracy):
 
 
 def test_noise_is_hardly_ever_reported():
-    found = [bool(reports(series(0.0, 0.1, seed), series(0.0, 0.1, seed + 1000))) for seed in range(15)]
-    assert not any(found)
+    reported = [bool(reports(series(0.0, 0.1, seed), series(0.0, 0.1, seed + 1000))) for seed in range(15)]
+    assert not any(reported)
 
 
 def test_one_of_several_rewards_is_enough():
@@ -56,9 +56,9 @@ def test_a_restored_window_goes_on_where_it_was():
     rewards, accuracies = series(0.05, 0.1, 0), series(-0.02, 0.05, 1)
     whole = reports(rewards, accuracies)
     first, second = HackingDetector(WatchOptions()), HackingDetector(WatchOptions())
-    found = [n for n in range(30) if first.update([rewards[n]], accuracies[n])]
+    warned = [n for n in range(30) if first.update([rewards[n]], accuracies[n])]
     second.load_state_dict(first.state_dict())
-    assert found + [n for n in range(30, 60) if second.update([rewards[n]], accuracies[n])] == whole
+    assert warned + [n for n in range(30, 60) if second.update([rewards[n]], accuracies[n])] == whole
 
 
 @pytest.mark.parametrize("options", [{"window": 2}, {"alpha": 0.0}])
