@@ -23,7 +23,7 @@ class ShapingNeed(Enum):
     """Scores are p in [0, 1] whatever `--process_reward.score_scale` says."""
     LOG_RATIOS = auto()
     """There are no scores: with the token log-ratios (T,) of an online PRM and the step ends of one response, for
-    rewards and where they stand. The shaping has an option `beta`, with which `implicit.outcome_loss` trains the PRM."""
+    rewards and where they stand. The shaping has an option `beta`, with which the PRM is trained too."""
 
 
 @dataclass(frozen=True, kw_only=True)
