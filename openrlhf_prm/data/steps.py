@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from vllm_prm.extension_files import resolve
-
 from openrlhf_prm.data.text_structure import auto_ends, blank_line_ends, marker_ends
+from vllm_prm.extension_files import resolve
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
