@@ -158,9 +158,9 @@ def plan(folder: Path, seed: int, compare: bool, split: str = "test") -> list[St
             # Changed digits, because a policy that is pushed fast comes to make mistakes that it did not make before.
             ("--annotation.corrupted_per_question", 2, "--rollout.max_new_tokens", MAX_NEW_TOKENS),
             ("--train.max_epochs", EPOCHS, "--data.label_kind", "soft"),
-            expected_s=(200, 200),
+            expected_s=(120, 150),
         ),
-        ppo_stage(folder, "guided", "PPO guided by step rewards", "tensorboard", guided, 150),
+        ppo_stage(folder, "guided", "PPO guided by step rewards", "tensorboard", guided, 160),
     ]
     if compare:
         models["stock"] = folder / "policy_stock"
@@ -168,7 +168,7 @@ def plan(folder: Path, seed: int, compare: bool, split: str = "test") -> list[St
         flags += ["--algo.advantage.estimator", "rloo"]
         stock = [sys.executable, "-m", "openrlhf.cli.train_ppo_ray", *map(str, flags)]
         title = "the best stock method for this task (rloo)"
-        stages.append(ppo_stage(folder, "stock", title, "tensorboard_stock", stock, 150))
+        stages.append(ppo_stage(folder, "stock", title, "tensorboard_stock", stock, 160))
     stages.append(
         Stage(
             "evaluate",
@@ -182,7 +182,7 @@ def plan(folder: Path, seed: int, compare: bool, split: str = "test") -> list[St
                 *("--eval.samples", *(folder / f"{name}.samples.jsonl" for name in models)),
             ),
             [folder / f"{name}.json" for name in models],
-            expected_s=90 + 40 * len(models),
+            expected_s=60 + 70 * len(models),
         )
     )
     return stages
