@@ -178,7 +178,7 @@ def _help(fields: list[tuple[str, dataclasses.Field]]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None or value is REQUIRED:
+    if value is None or value is False or value is REQUIRED:
         return ""
     if isinstance(value, tuple):
         return " ".join(map(_shown, value))

@@ -1,7 +1,7 @@
 """Labelled solutions -> what the PRM trainer reads.
 
-Rows come from JSONL or Parquet files or any data set that OpenRLHF loads, in one of the formats of `prm_formats`. They
-are rendered by `vllm_prm`'s family, the code that also serves the trained PRM, so the two cannot differ.
+Rows come from JSONL or Parquet files or any data set that OpenRLHF loads, in one of the formats of `data.formats_in`.
+They are rendered by `vllm_prm`'s family, the code that also serves the trained PRM, so the two cannot differ.
 
 Shapes: B solutions, T tokens of the longest of them, S steps, N targets (S, or B where outcomes are learnt).
 """
@@ -92,30 +92,30 @@ def usable_rows(
 ) -> tuple[list[LabelledSteps], DataReport]:
     """The rows that can be trained on, at most `max_samples`, and a report of those that cannot.
 
-    A row is bad where `read` (see `prm_formats`) raises ValueError. With `strict` the first bad row raises it, naming
-    its place; a source without one usable row always does.
+    A row is bad where `read` (see `data.formats_in`) raises ValueError. With `strict` the first bad row raises it,
+    naming its place; a source without one usable row always does.
     """
-    found: list[LabelledSteps] = []
+    usable: list[LabelledSteps] = []
     report = DataReport()
     for place, row in rows:
         try:
-            found.append(LabelledSteps(*read(row), place))
+            usable.append(LabelledSteps(*read(row), place))
         except ValueError as error:
             fault = f"{place}: {error}"
             if strict:
                 raise ValueError(fault) from None
             report.bad_rows.append(fault)
             continue
-        if len(found) == max_samples:
+        if len(usable) == max_samples:
             break
-    report.rows = len(found)
-    if not found:
+    report.rows = len(usable)
+    if not usable:
         raise ValueError(f"no usable row: {report}")
-    return found, report
+    return usable, report
 
 
 @dataclass(frozen=True)
-class Item:
+class RenderedSolution:
     """A rendered solution: its tokens up to the last scored one, where its steps are scored, its targets, and
     `first`, the index of the last token before the response where a family sums over tokens."""
 
@@ -127,12 +127,12 @@ class Item:
 
 
 @dataclass(frozen=True)
-class StepBatch:
+class PaddedSolutions:
     """B solutions padded on the right.
 
     `token_ids`, `attention_mask` (B, T) long; `step_rows`, `step_tokens` (S,) long: where the steps are scored, rows in
-    order; `targets` (N,) float32 in the same order; `first` (B,) long, see `Item`; `rows` (B,) numbers of the
-    solutions in their data set.
+    order; `targets` (N,) float32 in the same order; `first` (B,) long, see `RenderedSolution`; `rows` (B,) numbers of
+    the solutions in their data set.
     """
 
     token_ids: torch.Tensor
@@ -148,7 +148,7 @@ class StepBatch:
         """Number of steps of each solution."""
         return torch.bincount(self.step_rows, minlength=len(self.rows)).tolist()
 
-    def to(self, device: torch.device) -> "StepBatch":
+    def to(self, device: torch.device) -> "PaddedSolutions":
         """The same on `device`."""
         tensors = {
             entry.name: getattr(self, entry.name).to(device) for entry in fields(self) if entry.type is torch.Tensor
@@ -177,7 +177,7 @@ class StepLabelDataset(torch.utils.data.Dataset):
         strict: bool = False,
     ):
         self.pad_token_id = pad_token_id
-        self.items: list[Item] = []
+        self.rendered: list[RenderedSolution] = []
         self.solutions: list[LabelledSteps] = []
         self.report = report
         for row in rows:
@@ -202,32 +202,32 @@ class StepLabelDataset(torch.utils.data.Dataset):
                 tokens = rendered.token_ids[: positions[-1] + 1]
                 targets = row.targets if outcome else row.targets[: len(positions)]
                 first = rendered.first if isinstance(rendered, RenderedSums) else 0
-                self.items.append(Item(len(self.items), tokens, positions, targets, first))
+                self.rendered.append(RenderedSolution(len(self.rendered), tokens, positions, targets, first))
                 self.solutions.append(row)
-        report.rows = len(self.items)
-        if not self.items:
+        report.rows = len(self.rendered)
+        if not self.rendered:
             raise ValueError(f"no solution is left: {report}; raise --data.max_len {max_len} where it cuts them off")
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.rendered)
 
-    def __getitem__(self, index: int) -> Item:
-        return self.items[index]
+    def __getitem__(self, index: int) -> RenderedSolution:
+        return self.rendered[index]
 
-    def collate(self, items: Sequence[Item]) -> StepBatch:
-        """Pads B items into one batch."""
-        width = max(len(item.token_ids) for item in items)
-        token_ids = torch.full((len(items), width), self.pad_token_id, dtype=torch.long)
+    def collate(self, solutions: Sequence[RenderedSolution]) -> PaddedSolutions:
+        """Pads B solutions into one batch."""
+        width = max(len(solution.token_ids) for solution in solutions)
+        token_ids = torch.full((len(solutions), width), self.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros_like(token_ids)
-        for row, item in enumerate(items):
-            token_ids[row, : len(item.token_ids)] = torch.tensor(item.token_ids)
-            attention_mask[row, : len(item.token_ids)] = 1
-        return StepBatch(
+        for row, solution in enumerate(solutions):
+            token_ids[row, : len(solution.token_ids)] = torch.tensor(solution.token_ids)
+            attention_mask[row, : len(solution.token_ids)] = 1
+        return PaddedSolutions(
             token_ids,
             attention_mask,
-            torch.tensor([row for row, item in enumerate(items) for _ in item.positions]),
-            torch.tensor([position for item in items for position in item.positions]),
-            torch.tensor([target for item in items for target in item.targets]),
-            torch.tensor([item.first for item in items]),
-            [item.index for item in items],
+            torch.tensor([row for row, solution in enumerate(solutions) for _ in solution.positions]),
+            torch.tensor([position for solution in solutions for position in solution.positions]),
+            torch.tensor([target for solution in solutions for target in solution.targets]),
+            torch.tensor([solution.first for solution in solutions]),
+            [solution.index for solution in solutions],
         )

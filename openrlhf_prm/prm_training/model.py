@@ -26,19 +26,19 @@ RECORD = "prm_training.json"
 PEFT_PREFIX = "base_model.model."
 
 
-def load_actor(load: Callable[..., nn.Module], path: str, strategy, args: SimpleNamespace) -> Actor:
-    """The model that `load(path, **from_pretrained_arguments)` makes, in `args.ds.param_dtype`, as an `Actor`."""
+def load_actor(load: Callable[..., nn.Module], path: str, strategy, host: SimpleNamespace) -> Actor:
+    """The model that `load(path, **from_pretrained_arguments)` makes, in `host.ds.param_dtype`, as an `Actor`."""
     partitioned = None
-    if args.ds.zero_stage == 3:
+    if host.ds.zero_stage == 3:
         from transformers.integrations import HfDeepSpeedConfig
 
         # from_pretrained looks for a living object of this class.
         partitioned = HfDeepSpeedConfig(strategy.get_ds_train_config())
-    model = load(path, dtype=DTYPES[args.ds.param_dtype], attn_implementation=args.ds.attn_implementation)
+    model = load(path, dtype=DTYPES[host.ds.param_dtype], attn_implementation=host.ds.attn_implementation)
     del partitioned
     model.config.use_cache = False  # a cache would hide from the attention where packed solutions begin
     actor = Actor(model)
-    actor.packing_samples = args.ds.packing_samples
+    actor.packing_samples = host.ds.packing_samples
     return actor
 
 
@@ -71,7 +71,7 @@ def load_with_head(
 
 
 def add_lora(actor: Actor, head: PRMHead, lora: SimpleNamespace) -> None:
-    """Low-rank updates (arXiv:2106.09685) of `lora.target_modules`, with the head's own layers trained whole; nothing
+    """Low-rank updates (arXiv:2106.09685) of `lora.target_modules`, with the head's layers trained whole; nothing
     where `lora.rank` is 0."""
     if lora.rank == 0:
         return
@@ -92,7 +92,7 @@ def add_lora(actor: Actor, head: PRMHead, lora: SimpleNamespace) -> None:
 def merged(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The base model's tensors with the updates added, W + (alpha / rank) B A in float32, from the tensors of a model
     with LoRA."""
-    found = {
+    merged_tensors = {
         name.removeprefix(PEFT_PREFIX).replace(".base_layer.", "."): tensor
         for name, tensor in tensors.items()
         if ".lora_" not in name
@@ -100,9 +100,10 @@ def merged(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, t
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, LoraLayer):
             down, up = (tensors[f"{PEFT_PREFIX}{name}.lora_{part}.default.weight"].float() for part in "AB")
-            weight = found[f"{name}.weight"]
-            found[f"{name}.weight"] = (weight.float() + module.scaling["default"] * (up @ down)).to(weight.dtype)
-    return found
+            weight = merged_tensors[f"{name}.weight"]
+            update = module.scaling["default"] * (up @ down)
+            merged_tensors[f"{name}.weight"] = (weight.float() + update).to(weight.dtype)
+    return merged_tensors
 
 
 def save_prm(

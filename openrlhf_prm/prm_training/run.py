@@ -1,4 +1,4 @@
-"""One training of a process reward model, from its flags to the saved checkpoint."""
+"""One training of a process reward model, from its options to the saved checkpoint."""
 
 import json
 import os
@@ -10,9 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from openrlhf_prm.data.formats_in import ROW_FORMATS, RowKeys, with_format
+from openrlhf_prm.data.formats_in import ROW_FORMATS, with_format
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
-from openrlhf_prm.prm_training.heads import PRM_HEADS, PRMHead
+from openrlhf_prm.prm_training.heads import PRMHead
+from openrlhf_prm.prm_training.training_options import TrainingOptions
+from vllm_prm.durable_file import write_atomically
 from vllm_prm.durable_file import write_atomically
 
 
@@ -21,7 +23,7 @@ class UserError(ValueError):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainingInputs:
     """What a training starts from."""
 
     head: PRMHead
@@ -30,164 +32,166 @@ class Loaded:
     eval_data: StepLabelDataset | None
 
 
-def load(args: SimpleNamespace) -> Loaded:
+@dataclass(frozen=True)
+class PreparedModels:
+    """What is trained, as the strategy prepared it, and the frozen model that the head compares it with, or None."""
+
+    actor: Any
+    optimizer: Any
+    scheduler: Any
+    reference: Any
+
+
+def load(options: TrainingOptions) -> TrainingInputs:
     """Tokenizer, head and data. Raises UserError naming the flag, token, file or line."""
     from openrlhf.utils import get_tokenizer
 
+    model, data, evaluation = options.host.model.model_name_or_path, options.data, options.evaluation
     try:
-        tokenizer = get_tokenizer(args.model.model_name_or_path, None, "right")
-        head = PRM_HEADS[args.prm.head](args, tokenizer)
-        train_data = _dataset(args, "--data.dataset", args.data.dataset, args.data.dataset_split, head, tokenizer)
+        tokenizer = get_tokenizer(model, None, "right")
+        head = options.head(
+            options.head_options,
+            model,
+            tokenizer,
+            chat_template=data.apply_chat_template,
+            add_placeholder_token=options.add_placeholder_token,
+            family_options=options.family_options,
+        )
+        read = partial(_dataset, options, head, tokenizer)
+        train_data = read("--data.dataset", data.dataset, data.dataset_split, data.max_samples)
         eval_data = None
-        if args.eval.dataset:
-            eval_data = _dataset(args, "--eval.dataset", args.eval.dataset, args.eval.split, head, tokenizer)
+        if evaluation.dataset:
+            eval_data = read("--eval.dataset", evaluation.dataset, evaluation.split, None)
     except (ValueError, OSError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    if len(train_data) < args.train.batch_size:
-        raise UserError(f"--train.batch_size {args.train.batch_size} is more than the {len(train_data)} solutions")
-    if args.data.report and os.environ["RANK"] == "0":
+    batch_size = options.host.train.batch_size
+    if len(train_data) < batch_size:
+        raise UserError(f"--train.batch_size {batch_size} is more than the {len(train_data)} solutions")
+    if data.report and os.environ["RANK"] == "0":
         reports = {"--data.dataset": train_data.report}
         if eval_data is not None:
             reports["--eval.dataset"] = eval_data.report
-        write_atomically(
-            Path(args.data.report), json.dumps({flag: r.as_dict() for flag, r in reports.items()}, indent=2) + "\n"
-        )
-    return Loaded(head, tokenizer, train_data, eval_data)
+        write_atomically(data.report, json.dumps({flag: r.as_dict() for flag, r in reports.items()}, indent=2) + "\n")
+    return TrainingInputs(head, tokenizer, train_data, eval_data)
 
 
-def _dataset(args: SimpleNamespace, flag: str, source: str, split: str, head: PRMHead, tokenizer) -> StepLabelDataset:
-    keys = RowKeys(
-        question=args.data.question_key,
-        steps=args.data.steps_key,
-        label=args.data.label_key,
-        input=args.data.input_key,
-        outcome=head.outcome,
-        soft=args.data.label_kind == "soft",
-        **{
-            name: getattr(args.prm, name)
-            for name in ("placeholder_token", "reward_tokens")
-            if getattr(args.prm, name) is not None
-        },
-    )
-    training = flag == "--data.dataset"
+def _dataset(
+    options: TrainingOptions, head: PRMHead, tokenizer, flag: str, source: str, split: str, max_samples: int | None
+) -> StepLabelDataset:
+    data, keys = options.data, options.data.keys(head)
     try:
         rows = read_source(source, split)
-        form = args.data.format
+        form = data.format
         if form == "auto":
             form, rows = with_format(rows, keys)
         read = partial(ROW_FORMATS[form], keys=keys)
-        limit = args.data.max_samples if training else None
-        found, report = usable_rows(rows, read, strict=args.data.strict, max_samples=limit)
-        data = StepLabelDataset(
-            found,
+        usable, report = usable_rows(rows, read, strict=data.strict, max_samples=max_samples)
+        dataset = StepLabelDataset(
+            usable,
             report,
             head.family,
             tokenizer.pad_token_id,
-            args.data.max_len,
+            data.max_len,
             outcome=head.outcome,
-            strict=args.data.strict,
+            strict=data.strict,
         )
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
     if os.environ["RANK"] == "0":
-        print(f"{flag} ({form}): {data.report}", flush=True)
-    return data
+        print(f"{flag} ({form}): {dataset.report}", flush=True)
+    return dataset
 
 
-def train(args: SimpleNamespace, loaded: Loaded) -> dict:
+def train(options: TrainingOptions, inputs: TrainingInputs) -> dict:
     """Trains and saves; returns the summary. Raises UserError where a checkpoint of other data stands in its way."""
-    import torch.distributed as dist
     from openrlhf.utils import get_strategy
 
-    from openrlhf_prm.prm_training.model import add_lora, load_actor, read_record, save_prm
-    from openrlhf_prm.prm_training.trainer import PRMTrainer, Progress, best_folder
+    from openrlhf_prm.prm_training.trainer import PRMTrainer
 
-    head, tokenizer = loaded.head, loaded.tokenizer
-    strategy = get_strategy(args)
+    host = options.host
+    strategy = get_strategy(host)
     strategy.setup_distributed()
-    actor = load_actor(head.load, args.model.model_name_or_path, strategy, args)
-    actor.model.config.pad_token_id = tokenizer.pad_token_id
-    if len(tokenizer) > actor.model.config.vocab_size:
-        actor.model.resize_token_embeddings(len(tokenizer))
-    add_lora(actor, head, args.ds.lora)
-    if args.model.gradient_checkpointing_enable:
-        actor.gradient_checkpointing_enable()
-    reference = None
-    if head.reference() is not None:
-        reference = strategy.prepare(load_actor(head.load, head.reference(), strategy, args)).eval()
-    loader = partial(_loader, strategy, args.train.micro_batch_size)
-    train_loader, eval_loader = loader(loaded.train_data, True), loader(loaded.eval_data, False)
-    schedule = {
-        "optim": "adam",
-        "adam": vars(args.adam),
-        "lr_scheduler": args.lr_scheduler,
-        "lr_warmup_ratio": args.lr_warmup_ratio,
-        "min_lr_ratio": args.min_lr_ratio,
-        "max_norm": args.max_norm,
-        "scheduler_steps": len(train_loader) * args.train.max_epochs // strategy.accumulated_gradient,
-    }
-    actor, optimizer, scheduler = strategy.prepare((actor, schedule))
-    facts = _data_facts(args, loaded)
-    progress = _resumed(args, strategy, actor, facts)
-    if progress is None:
-        progress = Progress(facts)
-        if strategy.is_rank_0():
-            shutil.rmtree(best_folder(args), ignore_errors=True)  # of another run
-    writer = None
-    if args.logger.tensorboard_dir and strategy.is_rank_0():
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(args.logger.tensorboard_dir)
+    loader = partial(_loader, strategy, host.train.micro_batch_size)
+    train_loader, eval_loader = loader(inputs.train_data, True), loader(inputs.eval_data, False)
+    updates = len(train_loader) * host.train.max_epochs // strategy.accumulated_gradient
+    models = _prepared(options, inputs, strategy, updates)
+    state = _state(options, inputs, strategy, models.actor)
+    writer = _tensorboard(host, strategy)
 
     def write_evaluated(evaluated: dict) -> None:
-        if args.eval.output and strategy.is_rank_0():
-            write_atomically(Path(args.eval.output), _evaluated_lines(loaded.eval_data, evaluated))
+        if options.evaluation.output and strategy.is_rank_0():
+            write_atomically(options.evaluation.output, _evaluated_lines(inputs.eval_data, evaluated))
 
     trainer = PRMTrainer(
-        head,
-        actor,
+        inputs.head,
+        models.actor,
         strategy,
-        optimizer,
-        scheduler,
+        models.optimizer,
+        models.scheduler,
         train_loader,
         eval_loader,
-        tokenizer=tokenizer,
-        reference=reference,
+        plan=_plan(options),
+        tokenizer=inputs.tokenizer,
+        reference=models.reference,
         writer=writer,
         on_best=write_evaluated,
     )
-    before, start = len(progress.losses), time.perf_counter()
-    trainer.fit(args, progress)
+    before, start = len(state.losses), time.perf_counter()
+    trainer.fit(state)
     seconds = time.perf_counter() - start
     if eval_loader is not None and not trainer.evaluated:
-        progress.metrics = trainer.evaluate("nothing left to train")
+        state.metrics = trainer.evaluate("nothing left to train")
     if writer is not None:
         writer.close()
-    # From rank 0, which moves the folder and may do so before another rank looks.
-    found = [read_record(best_folder(args)) if args.ckpt.best_metric_key else None]
-    dist.broadcast_object_list(found, src=0)
-    [best] = found
-    record = best or {"update": len(progress.losses), **progress.metrics}
+    best = _saved(options, inputs, strategy, models.actor, state)
     if best is None:
-        save_prm(actor, tokenizer, strategy, args.ckpt.output_dir, head.declared(), record=record)
         write_evaluated(trainer.evaluated)
-    elif strategy.is_rank_0():
-        _move(best_folder(args), Path(args.ckpt.output_dir))
-    dist.barrier()  # no rank ends before the checkpoint is there
-    losses = progress.losses
-    return {
-        "head": head.name,
-        "updates": len(losses) - before,
-        "updates_in_all": len(losses),
-        "seconds": round(seconds, 2),
-        "first_loss": losses[0] if losses else None,
-        "last_loss": losses[-1] if losses else None,
-        "solutions": len(loaded.train_data),
-        **_losses_of_data(loaded.train_data.report),
-        "eval": progress.metrics,
-        **({"best": best} if best else {}),
-        "output_dir": args.ckpt.output_dir,
+    return _summary(options, inputs, state, best, len(state.losses) - before, seconds)
+
+
+def _prepared(options: TrainingOptions, inputs: TrainingInputs, strategy, updates: int) -> PreparedModels:
+    from openrlhf_prm.prm_training.model import add_lora, load_actor
+
+    head, host = inputs.head, options.host
+    actor = load_actor(head.load, host.model.model_name_or_path, strategy, host)
+    actor.model.config.pad_token_id = inputs.tokenizer.pad_token_id
+    if len(inputs.tokenizer) > actor.model.config.vocab_size:
+        actor.model.resize_token_embeddings(len(inputs.tokenizer))
+    add_lora(actor, head, host.ds.lora)
+    if host.model.gradient_checkpointing_enable:
+        actor.gradient_checkpointing_enable()
+    reference = None
+    if head.reference() is not None:
+        reference = strategy.prepare(load_actor(head.load, head.reference(), strategy, host)).eval()
+    schedule = {
+        "optim": "adam",
+        "adam": vars(host.adam),
+        "lr_scheduler": host.lr_scheduler,
+        "lr_warmup_ratio": host.lr_warmup_ratio,
+        "min_lr_ratio": host.min_lr_ratio,
+        "max_norm": host.max_norm,
+        "scheduler_steps": updates,
     }
+    return PreparedModels(*strategy.prepare((actor, schedule)), reference)
+
+
+def _plan(options: TrainingOptions):
+    from openrlhf_prm.prm_training.trainer import TrainingPlan
+
+    host = options.host
+    return TrainingPlan(
+        batch_size=host.train.batch_size,
+        max_epochs=host.train.max_epochs,
+        seed=host.train.seed,
+        eval_steps=options.evaluation.steps,
+        logging_steps=host.logger.logging_steps,
+        save_steps=host.ckpt.save_steps,
+        checkpoints=host.ckpt.path,
+        max_checkpoints=host.ckpt.max_num,
+        max_checkpoint_gb=host.ckpt.max_mem,
+        best_metric=host.ckpt.best_metric_key,
+        output_dir=Path(host.ckpt.output_dir),
+    )
 
 
 def _loader(strategy, micro_batch_size: int, data: StepLabelDataset | None, training: bool):
@@ -199,35 +203,91 @@ def _loader(strategy, micro_batch_size: int, data: StepLabelDataset | None, trai
     return strategy.setup_dataloader(data, micro_batch_size, pin, training, data.collate, drop_last=training)
 
 
-def _data_facts(args: SimpleNamespace, loaded: Loaded) -> dict:
-    """What decides which solutions an update sees."""
-    return {
-        "head": loaded.head.name,
-        "solutions": len(loaded.train_data),
-        "tokens": sum(len(item.token_ids) for item in loaded.train_data.items),
-        "batch_size": args.train.batch_size,
-        "micro_batch_size": args.train.micro_batch_size,
-        "devices": int(os.environ["WORLD_SIZE"]),
-        "seed": args.train.seed,
-    }
-
-
-def _resumed(args: SimpleNamespace, strategy, actor, data: dict):
-    """The progress of the last DeepSpeed checkpoint, which is loaded; None where none is wanted, or there is none."""
-    from openrlhf_prm.prm_training.trainer import Progress
-
-    if not (args.ckpt.load_enable and Path(args.ckpt.path).exists()):
+def _tensorboard(host: SimpleNamespace, strategy):
+    if not (host.logger.tensorboard_dir and strategy.is_rank_0()):
         return None
-    place, states = strategy.load_ckpt(actor.model, args.ckpt.path)
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(host.logger.tensorboard_dir)
+
+
+def _state(options: TrainingOptions, inputs: TrainingInputs, strategy, actor):
+    """Where the training begins: at the last DeepSpeed checkpoint, which is loaded, where one is wanted and there."""
+    from openrlhf_prm.prm_training.trainer import TrainingState, best_folder
+
+    ckpt, facts = options.host.ckpt, _data_facts(options, inputs)
+    place = None
+    if ckpt.load_enable and Path(ckpt.path).exists():
+        place, states = strategy.load_ckpt(actor.model, ckpt.path)
     if place is None:
-        return None
-    progress = Progress(**states["prm"])
-    if differing := [f"{k} {progress.data[k]} then, {v} now" for k, v in data.items() if progress.data[k] != v]:
+        if strategy.is_rank_0():
+            shutil.rmtree(best_folder(Path(ckpt.output_dir)), ignore_errors=True)  # of another run
+        return TrainingState(facts)
+    state = TrainingState(**states["prm"])
+    if differing := [f"{k} {state.data[k]} then, {v} now" for k, v in facts.items() if state.data[k] != v]:
         raise UserError(
             f"--ckpt.load_enable: {place} is of another run ({'; '.join(differing)}); give --ckpt.path another folder"
         )
-    strategy.print(f"going on from {place}: {progress.consumed_samples} solutions seen")
-    return progress
+    strategy.print(f"going on from {place}: {state.consumed_samples} solutions seen")
+    return state
+
+
+def _data_facts(options: TrainingOptions, inputs: TrainingInputs) -> dict:
+    """What decides which solutions an update sees."""
+    training = options.host.train
+    return {
+        "head": inputs.head.name,
+        "solutions": len(inputs.train_data),
+        "tokens": sum(len(solution.token_ids) for solution in inputs.train_data.rendered),
+        "batch_size": training.batch_size,
+        "micro_batch_size": training.micro_batch_size,
+        "devices": int(os.environ["WORLD_SIZE"]),
+        "seed": training.seed,
+    }
+
+
+def _saved(options: TrainingOptions, inputs: TrainingInputs, strategy, actor, state) -> dict | None:
+    """Puts the result under `--ckpt.output_dir`: the best weights where they were kept, else the last ones. Returns
+    update and metrics of the best ones, or None."""
+    import torch.distributed as dist
+
+    from openrlhf_prm.prm_training.model import read_record, save_prm
+    from openrlhf_prm.prm_training.trainer import best_folder
+
+    ckpt = options.host.ckpt
+    output = Path(ckpt.output_dir)
+    # From rank 0, which moves the folder and may do so before another rank looks.
+    records = [read_record(best_folder(output)) if ckpt.best_metric_key else None]
+    dist.broadcast_object_list(records, src=0)
+    [best] = records
+    if best is None:
+        record = {"update": len(state.losses), **state.metrics}
+        save_prm(actor, inputs.tokenizer, strategy, output, inputs.head.declared(), record=record)
+    elif strategy.is_rank_0():
+        if output.is_dir():
+            output.rmdir()  # empty: checked before training
+        best_folder(output).rename(output)
+    dist.barrier()  # no rank ends before the checkpoint is there
+    return best
+
+
+def _summary(
+    options: TrainingOptions, inputs: TrainingInputs, state, best: dict | None, updates: int, seconds: float
+) -> dict:
+    losses = state.losses
+    return {
+        "head": inputs.head.name,
+        "updates": updates,
+        "updates_in_all": len(losses),
+        "seconds": round(seconds, 2),
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "solutions": len(inputs.train_data),
+        **_losses_of_data(inputs.train_data.report),
+        "eval": state.metrics,
+        **({"best": best} if best else {}),
+        "output_dir": options.host.ckpt.output_dir,
+    }
 
 
 def _losses_of_data(report: DataReport) -> dict[str, int]:
@@ -246,9 +306,3 @@ def _evaluated_lines(data: StepLabelDataset, evaluated: dict) -> str:
         line = {"question": solution.question, "steps": steps, "labels": result.labels, "scores": result.scores}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
-
-
-def _move(folder: Path, output: Path) -> None:
-    if output.is_dir():
-        output.rmdir()  # empty: checked before training
-    folder.rename(output)

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_chat_lm import save_tiny_chat_lm
 
-from openrlhf_prm.cli.train_prm import build_parser, check, nested
+from openrlhf_prm.cli.parser import nested
+from openrlhf_prm.cli.train_prm import build_parser, check
 from openrlhf_prm.data.formats_in import LabelledSteps
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset
 from openrlhf_prm.prm_training.heads import PRM_HEADS
@@ -38,20 +39,22 @@ class Trained:
         argv = ["--model.model_name_or_path", model, "--data.dataset", "x", "--ckpt.output_dir", output]
         argv += ["--prm.head", head, "--ds.param_dtype", "fp32", "--ds.attn_implementation", "sdpa", *flags]
         argv += ["--prm.add_placeholder_token"] if head == "placeholder" else []
-        self.args = nested(build_parser().parse_args(argv))
-        check(self.args)
+        options = check(nested(build_parser().parse_args(argv)))
+        self.host = options.host
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model)
         tokenizer.pad_token = tokenizer.eos_token
-        self.head = PRM_HEADS[head](self.args, tokenizer)
+        self.head = options.head(
+            options.head_options, model, tokenizer, add_placeholder_token=options.add_placeholder_token
+        )
         rows = [LabelledSteps(q, steps, t[-1:] if self.head.outcome else t) for q, steps, t in SOLUTIONS]
         self.data = StepLabelDataset(
             rows, DataReport(), self.head.family, tokenizer.pad_token_id, 512, outcome=self.head.outcome
         )
         torch.manual_seed(0)
-        strategy = SimpleNamespace(args=self.args)
-        self.actor = load_actor(self.head.load, model, strategy, self.args)
+        strategy = SimpleNamespace(args=self.host)
+        self.actor = load_actor(self.head.load, model, strategy, self.host)
         if len(tokenizer) > self.actor.model.config.vocab_size:
             self.actor.model.resize_token_embeddings(len(tokenizer))
         torch.manual_seed(1)
@@ -59,7 +62,7 @@ class Trained:
             torch.nn.init.normal_(self.actor.model.get_submodule(layer).weight)
         self.reference = None
         if self.head.reference():
-            self.reference = load_actor(self.head.load, model, strategy, self.args).eval()
+            self.reference = load_actor(self.head.load, model, strategy, self.host).eval()
             for parameter in self.reference.parameters():
                 parameter.data.mul_(0.9)
         self.actor.eval()
@@ -132,10 +135,10 @@ def test_merged_lora_is_the_model_that_was_trained(model, tmp_path, head):
     add_lora(trained.actor, trained.head, lora)
     torch.testing.assert_close(trained.forward(0, 1, 2)[0], before, rtol=1e-4, atol=1e-4)  # B is 0 at first
     learnt = {name for name, p in trained.actor.model.named_parameters() if p.requires_grad}
-    own = {name for name in learnt if "lora_" not in name}
+    of_head = {name for name in learnt if "lora_" not in name}
     parts = ("weight", "bias")
-    assert own <= {f"base_model.model.{layer}.{part}" for layer in trained.head.layers for part in parts}
-    assert {name.rpartition(".")[0].removeprefix("base_model.model.") for name in own} == set(trained.head.layers)
+    assert of_head <= {f"base_model.model.{layer}.{part}" for layer in trained.head.layers for part in parts}
+    assert {name.rpartition(".")[0].removeprefix("base_model.model.") for name in of_head} == set(trained.head.layers)
     assert any("lora_" in name for name in learnt)
     for name, parameter in trained.actor.model.named_parameters():
         if "lora_B" in name:
@@ -147,7 +150,7 @@ def test_merged_lora_is_the_model_that_was_trained(model, tmp_path, head):
     names = set(load_file(tmp_path / "merged" / "model.safetensors"))
     assert not any("lora" in name or "base_layer" in name for name in names)
     again = Trained(model, head, str(tmp_path / "prm"))
-    again.actor = load_actor(again.head.load, str(tmp_path / "merged"), SimpleNamespace(args=again.args), again.args)
+    again.actor = load_actor(again.head.load, str(tmp_path / "merged"), SimpleNamespace(args=again.host), again.host)
     again.actor.eval()
     torch.testing.assert_close(again.forward(0, 1, 2)[0], with_updates, rtol=1e-3, atol=1e-3)
     config = json.loads((tmp_path / "merged" / "config.json").read_text())

@@ -10,7 +10,7 @@ import torch
 from openrlhf.utils.distributed_sampler import DistributedSampler
 
 from openrlhf_prm.prm_training import trainer as prm
-from openrlhf_prm.prm_training.dataset import Item, StepLabelDataset
+from openrlhf_prm.prm_training.dataset import RenderedSolution, StepLabelDataset
 
 pytestmark = pytest.mark.stack
 
@@ -109,8 +109,10 @@ def loader(shuffle: bool):
     data = StepLabelDataset.__new__(StepLabelDataset)
     generator = torch.Generator().manual_seed(1)
     data.pad_token_id = 0
-    data.items = [
-        Item(index, torch.randint(-3, 4, (3,), generator=generator).tolist(), [2], [float(index % 3 > 0)], 0)
+    data.rendered = [
+        RenderedSolution(
+            index, torch.randint(-3, 4, (3,), generator=generator).tolist(), [2], [float(index % 3 > 0)], 0
+        )
         for index in range(SOLUTIONS)
     ]
     sampler = DistributedSampler(data, num_replicas=1, rank=0, shuffle=shuffle, seed=5, drop_last=shuffle)
@@ -122,29 +124,36 @@ def loader(shuffle: bool):
 def run(folder, eval_steps: int, save_steps: int, kill_at: int | None = None, goes_on_from=None):
     """A training: what it ends with, or the last checkpoint where it is killed."""
     engine, states = goes_on_from or (Engine(), {"prm": {"data": {}}})
-    strategy, progress = Strategy(kill_at), prm.Progress(**states["prm"])
+    strategy, state = Strategy(kill_at), prm.TrainingState(**states["prm"])
 
     class Actor(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.model = engine
 
-    args = SimpleNamespace(
-        train=SimpleNamespace(batch_size=BATCH, max_epochs=EPOCHS, seed=7),
-        eval=SimpleNamespace(steps=eval_steps),
-        logger=SimpleNamespace(logging_steps=1),
-        ckpt=SimpleNamespace(
-            save_steps=save_steps, path="", max_num=1, max_mem=1, best_metric_key="loss", output_dir=str(folder / "prm")
-        ),
+    plan = prm.TrainingPlan(
+        batch_size=BATCH,
+        max_epochs=EPOCHS,
+        seed=7,
+        eval_steps=eval_steps,
+        logging_steps=1,
+        save_steps=save_steps,
+        checkpoints="",
+        max_checkpoints=1,
+        max_checkpoint_gb=1,
+        best_metric="loss",
+        output_dir=folder / "prm",
     )
     scheduler = SimpleNamespace(get_last_lr=lambda: [0.1])
-    trainer = prm.PRMTrainer(Head(), Actor(), strategy, None, scheduler, loader(True), loader(False), tokenizer=None)
+    trainer = prm.PRMTrainer(
+        Head(), Actor(), strategy, None, scheduler, loader(True), loader(False), plan=plan, tokenizer=None
+    )
     try:
-        trainer.fit(args, progress)
+        trainer.fit(state)
     except Killed:
         return strategy.saved
     weights = [parameter.tolist() for parameter in engine.parameters()]
-    return weights, progress, json.loads((folder / "prm.best" / "prm_training.json").read_text())
+    return weights, state, json.loads((folder / "prm.best" / "prm_training.json").read_text())
 
 
 @pytest.mark.parametrize(("eval_steps", "save_steps"), [(-1, 1), (-1, 2), (2, 3), (1, 4)])

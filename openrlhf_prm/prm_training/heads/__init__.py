@@ -1,6 +1,6 @@
 """Heads a PRM can be trained with. One file and one line each; flags come from here, so nothing heavy is imported."""
 
-from openrlhf_prm.prm_training.heads.head import PRMHead, resolve_flags
+from openrlhf_prm.prm_training.heads.head import PRMHead
 from openrlhf_prm.prm_training.heads.implicit import ImplicitHead
 from openrlhf_prm.prm_training.heads.placeholder import PlaceholderHead
 from openrlhf_prm.prm_training.heads.qwen_prm import QwenPRMHead
@@ -12,4 +12,4 @@ PRM_HEADS: dict[str, type[PRMHead]] = {
 }
 """`--prm.head` -> class."""
 
-__all__ = ["PRM_HEADS", "PRMHead", "resolve_flags"]
+__all__ = ["PRM_HEADS", "PRMHead"]

@@ -14,11 +14,12 @@ Shapes: B solutions, T tokens, S steps, R numbers read per step, N targets (S, o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from types import SimpleNamespace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from openrlhf_prm.options import Options, option, option_fields
 from vllm_prm.families import PRM_FAMILIES, PRMFamily
 from vllm_prm.families.checkpoint_family import as_json
 from vllm_prm.families.prm_family import single_token_id
@@ -26,41 +27,69 @@ from vllm_prm.families.prm_family import single_token_id
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+def step_token(default: str) -> Any:
+    """The option of heads that read at a token of their own."""
+    text = "token after each step at which the score is read"
+    return option(default, text, aliases=("--placeholder_token",))
+
+
+def step_separator() -> Any:
+    """The option of heads that write a text after each step."""
+    return option("\n", "text written after each step")
 
 
 class PRMHead(ABC):
-    """One way to read a score from a model in training. Made from the flags, once; holds the tokenizer's family."""
+    """One way to read a score from a model in training. Made once; holds the family of the tokenizer."""
 
     name: ClassVar[str]
     """Its key in `PRM_HEADS`, and the key in `PRM_FAMILIES` of the family that serves the result."""
-    defaults: ClassVar[Mapping[str, Any]] = {}
-    """Flags `--prm.<key>` that it reads -> value where one is left out. Other heads' flags are an error."""
+    Options: ClassVar[type[Options]]
+    """Its flags `--prm.*`. Other heads' flags are an error."""
     outcome: ClassVar[bool] = False
     """Whether a solution has one label, its outcome, instead of one per step."""
     reads_chat_template: ClassVar[bool] = True
     """Whether `--data.apply_chat_template` is read; other heads write every question through the template."""
     layers: ClassVar[tuple[str, ...]] = ()
-    """Names of the linear layers of its own, which LoRA trains whole."""
+    """The checkpoint's names of the head's linear layers, which LoRA trains whole."""
+    placeholder: str | None = None
+    """The token at which it reads, where it has one."""
 
-    def __init__(self, args: SimpleNamespace, tokenizer: Any) -> None:
-        """`args`: the nested flags, `args.prm` resolved by `resolve_flags`. Adds the placeholder to the tokenizer where
-        `--prm.add_placeholder_token` asks for it. ValueError for a vocabulary, option or backbone that does not
-        serve."""
-        model, token = args.model.model_name_or_path, args.prm.placeholder_token
-        if args.prm.add_placeholder_token and len(tokenizer.encode(token, add_special_tokens=False)) != 1:
+    def __init__(
+        self,
+        options: Any,
+        model: str,
+        tokenizer: Any,
+        *,
+        chat_template: bool = False,
+        add_placeholder_token: bool = False,
+        family_options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """`options`: an instance of `Options`. `model`: the checkpoint to start from. `chat_template`: write the
+        question through it. `add_placeholder_token`: to the tokenizer, where it does not know it. `family_options` win
+        over what the head gives its family. ValueError for a vocabulary, option or backbone that does not serve."""
+        self.options, self.model, self.chat_template = options, model, chat_template
+        token = self.placeholder
+        if add_placeholder_token and len(tokenizer.encode(token, add_special_tokens=False)) != 1:
             tokenizer.add_tokens(token, special_tokens=True)
         if token is not None:
             try:
                 single_token_id(tokenizer, token, model)
             except ValueError as error:
                 raise ValueError(f"{error}; --prm.add_placeholder_token adds it") from None
-        options = {**self.options(args), **args.prm.options}
-        self.family: PRMFamily = PRM_FAMILIES[self.name].from_checkpoint(model, tokenizer, options)
+        given = {**self.family_options(), **family_options}
+        self.family: PRMFamily = PRM_FAMILIES[self.name].from_checkpoint(model, tokenizer, given)
+
+    @classmethod
+    def has_placeholder(cls) -> bool:
+        """Whether it reads at a token that can be added to the vocabulary."""
+        return "placeholder_token" in {field.name for field in option_fields(cls.Options)}
 
     @abstractmethod
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
-        """The family's options that the flags give."""
+    def family_options(self) -> dict[str, Any]:
+        """The options of its family that follow from its own."""
 
     def declared(self) -> dict[str, Any]:
         """What config.json says under "prm": the family and its options, except those that have their defaults."""
@@ -82,40 +111,28 @@ class PRMHead(ABC):
         return None
 
     @abstractmethod
-    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+    def raw(self, actor: Any, reference: Any, batch: PaddedSolutions) -> torch.Tensor:
         """What the family's `decode` expects, fp32: (S, R)."""
 
     @abstractmethod
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         """(S, R) -> (N,): log-odds of being right, one per target."""
 
 
 class ClassLogits:
     """Mixed into heads whose model gives logits at every token."""
 
-    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+    def raw(self, actor: Any, reference: Any, batch: PaddedSolutions) -> torch.Tensor:
         """The model's outputs where the steps are scored: (S, R)."""
         output = actor(batch.token_ids, attention_mask=batch.attention_mask, return_output=True)
         rows, tokens = flat_or_padded(actor, batch)
         return output["logits"][rows, tokens].float()
 
 
-def flat_or_padded(actor: Any, batch: StepBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def flat_or_padded(actor: Any, batch: PaddedSolutions) -> tuple[torch.Tensor, torch.Tensor]:
     """Row and token of each step in the actor's output: as in the batch, or in one row without padding where the actor
     packs the solutions of a batch behind one another. Twice (S,)."""
     if not actor.packing_samples:
         return batch.step_rows, batch.step_tokens
     lengths = batch.attention_mask.sum(dim=1)
     return batch.step_rows * 0, (lengths.cumsum(0) - lengths)[batch.step_rows] + batch.step_tokens
-
-
-def resolve_flags(head: type[PRMHead], prm: SimpleNamespace, flags: Sequence[str]) -> None:
-    """Fills in what `prm` leaves at None of `flags`. ValueError for a flag that another head reads."""
-    for name in flags:
-        if getattr(prm, name) is None:
-            setattr(prm, name, head.defaults.get(name))
-        elif name not in head.defaults:
-            known = ", ".join(f"--prm.{flag}" for flag in head.defaults)
-            raise ValueError(f"--prm.{name} is not read by --prm.head {head.name}, which reads {known or 'none'}")
-    if prm.add_placeholder_token and prm.placeholder_token is None:
-        raise ValueError(f"--prm.add_placeholder_token: --prm.head {head.name} has no placeholder")

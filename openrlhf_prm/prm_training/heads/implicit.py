@@ -9,16 +9,25 @@ written by the family `implicit` with exact step boundaries, a blank line after 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from openrlhf_prm.options import Options, option
 from openrlhf_prm.prm_training.heads.head import PRMHead
 
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitHeadOptions(Options):
+    """beta as in PRIME (arXiv:2502.01456)."""
+
+    reference: str | None = option(None, "frozen reference model; the model to start from if left out", kind=str)
+    beta: float = option(0.05, "coefficient of the log-ratio", above=0)
 
 
 class ImplicitHead(PRMHead):
@@ -26,14 +35,14 @@ class ImplicitHead(PRMHead):
 
     name = "implicit"
     reads_chat_template = False
-    defaults = {"reference": None, "beta": 0.05}
+    Options = ImplicitHeadOptions
     outcome = True
 
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
-        reference = args.prm.reference or args.model.model_name_or_path
+    def family_options(self) -> dict[str, Any]:
+        reference = self.options.reference or self.model
         # The result names its reference, and may be served from another folder.
         reference = str(Path(reference).resolve()) if Path(reference).is_dir() else reference
-        return {"reference": reference, "beta": args.prm.beta, "boundaries": "exact"}
+        return {"reference": reference, "beta": self.options.beta, "boundaries": "exact"}
 
     def load(self, path: str, **arguments: Any) -> torch.nn.Module:
         from transformers import AutoModelForCausalLM
@@ -43,7 +52,7 @@ class ImplicitHead(PRMHead):
     def reference(self) -> str | None:
         return self.family.options.reference
 
-    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+    def raw(self, actor: Any, reference: Any, batch: PaddedSolutions) -> torch.Tensor:
         """Log-probabilities of the response up to each step's end under model and reference: (S, 2)."""
         import torch
 
@@ -51,13 +60,13 @@ class ImplicitHead(PRMHead):
             other = response_sums(reference, batch)
         return torch.stack([response_sums(actor, batch), other], dim=-1)
 
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         """From the sums at the last step of each solution: (B,)."""
         last = batch.step_rows.bincount(minlength=len(batch.rows)).cumsum(0) - 1
         return self.family.options.beta * (raw[last, 0] - raw[last, 1])
 
 
-def response_sums(actor: Any, batch: StepBatch) -> torch.Tensor:
+def response_sums(actor: Any, batch: PaddedSolutions) -> torch.Tensor:
     """Sum of log pi(y_t | y_<t) over the tokens after `first` up to each step's position, fp32: (S,); 0 where the step
     ends with the question."""
     import torch

@@ -8,29 +8,45 @@ the language-model head at the placeholders are computed.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrlhf_prm.prm_training.heads.head import PRMHead, flat_or_padded
+from openrlhf_prm.options import Options, option
+from openrlhf_prm.prm_training.heads.head import PRMHead, flat_or_padded, step_separator, step_token
 
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceholderHeadOptions(Options):
+    """The defaults need no special token of the model's but the placeholder."""
+
+    placeholder_token: str = step_token("<step>")
+    reward_tokens: tuple[str, str] = option(
+        ("+", "-"), "the two verdicts, the good one first", aliases=("--reward_tokens",)
+    )
+    step_separator: str = step_separator()
 
 
 class PlaceholderHead(PRMHead):
     """Reward tokens at a placeholder; see the module's formula."""
 
     name = "placeholder"
-    defaults = {"placeholder_token": "<step>", "reward_tokens": ("+", "-"), "step_separator": "\n"}
+    Options = PlaceholderHeadOptions
 
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
+    @property
+    def placeholder(self) -> str:
+        return self.options.placeholder_token
+
+    def family_options(self) -> dict[str, Any]:
         return {
-            "placeholder_token": args.prm.placeholder_token,
-            "reward_tokens": list(args.prm.reward_tokens),
-            "step_separator": args.prm.step_separator,
-            "chat_template": args.data.apply_chat_template,
+            "placeholder_token": self.options.placeholder_token,
+            "reward_tokens": list(self.options.reward_tokens),
+            "step_separator": self.options.step_separator,
+            "chat_template": self.chat_template,
         }
 
     def load(self, path: str, **arguments: Any) -> torch.nn.Module:
@@ -38,12 +54,12 @@ class PlaceholderHead(PRMHead):
 
         return AutoModelForCausalLM.from_pretrained(path, **arguments)
 
-    def raw(self, actor: Any, reference: Any, batch: StepBatch) -> torch.Tensor:
+    def raw(self, actor: Any, reference: Any, batch: PaddedSolutions) -> torch.Tensor:
         """Logits of the reward tokens, positive first: (S, 2)."""
         rows, tokens = flat_or_padded(actor, batch)
         kept, tokens = tokens.unique(return_inverse=True)
         output = actor(batch.token_ids, attention_mask=batch.attention_mask, return_output=True, logits_to_keep=kept)
         return output["logits"][rows, tokens][:, list(self.family.reward_token_ids)].float()
 
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         return raw[:, 0] - raw[:, 1]

@@ -8,15 +8,23 @@ know `<extra_0>`: `--prm.add_placeholder_token` adds it.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead
+from openrlhf_prm.options import Options
+from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead, step_token
 
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenPRMHeadOptions(Options):
+    """As Qwen2.5-Math-PRM was published."""
+
+    placeholder_token: str = step_token("<extra_0>")
 
 
 class QwenPRMHead(ClassLogits, PRMHead):
@@ -24,11 +32,15 @@ class QwenPRMHead(ClassLogits, PRMHead):
 
     name = "qwen_prm"
     reads_chat_template = False
-    defaults = {"placeholder_token": "<extra_0>"}
+    Options = QwenPRMHeadOptions
     layers = ("score.0", "score.2")
 
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
-        return {"step_token": args.prm.placeholder_token}
+    @property
+    def placeholder(self) -> str:
+        return self.options.placeholder_token
+
+    def family_options(self) -> dict[str, Any]:
+        return {"step_token": self.options.placeholder_token}
 
     def load(self, path: str, **arguments: Any) -> torch.nn.Module:
         from torch import nn
@@ -40,5 +52,5 @@ class QwenPRMHead(ClassLogits, PRMHead):
 
         return load_with_head(path, "ForProcessRewardModel", score, num_labels=2, **arguments)
 
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         return raw[:, 1] - raw[:, 0]

@@ -7,31 +7,39 @@ The result loads in transformers. The dropout before the head is the checkpoint'
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead
+from openrlhf_prm.options import Options
+from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead, step_separator
 
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClassificationHeadOptions(Options):
+    """A newline, as TRL writes it."""
+
+    step_separator: str = step_separator()
 
 
 class TokenClassificationHead(ClassLogits, PRMHead):
     """Two classes at the separator; see the module's formula."""
 
     name = "token_classification"
-    defaults = {"step_separator": "\n"}
+    Options = TokenClassificationHeadOptions
     layers = ("score",)
 
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
-        return {"separator": args.prm.step_separator, "chat_template": args.data.apply_chat_template}
+    def family_options(self) -> dict[str, Any]:
+        return {"separator": self.options.step_separator, "chat_template": self.chat_template}
 
     def load(self, path: str, **arguments: Any) -> torch.nn.Module:
         from transformers import AutoModelForTokenClassification
 
         return AutoModelForTokenClassification.from_pretrained(path, num_labels=2, **arguments)
 
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         return raw[:, 1] - raw[:, 0]

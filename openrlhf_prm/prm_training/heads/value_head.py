@@ -5,28 +5,36 @@ The result has the layout of `*ForSequenceClassification` with one label, so tha
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead
+from openrlhf_prm.options import Options
+from openrlhf_prm.prm_training.heads.head import ClassLogits, PRMHead, step_separator
 
 if TYPE_CHECKING:
     import torch
 
-    from openrlhf_prm.prm_training.dataset import StepBatch
+    from openrlhf_prm.prm_training.dataset import PaddedSolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueHeadOptions(Options):
+    """The separator alone; the head has no bias."""
+
+    step_separator: str = step_separator()
 
 
 class ValueHead(ClassLogits, PRMHead):
     """A scalar at the separator; see the module's formula."""
 
     name = "value_head"
-    defaults = {"step_separator": "\n"}
+    Options = ValueHeadOptions
     layers = ("score",)
 
-    def options(self, args: SimpleNamespace) -> dict[str, Any]:
+    def family_options(self) -> dict[str, Any]:
         return {
-            "separator": args.prm.step_separator,
-            "chat_template": args.data.apply_chat_template,
+            "separator": self.options.step_separator,
+            "chat_template": self.chat_template,
             "head": "score",
             "head_bias": False,
         }
@@ -41,5 +49,5 @@ class ValueHead(ClassLogits, PRMHead):
 
         return load_with_head(path, "ForSequenceClassification", score, num_labels=1, **arguments)
 
-    def log_odds(self, raw: torch.Tensor, batch: StepBatch) -> torch.Tensor:
+    def log_odds(self, raw: torch.Tensor, batch: PaddedSolutions) -> torch.Tensor:
         return raw[:, 0]

@@ -8,7 +8,6 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from openrlhf_prm.cli import train_prm
 from openrlhf_prm.data.formats_in import LabelledSteps, RowKeys, records_row
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from vllm_prm.families.placeholder import PlaceholderFamily
@@ -92,10 +91,10 @@ def test_a_solution_without_a_step_left_is_dropped():
 
 def test_an_outcome_is_lost_with_any_part_of_its_solution():
     rows = [LabelledSteps("Q", ["a", "bc"], [1.0], "f line 1"), LabelledSteps("Q", ["a"], [0.0], "f line 2")]
-    batch = dataset(*rows, outcome=True).collate(dataset(*rows, outcome=True).items)
+    batch = dataset(*rows, outcome=True).collate(dataset(*rows, outcome=True).rendered)
     assert (batch.targets.tolist(), batch.steps) == ([1.0, 0.0], [2, 1])
     data = dataset(*rows, outcome=True, max_len=7)
-    assert [item.targets for item in data.items] == [[0.0]]
+    assert [solution.targets for solution in data.rendered] == [[0.0]]
     assert data.report.cut_rows == ["f line 1: 1 of 2 steps beyond --data.max_len 7"] and data.report.dropped_steps == 2
 
 
@@ -155,69 +154,3 @@ def test_sources_are_read_with_their_places(tmp_path):
         next(rows)
     with pytest.raises(ValueError, match="no such file: nowhere.jsonl"):
         next(read_source("nowhere.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--train.max_epochs", "0"], "--train.max_epochs must be at least 1"),
-        (["--train.batch_size", "12"], "--train.batch_size 12 must be a multiple of 8"),
-        (["--adam.lr", "0"], "--adam.lr must be above 0"),
-        (["--model.model_name_or_path", "./nowhere"], "--model.model_name_or_path: there is no folder ./nowhere"),
-        (["--ckpt.output_dir", "."], "--ckpt.output_dir . already exists"),
-        (["--prm.head", "value"], "invalid choice: 'value'"),
-        (["--prm.head", "value_head", "--prm.beta", "1"], "--prm.beta is not read by --prm.head value_head, which"),
-        (["--prm.head", "implicit", "--prm.beta", "0"], "--prm.beta must be above 0"),
-        (["--prm.head", "implicit", "--prm.add_placeholder_token"], "--prm.head implicit has no placeholder"),
-        (["--prm.head", "implicit", "--prm.reference", "./nowhere"], "--prm.reference: there is no folder"),
-        (["--prm.head", "qwen_prm", "--data.apply_chat_template"], "is not read by --prm.head qwen_prm"),
-        (["--prm.options", "[]"], "--prm.options must be a JSON object"),
-        (["--ckpt.best_metric_key", "auc"], "--ckpt.best_metric_key needs --eval.dataset"),
-        (["--eval.output", "x.jsonl"], "--eval.output needs --eval.dataset"),
-        (["--ckpt.best_metric_key", "pass1"], "invalid choice: 'pass1'"),
-        (["--ds.lora.dropout", "1"], "--ds.lora.dropout must be in [0, 1)"),
-        (["--data.label_kind", "vague"], "invalid choice: 'vague'"),
-    ],
-)
-def test_bad_flags_end_with_one_line(capsys, flags, message):
-    with pytest.raises(SystemExit) as end:
-        train_prm.main(["--model.model_name_or_path", "org/policy", "--data.dataset", "x.jsonl", *flags])
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-
-
-def parsed(folder, *flags: str):
-    """The nested flags after their check; the model "policy" is a folder that looks like a checkpoint."""
-    (folder / "policy").mkdir(exist_ok=True)
-    (folder / "policy" / "config.json").write_text("{}")
-    flags = tuple(str(folder / flag) if flag == "policy" else flag for flag in flags)
-    args = train_prm.nested(train_prm.build_parser().parse_args([*flags, "--ckpt.output_dir", str(folder / "new")]))
-    train_prm.check(args)
-    return args
-
-
-def test_flags_of_older_openrlhf_are_understood(tmp_path):
-    """Those of its last example script for `train_prm`, and the data flags."""
-    old = "--pretrain policy --dataset x.jsonl --bf16 --flash_attn --max_epochs 1 --logging_steps 1 --eval_steps -1"
-    old += " --zero_stage 3 --learning_rate 1e-6 --train_batch_size 256 --micro_train_batch_size 8 --max_len 8192"
-    old += " --save_steps 500 --save_path ckpt --load_checkpoint --gradient_checkpointing --packing_samples"
-    old += " --input_key input --label_key value --placeholder_token ки --reward_tokens + - --lora_rank 8"
-    args = parsed(tmp_path, *old.split())
-    new = "--model.model_name_or_path policy --data.dataset x.jsonl --ds.attn_implementation flash_attention_2"
-    new += " --ds.param_dtype bf16"
-    new += " --ds.zero_stage 3 --train.batch_size 256 --data.max_len 8192 --ckpt.save_steps 500 --ckpt.load_enable"
-    new += " --model.gradient_checkpointing_enable --ds.packing_samples --data.label_key value"
-    new += " --prm.placeholder_token ки --ds.lora.rank 8"
-    again = parsed(tmp_path, *new.split())
-    again.prm.reward_tokens = ["+", "-"]  # the default is a tuple
-    assert args == again
-
-
-def test_a_head_fills_in_its_own_flags(tmp_path):
-    model = ("--model.model_name_or_path", "policy", "--data.dataset", "x.jsonl")
-    prm = parsed(tmp_path, *model).prm
-    assert (prm.placeholder_token, prm.reward_tokens, prm.step_separator) == ("<step>", ("+", "-"), "\n")
-    prm = parsed(tmp_path, *model, "--model.head", "qwen_prm").prm
-    assert (prm.placeholder_token, prm.reward_tokens, prm.step_separator) == ("<extra_0>", None, None)
-    assert parsed(tmp_path, *model, "--prm.head", "implicit").prm.beta == 0.05
