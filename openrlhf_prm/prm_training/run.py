@@ -15,7 +15,6 @@ from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read
 from openrlhf_prm.prm_training.heads import PRMHead
 from openrlhf_prm.prm_training.training_options import TrainingOptions
 from vllm_prm.durable_file import write_atomically
-from vllm_prm.durable_file import write_atomically
 
 
 class UserError(ValueError):
