@@ -1,5 +1,6 @@
 """The result of a benchmark -> one HTML page that needs no other file and no network."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -12,8 +13,11 @@ MORE_STYLE = """
 .plots figure { margin: 0; padding: 16px 18px 12px; }
 .plots figcaption { font-size: 13px; line-height: 1.4; color: var(--muted); margin-bottom: 8px; }
 .plots figcaption b { display: block; font-size: 15px; color: var(--ink); font-weight: 600; }
-.plots svg { display: block; width: 100%; height: auto; }
+.plots svg { display: block; width: 100%; max-width: 520px; height: auto; margin: 0 auto; }
 .table td { height: 36px; }
+.made td { overflow-wrap: anywhere; }
+.interval { white-space: nowrap; color: var(--muted); }
+@media (max-width: 860px) { .interval { white-space: normal; } }
 """
 FACTS = ("benchmark", "prm", "data", "solutions", "tuning_solutions", "unscored_solutions", "seed")
 
@@ -35,12 +39,21 @@ def render_benchmark(title: str, result: dict, tables: Sequence[PlotTable], plot
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{MORE_STYLE}</style></head><body><main>"
         f'<p class="kicker">process reward model</p><h1>{escape(title)}</h1>{"".join(map(_table, tables))}'
-        f'<div class="plots">{figures}</div><h2>Made with</h2><div class="table card"><table>{rows}</table></div>'
+        f'<div class="plots">{figures}</div><h2>Made with</h2><div class="table made card"><table>{rows}</table></div>'
         "</main></body></html>\n"
     )
 
 
+def _cell(text: str) -> str:
+    """A figure's interval stays in one line where there is room."""
+    figure = re.fullmatch(r"(\S+) (\([^()]*\))", text)
+    if figure is None:
+        return f"<td>{escape(text)}</td>"
+    value, interval = map(escape, figure.groups())
+    return f'<td>{value} <span class="interval">{interval}</span></td>'
+
+
 def _table(table: PlotTable) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.header)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
     return f'<h2>{escape(table.title)}</h2><div class="table card"><table><tr>{head}</tr>{body}</table></div>'

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 320, 190
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 12, 30
 SMOOTH_FROM = 12  # with fewer points the line itself is readable
 
 

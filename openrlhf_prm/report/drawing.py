@@ -3,6 +3,7 @@ light and dark.
 """
 
 import io
+import math
 import re
 
 from openrlhf_prm.evaluation.plots import Plot
@@ -26,7 +27,9 @@ def draw(plot: Plot) -> str:
 
     style = {"svg.fonttype": "none", "svg.hashsalt": "0", "font.size": 9, "text.color": INK, "axes.labelcolor": INK}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(4.6, 3.3), layout="constrained")
+        labels = [curve.label for curve in plot.curves] if len(plot.curves) > 1 else []
+        columns = 2 if max(map(len, labels), default=0) < 28 else 1
+        figure = Figure(figsize=(4.6, 3.3 + 0.19 * math.ceil(len(labels) / columns)), layout="constrained")
         FigureCanvasSVG(figure)
         figure.patch.set_alpha(0)
         axes = figure.add_subplot()
@@ -59,8 +62,8 @@ def draw(plot: Plot) -> str:
         axes.tick_params(length=0, colors=INK)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        if len(plot.curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        if labels:
+            figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
         target = io.StringIO()
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     svg = target.getvalue()

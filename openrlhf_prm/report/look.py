@@ -2,7 +2,7 @@
 
 STYLE = """
 :root { color-scheme: light dark; --page: #f7f6f3; --card: #ffffff; --ink: #1d2024; --muted: #6a6f76; --rule: #e3e1dc;
-  --blue: #0b69b7; --orange: #d9690f; --grey: #8d9299; }
+  --blue: #0b69b7; --orange: #b3530a; --grey: #8d9299; }
 @media (prefers-color-scheme: dark) {
   :root { --page: #131518; --card: #1b1e22; --ink: #e9e8e4; --muted: #9a9fa6; --rule: #2d3137; --blue: #58aef0;
     --orange: #f0994a; --grey: #7d838b; }
@@ -10,7 +10,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI",
   Roboto, "Helvetica Neue", Arial, sans-serif; font-variant-numeric: tabular-nums;
-  -webkit-font-smoothing: antialiased; }
+  -webkit-font-smoothing: antialiased; overflow-wrap: anywhere; }
 main { max-width: 1120px; margin: 0 auto; padding: 56px 28px 80px; }
 h1 { font-size: 36px; line-height: 1.2; letter-spacing: -.022em; font-weight: 650; margin: 6px 0 14px; }
 h2 { font-size: 21px; letter-spacing: -.01em; font-weight: 650; margin: 64px 0 4px; }
@@ -30,11 +30,12 @@ code, .step, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaV
 .cards .from { font-size: 14px; color: var(--muted); }
 .cards .from b { color: var(--blue); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-size: 15px; }
-.table { padding: 8px 22px 10px; margin-top: 20px; overflow-x: auto; }
-th { text-align: right; font-weight: 600; font-size: 13.5px; padding: 12px 0 10px 22px; white-space: nowrap; }
-td { text-align: right; white-space: nowrap; padding: 6px 0 6px 18px; height: 44px; border-top: 1px solid var(--rule);
-  vertical-align: middle; }
+.table { padding: 8px 22px 10px; margin-top: 20px; }
+th { text-align: right; font-weight: 600; font-size: 13.5px; padding: 12px 0 10px 22px; overflow-wrap: normal; }
+td { text-align: right; padding: 6px 0 6px 18px; height: 44px; border-top: 1px solid var(--rule);
+  vertical-align: middle; overflow-wrap: normal; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td:first-child { overflow-wrap: anywhere; min-width: 110px; }
 td small { display: inline-block; width: 82px; color: var(--muted); font-size: 12.5px; white-space: nowrap; }
 .spot { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 7px; }
 .spot.stage-before { background: var(--grey); }
@@ -50,7 +51,7 @@ td.plot, th.plot { width: 240px; padding-left: 30px; }
   14px 0 0; }
 .key i { display: inline-block; width: 22px; height: 0; border-top: 2.5px solid; vertical-align: middle; margin-right:
   7px; }
-.curves { display: grid; grid-template-columns: repeat(3, 1fr); gap: 16px; margin-top: 18px; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(280px, 1fr)); gap: 16px; margin-top: 18px; }
 .curves figure { margin: 0; padding: 16px 16px 8px; }
 .curves figcaption { font-size: 13px; line-height: 1.4; color: var(--muted); min-height: 56px; margin-bottom: 6px; }
 .curves figcaption b { display: block; font-size: 15px; color: var(--ink); font-weight: 600; }
@@ -93,13 +94,14 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 .step.low { --hue: var(--orange); }
 .step[style] { background: color-mix(in srgb, var(--hue) var(--w), transparent); }
 .step span { flex: 1; min-width: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.step b { font-weight: 500; font-size: 12px; opacity: .8; }
+.step b { font-weight: 500; font-size: 12px; opacity: .8; white-space: nowrap; }
 .step .mark { font-style: normal; font-size: 12px; opacity: .8; }
 .step .mark.bad { opacity: 1; font-weight: 700; }
 .facts { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; margin-top: 18px; }
 .facts .card { padding: 18px 22px; min-width: 0; }
 .facts h3 { margin-bottom: 10px; }
 .facts td { padding: 6px 0 6px 16px; height: auto; font-size: 14px; }
+.facts td:last-child { overflow-wrap: anywhere; }
 .facts td:first-child { padding-left: 0; }
 .facts tr:first-child td { border-top: 0; }
 .facts .bar { width: 45%; }
@@ -108,9 +110,11 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 pre { margin: 0; font-size: 13px; line-height: 1.6; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 860px) {
   .cards { grid-template-columns: repeat(2, 1fr); }
-  .curves, .facts { grid-template-columns: 1fr; }
+  .facts { grid-template-columns: 1fr; }
   h1 { font-size: 30px; }
   main { padding: 36px 18px 60px; }
+  td.plot, th.plot { width: 150px; padding-left: 20px; }
+  .axis, .intervals { width: 130px; height: auto; }
 }
 @media print {
   .question, .card { break-inside: avoid; }

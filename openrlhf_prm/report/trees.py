@@ -18,11 +18,11 @@ TREE_STYLE = """
 .tree { margin-top: 6px; }
 .branch { border-left: 2px solid var(--rule); margin: 9px 0 9px 12px; padding-left: 12px; }
 .key { margin-bottom: 16px; }
-.step b { white-space: nowrap; }
-.step .counts { flex: none; width: 74px; text-align: right; color: var(--muted); font-size: 12px; }
+.step .counts { flex: none; width: 74px; text-align: right; font-size: 12px; opacity: .8; }
 .step .value { flex: none; width: 40px; text-align: right; }
 .step .end { font-style: normal; font-weight: 650; font-size: 12px; white-space: nowrap; }
-.step .error { font-style: normal; font-weight: 700; font-size: 12px; white-space: nowrap; color: var(--orange); }
+.step .error { font-style: normal; font-weight: 700; font-size: 12px; white-space: nowrap; }
+.step .verdict { color: var(--ink); }
 .question header b { font-weight: 600; }
 """
 
@@ -118,7 +118,7 @@ def render_trees(name: str, questions: list[list[dict]], totals: Totals) -> str:
         "where they part, the tree branches. The number is the Monte Carlo value of the state after a step, right / "
         "rollouts beside it; no number: the step was not measured, its label follows from the search.</p>"
         '<div class="key"><span>value 0<span class="ramp"></span>1</span>'
-        '<span><b style="color:var(--orange)">✗ first error</b></span><span>✓ ✗ outcome of a solution that ends '
+        "<span><b>✗ first error</b></span><span>✓ ✗ outcome of a solution that ends "
         f"here</span></div>{''.join(map(_question, questions))}</main></body></html>\n"
     )
 
