@@ -7,6 +7,7 @@ import pytest
 from openrlhf_prm.annotation import LabelledSolution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
 from openrlhf_prm.cli import annotate
+from openrlhf_prm.data.steps import split_text
 
 
 def solution(text: str) -> LabelledSolution:
@@ -41,7 +42,7 @@ def policy_in(parent) -> str:
         (["--annotator", "guess"], "invalid choice: 'guess'"),
         (
             ["--steps.splitter", "word"],
-            "unknown name 'word'; choose one of newline, blank_line, marker, or give FILE.py",
+            "unknown name 'word'; choose one of",
         ),
         (["--steps.splitter", "nowhere.py:ends"], "there is no file nowhere.py"),
         (["--annotation.searches", "3"], "--annotation.searches is no option of --annotator math_shepherd"),
@@ -93,3 +94,14 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "1 questions finished in this run" in error and "run the same command again" in error
     assert error.count("\n") == 1
     assert len(output.read_text().splitlines()) == 1
+
+
+def test_a_splitter_from_a_file_is_found_from_every_folder(tmp_path, monkeypatch):
+    (tmp_path / "words.py").write_text("def ends(text):\n    return [place + 1 for place in range(len(text))]\n")
+    questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions]
+    monkeypatch.chdir(tmp_path)
+    flags += ["--data.output", "out.jsonl", "--steps.splitter", "words.py:ends"]
+    labelling = annotate.labelling_of(annotate.nested(annotate.build_parser().parse_args(flags)))
+    monkeypatch.chdir("/")
+    assert split_text("ab", labelling.options.splitter) == ["a", "b"]
