@@ -7,6 +7,7 @@ import torch
 from mixed_rollouts import mixer, prm_mixer, rollout
 
 from openrlhf_prm.advantages.branch_values import Branches
+from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.ppo.outcome_penalties import warm_up
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
@@ -84,6 +85,13 @@ def test_targets_are_read_from_the_prompts():
     assert mix(rollout(prompts=prompts)).penalties.tolist() == pytest.approx([0.0, 0.0, -0.6, -0.6])
     with pytest.raises(ValueError, match="--length_penalty.target_template"):
         mix(rollout())
+
+
+@pytest.mark.parametrize("kind", LENGTH_PENALTIES)
+def test_every_length_penalty_gets_what_it_declares(kind):
+    prompts = ["p Think for 4 tokens."] * 2 + ["q Think for 10 tokens."] * 2
+    mixed = mixer("--length_penalty.kind", kind)(rollout(prompts=prompts))
+    assert torch.isfinite(mixed.penalties).all() and mixed.penalties.shape == (4,)
 
 
 def test_distinct_reasoning_is_rewarded():
