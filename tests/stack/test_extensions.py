@@ -1,4 +1,6 @@
-"""A PPO run all of whose algorithms come from a user's files: shaping, estimator, length penalty and step splitter."""
+"""A PPO run all of whose algorithms come from a user's files: shaping, estimator, length penalty and step splitter; the
+outcome reward is chosen by name.
+"""
 
 import pytest
 from ppo_runs import data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
@@ -10,7 +12,7 @@ def test_algorithms_from_files_reach_the_trainer_and_the_rollout_actors(data, pr
     folder = "examples/extensions"  # of the repository, in which the command runs
     done = train(
         *host_flags(data),
-        *("--prm.model_name_or_path", prm, "--data.max_samples", 8),
+        *("--prm.model_name_or_path", prm, "--data.max_samples", 8, "--reward.remote_url", "math"),
         *("--process_reward.shaping", f"{folder}/shaping.py:FirstMistake", "--process_reward.threshold", 2),
         *("--algo.advantage.estimator", f"{folder}/estimator.py:BestOfGroup", "--algo.advantage.decay", 0.5),
         *("--length_penalty.kind", f"{folder}/penalty.py:PerToken", "--length_penalty.price", 0.5),

@@ -44,3 +44,11 @@ def test_a_wrong_flag_is_one_line_before_anything_starts(data, module, first, pr
     error = f"{program}error: --prm.model_name_or_path: there is no folder /no/such/prm"
     assert done.stderr.splitlines()[-1].endswith(error)
     assert "Started a local Ray instance" not in done.stderr
+
+
+def test_the_patched_host_takes_outcome_rewards_by_name_and_says_which_there_are(data):  # noqa: F811
+    seam = ("--train.plugin", "openrlhf_prm.plugin")
+    done = train(*seam, *host_flags(data), "--reward.remote_url", "maths", module="openrlhf.cli.train_ppo_ray")
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "argument --reward.remote_url: 'maths' must be one of math, exact, reasoning_gym, one FILE.py" in last
