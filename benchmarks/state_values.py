@@ -224,7 +224,7 @@ class Bench:
 
     async def _ours(self, split: str, setting: Setting, coefficient: tuple[float, float]) -> dict:
         from openrlhf_prm.advantages.branch_values import ControlVariate, VineOptions
-        from openrlhf_prm.ppo.rollout.branches import BranchSampler, Group, Origin
+        from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
 
         solutions, engine = self.solutions(split), self.engine_for(True)
         await engine.engine.reset_prefix_cache()
@@ -239,12 +239,12 @@ class Bench:
 
         options = VineOptions(k=setting.k, k_min=setting.k_min, half_width=setting.half_width, probes=setting.probes)
         sampler = BranchSampler(options, "newline", score if scorer else None)
-        groups = [Group(GROUP) for _ in range(len(solutions) // GROUP)]
+        groups = [QuestionOutcomes(GROUP) for _ in range(len(solutions) // GROUP)]
         for index, solution in enumerate(solutions):
             groups[index // GROUP].report(solution.outcome)
 
         async def branches(index: int, solution: Solution):
-            if not await groups[index // GROUP].has_variance():
+            if not await groups[index // GROUP].have_variance():
                 return None
             origin = Origin(
                 solution.question,
