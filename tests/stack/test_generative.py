@@ -71,9 +71,9 @@ def test_genprm_weighs_yes_against_no_as_transformers_does(thinkprm, critic):
             tokens = torch.tensor([prompt + answer[: answer.index(word)]])
             with torch.no_grad():
                 expected.append(model(tokens).logits[0, -1, [yes, no]].softmax(0)[0].item())
-    found = sorted({*good, *bad})
-    assert len(found) == len(expected) == 3
-    assert max(abs(a - b) for a, b in zip(found, sorted(expected), strict=True)) < 1e-4
+    scores = sorted({*good, *bad})
+    assert len(scores) == len(expected) == 3
+    assert max(abs(a - b) for a, b in zip(scores, sorted(expected), strict=True)) < 1e-4
 
 
 @pytest.mark.parametrize("style", ["thinkprm", "processbench", "genprm"])

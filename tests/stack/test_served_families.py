@@ -188,8 +188,8 @@ def test_critiques(servers, checkpoints):
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + said[: said.index(word)]])).logits
             expected.append(logits[0, -1, [yes, no]].softmax(0)[0].item())
-    found = sorted({*good["step_rewards"], *bad["step_rewards"]})
-    figure = worst(found, sorted(expected))
+    scores = sorted({*good["step_rewards"], *bad["step_rewards"]})
+    figure = worst(scores, sorted(expected))
     print("generative over HTTP", figure)
     assert figure < 1e-4
 

@@ -178,7 +178,7 @@ def test_an_unknown_model_is_refused(server):
 def test_the_schema_holds_no_request_that_breaks_the_server(server):
     """Requests made from the API's own schema, valid and not: no 5xx, no answer the schema does not know, no hang."""
     schema = schemathesis.openapi.from_url(f"{server}/openapi.json").include(path="/v1/step_rewards")
-    [operation] = [found.ok() for found in schema.get_all_operations()]
+    [operation] = [result.ok() for result in schema.get_all_operations()]
     checks = schemathesis.checks
     wanted = [checks.not_a_server_error]
     wanted += [
@@ -339,10 +339,10 @@ def test_guided_generation(servers, monkeypatch, capsys):
     sampled, searched = map(json.loads, capsys.readouterr().out.splitlines())
     print(sampled, searched, sep="\n")
     assert len(sampled["scores_of_all"]) == 12 and len(searched["scores_of_all"]) == 3
-    for found in (sampled, searched):
-        assert found["finished"] and found["response"].splitlines()[-1].startswith("Answer: ")
-        assert found["score"] == max(found["scores_of_all"]) == min(found["step_rewards"])
-        assert len(found["step_rewards"]) == len(found["response"].splitlines())
+    for result in (sampled, searched):
+        assert result["finished"] and result["response"].splitlines()[-1].startswith("Answer: ")
+        assert result["score"] == max(result["scores_of_all"]) == min(result["step_rewards"])
+        assert len(result["step_rewards"]) == len(result["response"].splitlines())
     assert searched["score"] > sum(sampled["scores_of_all"]) / 12
     # Growing solutions: most steps were known when they were asked for.
     usage = searched["prm_usage"]

@@ -38,16 +38,16 @@ FP32 = ["--ds.param_dtype", "fp32", "--adam.lr", "3e-3", "--lr_scheduler", "cons
 def rows(count: int, seed: int) -> list[dict]:
     """Sums of two digits; a step is right where the sum is. Every key that some head reads is there."""
     rng = random.Random(seed)
-    found = []
+    lines = []
     for _ in range(count):
         steps, labels = [], []
         for _ in range(rng.randint(1, 4)):
             a, b, right = rng.randint(0, 9), rng.randint(0, 9), rng.random() < 0.6
             steps.append(f"{a} + {b} = {a + b + (not right) * 3}.")
             labels.append(int(right))
-        found.append({"question": f"Sums, {len(steps)} of them.", "steps": steps, "hard_labels": labels})
-        found[-1]["correct"] = all(labels)
-    return found
+        lines.append({"question": f"Sums, {len(steps)} of them.", "steps": steps, "hard_labels": labels})
+        lines[-1]["correct"] = all(labels)
+    return lines
 
 
 def write(path: Path, lines: list[dict]) -> str:

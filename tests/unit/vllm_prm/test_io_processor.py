@@ -58,6 +58,6 @@ def test_two_requests_of_one_id_get_their_own_positions(processor):
 
 def test_solutions_of_a_request_are_answered_in_order(processor):
     prompts = processor.pre_process([solution("q", "a"), solution("q", "bb"), solution("q", "a")], None)
-    found = processor.post_process([answer(prompt) for prompt in prompts], None)
-    assert [entry["step_rewards"] for entry in found] == [[1.0], [2.0], [1.0]]
+    entries = processor.post_process([answer(prompt) for prompt in prompts], None)
+    assert [entry["step_rewards"] for entry in entries] == [[1.0], [2.0], [1.0]]
     assert not processor._in_flight

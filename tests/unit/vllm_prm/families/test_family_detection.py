@@ -50,9 +50,9 @@ TWO_LAYERS = {"score.0.weight": (4, 4), "score.0.bias": (4,), "score.2.weight": 
 )
 def test_found(tmp_path, name, architecture, tokenizer, weights, family, reason):
     path = checkpoint(tmp_path / name, architecture, tokenizer, weights)
-    found = detect_family(path)
-    assert found.family == family
-    assert reason in found.reason
+    detection = detect_family(path)
+    assert detection.family == family
+    assert reason in detection.reason
     loaded = load_family(path)
     assert loaded.name == family
     assert loaded.hf_overrides()["architectures"] == [architecture.partition("For")[0] + "ForStepReward"]

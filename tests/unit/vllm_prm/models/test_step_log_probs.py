@@ -2,11 +2,10 @@
 
 import random
 
-import numpy as np
 import pytest
-import torch
+from pooler_schedule import forward
 from vllm import PoolingParams
-from vllm.v1.pool.metadata import PoolingMetadata, PoolingStates
+from vllm.v1.pool.metadata import PoolingStates
 
 from vllm_prm.models.step_log_probs import StepLogProbPooler
 
@@ -33,27 +32,6 @@ class Request:
             seen = range(max(first, start), end)
             rows.append([end, len(seen), sum(self.base + t + 7 * t / 1000 for t in seen)])
         return rows
-
-
-def forward(pooler, pieces):
-    """One engine step: `pieces` of (request, first token, tokens)."""
-    hidden = torch.cat(
-        [torch.arange(start, start + count, dtype=torch.float32).unsqueeze(1) + r.base for r, start, count in pieces]
-    )
-    metadata = PoolingMetadata(
-        prompt_lens=torch.tensor([r.length for r, *_ in pieces]),
-        prompt_token_ids=None,
-        prompt_token_ids_cpu=None,
-        pooling_params=[r.params for r, *_ in pieces],
-        pooling_states=[r.state for r, *_ in pieces],
-    )
-    metadata.build_pooling_cursor(
-        np.array([count for *_, count in pieces]),
-        torch.tensor([start + count for _, start, count in pieces]),
-        torch.device("cpu"),
-        query_start_loc_gpu=torch.tensor(np.cumsum([0] + [count for *_, count in pieces])),
-    )
-    return pooler(hidden, metadata)
 
 
 SPANS = [(3, 9), (9, 10), (14, 20)]
