@@ -26,7 +26,7 @@ class SamplingOptions(Options):
     temperature: float = option(1.0, "how freely the policy samples; 0 is greedy", least=0)
     top_p: float = option(1.0, "share of the probability that tokens are sampled from", above=0, most=1)
     max_new_tokens: int = option(256, "token limit of a whole response, its prefix included", least=1)
-    splitter: str = option("newline", "where a reasoning step ends", registry=STEP_SPLITTERS)
+    splitter: str = option("auto", "where a reasoning step ends", registry=STEP_SPLITTERS)
 
     def require_random_samples(self, *counts: int) -> None:
         """Raises ValueError where several equal samples would be taken for several observations."""

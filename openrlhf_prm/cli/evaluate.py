@@ -57,7 +57,7 @@ def build_parser() -> FlagParser:
     add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
     add("--eval.verbose", action="store_true", help="show what the engines log")
     add("--rollout.max_new_tokens", type=int, default=1024, help="token limit of a response")
-    add("--steps.splitter", default="newline", **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
+    add("--steps.splitter", default="auto", **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")

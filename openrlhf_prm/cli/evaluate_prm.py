@@ -20,11 +20,12 @@ from types import SimpleNamespace
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.table import print_tables
-from openrlhf_prm.options import add_flags, build, refuse_unread
+from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.durable_file import write_atomically
 from vllm_prm.errors import ContextLengthError
 
@@ -37,6 +38,8 @@ def build_parser() -> FlagParser:
     add("--data.input", required=True, help="folder or file of the benchmark's data")
     add_flags(parser, "data", ReadOptions)
     add("--answers.checker", help=f"best_of_n, for rows without 'correct': {CHECKER_HELP} (default 'math')")
+    text = "best_of_n, for rows without 'steps': where a reasoning step ends (default auto)"
+    add("--steps.splitter", **named_in(STEP_SPLITTERS), help=text)
     add_flags(parser, "prm", PrmSource)
     add_flags(parser, "eval", MeasureOptions)
     add_flags(parser, "eval", ScoringOptions)
@@ -90,7 +93,8 @@ def run_of(args: SimpleNamespace) -> BenchmarkRun:
         refuse_unread(args.prm, "prm", vars(args.prm).keys() - {name}, f"needs {needed}")
     scoring = build(ScoringOptions, args.eval, "eval")
     measuring = build(MeasureOptions, args.eval, "eval", seed=args.train.seed)
-    reading = build(ReadOptions, args.data, "data", answer_checker=answer_checker(args.answers.checker or "math"))
+    checker, splitter = answer_checker(args.answers.checker or "math"), args.steps.splitter or "auto"
+    reading = build(ReadOptions, args.data, "data", answer_checker=checker, splitter=splitter)
     scores = args.eval.scores or f"{args.eval.output}.scores.jsonl"
     check_files(args.eval.output, args.eval.report, scores)
     return BenchmarkRun(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 
+from openrlhf_prm.answers.grouping import answer_classes
 from openrlhf_prm.evaluation.responses import GradedResponse, by_question
 from openrlhf_prm.measures.choices import best_of_n, majority_vote, pass_at_k, powers_of_two, weighted_vote
 from openrlhf_prm.measures.intervals import bootstrap_interval, mean, share_interval
@@ -48,7 +49,8 @@ def summarize(
         )
     n = sizes.pop()
     correct = [[r.correct for r in group] for group in sampled]
-    answers = [[r.answer for r in group] for group in sampled]
+    answers = [answer_classes([r.answer for r in group]) for group in sampled]
+    finished = [[not r.truncated for r in group] for group in sampled]
     every = list(chain.from_iterable(sampled))
 
     shares: dict[str, list[float]] = {}
@@ -62,7 +64,7 @@ def summarize(
     if scored:
         for name in SCORE_AGGREGATIONS:
             scores = [[solution_score(r, name) for r in group] for group in sampled]
-            best[name] = [best_of_n(s, c) for s, c in zip(scores, correct, strict=True)]
+            best[name] = [best_of_n(s, c, f) for s, c, f in zip(scores, correct, finished, strict=True)]
         votes = [[solution_score(r, vote_aggregation) for r in group] for group in sampled]
         shares["weighted_vote"] = [weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)]
 

@@ -8,9 +8,7 @@ return the expected accuracy of that choice, so that nothing depends on the orde
 """
 
 import math
-import re
-from collections.abc import Sequence
-from fractions import Fraction
+from collections.abc import Hashable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,9 +18,6 @@ from openrlhf_prm.measures.intervals import mean, require_aligned
 TIE = 1e-12
 """Sums of votes that differ by at most this share of all weights that voted are equal: 0.1 + 0.2 and 0.3 differ by
 rounding alone."""
-
-_NUMBER = re.compile(r"[-+]?(?:\d{1,1000}(?:\.\d{0,1000})?|\.\d{1,1000})(?:/0*[1-9]\d{0,999})?")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 
 
 def pass_at_k(correct: Sequence[bool], k: int) -> float:
@@ -37,35 +32,38 @@ def pass_at_k(correct: Sequence[bool], k: int) -> float:
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def best_of_k(scores: Sequence[float | None], correct: Sequence[bool], k: int) -> float:
+def best_of_k(
+    scores: Sequence[float | None], correct: Sequence[bool], k: int, finished: Sequence[bool] | None = None
+) -> float:
     """Expected accuracy of the response with the highest score among k drawn from the n given ones, without bias.
 
     With the responses in groups of equal score and L_g responses below group g, the best of k is in group g with chance
     [C(L_g + |g|, k) - C(L_g, k)] / C(n, k), and is then any of its responses alike. A response without a score (None:
-    it has no step) ranks below all. k = 1 is the mean accuracy, as are equal scores everywhere. Raises ValueError
-    unless 1 <= k <= n, and for unequal lengths.
+    it has no step) ranks below all with one, and one that is not `finished` below all that are: a chain that was cut is
+    chosen only where nothing else is there. k = 1 is the mean accuracy, as are equal scores everywhere. Raises
+    ValueError unless 1 <= k <= n, and for unequal lengths.
     """
     n = len(correct)
     _require_size("best of k", k, n)
     require_aligned(scores, correct)
-    groups: dict[float, list[float]] = {}
-    for score, right in zip(scores, correct, strict=True):
-        groups.setdefault(-math.inf if score is None else score, []).append(float(right))
+    groups: dict[tuple[bool, float], list[float]] = {}
+    for score, right, whole in zip(scores, correct, finished or [True] * n, strict=True):
+        groups.setdefault((whole, -math.inf if score is None else score), []).append(float(right))
     below, expected = 0, 0.0
-    for score in sorted(groups):
-        size = len(groups[score])
-        expected += (math.comb(below + size, k) - math.comb(below, k)) * mean(groups[score])
+    for rank in sorted(groups):
+        size = len(groups[rank])
+        expected += (math.comb(below + size, k) - math.comb(below, k)) * mean(groups[rank])
         below += size
     return expected / math.comb(n, k)
 
 
-def best_of_n(scores: Sequence[float | None], correct: Sequence[bool]) -> float:
+def best_of_n(scores: Sequence[float | None], correct: Sequence[bool], finished: Sequence[bool] | None = None) -> float:
     """Accuracy of the response with the highest score: `best_of_k` of all n. Raises ValueError as there."""
-    return best_of_k(scores, correct, len(correct))
+    return best_of_k(scores, correct, len(correct), finished)
 
 
 def vote_of_k(
-    answers: Sequence[str | None],
+    answers: Sequence[Hashable | None],
     weights: Sequence[float | None],
     correct: Sequence[bool],
     k: int,
@@ -80,21 +78,20 @@ def vote_of_k(
     the mean over all subsets of k where there are at most `draws`, else over so many random ones. Equal weights give
     the majority vote (self-consistency, Wang et al. 2022, arXiv:2203.11171).
 
-    Answers are grouped by `answer_key`. A response without an answer votes for nothing, one without a weight with
-    weight 0; where nobody votes the accuracy is 0. Answers whose sums are equal up to `TIE` win with equal chance.
-    Weights are meant to be probabilities: a negative one is a vote against. Raises ValueError unless 1 <= k <= n, and
-    for unequal lengths.
+    Answers are those that compare equal (`answers.grouping.answer_classes` makes such of texts). A response without an
+    answer votes for nothing, one without a weight with weight 0; where nobody votes the accuracy is 0. Answers whose
+    sums are equal up to `TIE` win with equal chance. Weights are meant to be probabilities: a negative one is a vote
+    against. Raises ValueError unless 1 <= k <= n, and for unequal lengths.
     """
     n = len(correct)
     _require_size("a vote of k", k, n)
     require_aligned(answers, correct)
     require_aligned(weights, correct)
     subsets = _subsets(n, k, draws, seed)
-    keys = [None if answer is None else answer_key(answer) for answer in answers]
-    distinct = list(dict.fromkeys(key for key in keys if key is not None))
+    distinct = list(dict.fromkeys(answer for answer in answers if answer is not None))
     if not distinct:
         return 0.0
-    votes = np.array([[key == answer for answer in distinct] for key in keys], dtype=float)  # (n, A)
+    votes = np.array([[answer == one for one in distinct] for answer in answers], dtype=float)  # (n, A)
     weight = np.array([weight or 0.0 for weight in weights])[:, None]
     verdict = np.array(correct, dtype=float)[:, None]
     totals, sizes, counts, rights = (
@@ -108,25 +105,16 @@ def vote_of_k(
     return float(expected.mean())
 
 
-def weighted_vote(answers: Sequence[str | None], weights: Sequence[float | None], correct: Sequence[bool]) -> float:
+def weighted_vote(
+    answers: Sequence[Hashable | None], weights: Sequence[float | None], correct: Sequence[bool]
+) -> float:
     """Accuracy of the answer with the largest sum of weights: `vote_of_k` of all n. Raises ValueError as there."""
     return vote_of_k(answers, weights, correct, len(correct))
 
 
-def majority_vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+def majority_vote(answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
     """Accuracy of the most frequent answer: a vote of equal weights."""
     return weighted_vote(answers, [1.0] * len(answers), correct)
-
-
-def answer_key(answer: str) -> str:
-    """A text that equal answers share: numbers by value (`1,200`, `1200.0` and `2400/2` agree), else the text without
-    surplus white space.
-    """
-    text = _THOUSANDS.sub("", answer.strip().strip("$").strip())
-    if _NUMBER.fullmatch(text):
-        whole, _, below = text.partition("/")
-        return str(Fraction(whole) / Fraction(below or 1))
-    return " ".join(answer.split())
 
 
 def powers_of_two(n: int) -> list[int]:

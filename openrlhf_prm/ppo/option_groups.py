@@ -65,7 +65,7 @@ class PRMWorkerOptions(Options):
 class StepOptions(Options):
     """`--steps.<field>`."""
 
-    splitter: str = option("newline", "where a reasoning step ends", registry=STEP_SPLITTERS)
+    splitter: str = option("auto", "where a reasoning step ends", registry=STEP_SPLITTERS)
 
 
 @dataclass(frozen=True, kw_only=True)

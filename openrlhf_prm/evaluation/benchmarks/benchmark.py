@@ -16,7 +16,7 @@ StepScores = list[float | None]
 class BenchmarkSolution:
     """A solution to be scored. `subset` is what figures are given for, `group` the question: solutions of one group are
     not independent. `step_labels`: S of 1 (right), 0 (wrong), None (not known); None where the benchmark labels no
-    steps. `correct`: whether its `answer` is right, where the benchmark asks for that.
+    steps. `correct`: whether its `answer` is right, where the benchmark asks for that; `truncated`: whether it was cut.
     """
 
     id: str
@@ -27,6 +27,7 @@ class BenchmarkSolution:
     step_labels: list[int | None] | None = None
     answer: str | None = None
     correct: bool | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ class ReadOptions(Options):
         None, "first N solutions of each subset; best_of_n: first N questions", least=1, kind=int
     )
     answer_checker: Callable[[str, str], bool] | None = None
+    splitter: str = "auto"
 
 
 class Benchmark(Protocol):

@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from openrlhf_prm.answers.checkers import extract_answer
+from openrlhf_prm.answers.grouping import answer_classes
 from openrlhf_prm.data.rows import read_jsonl
+from openrlhf_prm.data.steps import split_text
 from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.benchmarks.error_detection import calibration_plots, detection_measures, detection_table
 from openrlhf_prm.evaluation.benchmarks.rows import source_files, text_of
@@ -28,13 +30,15 @@ class BestOfN:
 
     title = "Best-of-N"
     source = "arXiv:2305.20050, arXiv:2312.08935"
-    reads = frozenset({"data.input_key", "data.label_key", "answers.checker", "eval.vote_aggregation"})
+    reads = frozenset(
+        {"data.input_key", "data.label_key", "answers.checker", "steps.splitter", "eval.vote_aggregation"}
+    )
     default_split: str | None = None
 
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:
-        """One JSONL row per response: the question, `response` with or without its `steps` (else its lines that are not
-        blank), and `correct`, or the reference answer that the answer checker compares with. Rows with `kind` "greedy"
-        are passed over, as `--eval.samples` writes them. Every question needs the same number of responses.
+        """One JSONL row per response: the question, `response` with or without its `steps` (else as the splitter
+        splits it), and `correct`, or the reference answer that the answer checker compares with. Rows with `kind`
+        "greedy" are passed over, as `--eval.samples` writes them. Every question needs the same number of responses.
         """
         solutions: list[BenchmarkSolution] = []
         seen: dict[str, int] = {}
@@ -66,7 +70,7 @@ class BestOfN:
             correct = options.answer_checker(response, str(label))
         steps = row.get("steps")
         if steps is None:
-            steps = [line for line in response.split("\n") if line.strip()]
+            steps = [step.strip() for step in split_text(response, options.splitter) if step.strip()]
         elif not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
             raise ValueError(f"{where}: 'steps' must be a list of texts")
         checks = row.get("step_checks")
@@ -81,6 +85,7 @@ class BestOfN:
             step_labels=None if checks is None else [int(bool(check)) for check in checks],
             answer=extract_answer(response),
             correct=bool(correct),
+            truncated=bool(row.get("truncated", False)),
         )
 
     def measure(
@@ -154,7 +159,8 @@ class BestOfN:
 def _accuracies(responses: Sequence[tuple[BenchmarkSolution, StepScores]], k: int, seed: int) -> dict[str, float]:
     """Expected accuracy of each way of choosing among k of one question's responses."""
     correct = [solution.correct for solution, _ in responses]
-    answers = [solution.answer for solution, _ in responses]
+    answers = answer_classes([solution.answer for solution, _ in responses])
+    finished = [not solution.truncated for solution, _ in responses]
     accuracies = {
         "mean": pass_at_k(correct, 1),
         "pass": pass_at_k(correct, k),
@@ -162,7 +168,7 @@ def _accuracies(responses: Sequence[tuple[BenchmarkSolution, StepScores]], k: in
     }
     for name in SCORE_AGGREGATIONS:
         ranked = [aggregated(row, name) for _, row in responses]
-        accuracies[f"best_of_n/{name}"] = best_of_k(ranked, correct, k)
+        accuracies[f"best_of_n/{name}"] = best_of_k(ranked, correct, k, finished)
         accuracies[f"weighted_vote/{name}"] = vote_of_k(answers, ranked, correct, k, seed=seed)
     return accuracies
 

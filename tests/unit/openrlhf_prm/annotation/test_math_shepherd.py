@@ -221,7 +221,7 @@ def test_errors_of_the_engine_are_raised():
         ({"temperature": -1.0}, "temperature must be at least 0"),
         ({"temperature": 0.0}, "all samples equal"),
         ({"top_p": 0.0}, "top_p must lie in 0..1, 0 excluded"),
-        ({"splitter": "nothing"}, "splitter must be one of newline"),
+        ({"splitter": "nothing"}, "splitter must be one of auto"),
     ],
 )
 def test_options_are_checked(options, message):
