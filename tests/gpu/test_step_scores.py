@@ -1,17 +1,15 @@
 """Step scores on a GPU: vLLM's own kernels, compiled models, CUDA graphs; against a plain transformers forward on CPU.
 
-float32 holds the formulas (GPU kernels may multiply in TF32, with a 10-bit mantissa), bfloat16 what users run.
+float32 holds the formulas (GPU kernels may multiply in TF32, with a 10-bit mantissa), bfloat16 what users run. Each
+engine has a process of its own, as vLLM starts it for users; it finds our models through the installed entry point.
 """
 
 import asyncio
-import os
-
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 import pytest
 import torch
-from test_implicit import Published, save_pair
 from tiny_checkpoints import CASES, PlainForward
+from tiny_pair import Published, save_pair
 from tiny_prm import Reference, save_tiny_prm, worst
 
 from vllm_prm.scorer import StepScorer
@@ -85,9 +83,8 @@ def test_two_engines_share_a_gpu(tmp_path):
     assert error < 5e-3
 
 
-def test_an_engine_in_a_process_of_its_own(tmp_path, monkeypatch):
-    """As PRM workers of PPO hold it: the process finds the models through the installed entry point."""
-    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+def test_an_asynchronous_engine(tmp_path):
+    """As PRM workers of PPO hold it."""
     path = save_tiny_prm(tmp_path, seed=2)
     reference = Reference(path)
     items = [(f"What is {number}?", [f"It is {number}.", "So we are done."]) for number in range(32)]

@@ -11,6 +11,12 @@ import sys
 import uuid
 from pathlib import Path
 
+import pytest
+
+# One thread and no core pinning: several small engines share the machine. PyTorch and vLLM read these when imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+
 MARK = "OPENRLHF_PRM_TEST_RUN"
 
 # Ray takes a process that is slow to answer for a dead one. Here none is too slow; what hangs, pytest ends.
@@ -39,6 +45,14 @@ def pytest_sessionstart(session):
     os.close(reading)
     session.config.reaper_pipe = writing
     signal.signal(signal.SIGTERM, _interrupt)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def engines_in_this_process():
+    """`vllm.LLM` starts no process of its own: that takes seconds, and tests look into the engine."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        yield
 
 
 def _interrupt(signum, frame):

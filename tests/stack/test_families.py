@@ -2,13 +2,6 @@
 transformers forward with the family's formula written out in `tiny_checkpoints`.
 """
 
-import os
-
-# One thread and no core pinning: several small engines share the machine. vLLM reads these when it is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file

@@ -2,12 +2,7 @@ r"""Generative PRMs on real vLLM: a random critic, whose critiques are malformed
 few critiques by heart, whose verdicts are known."""
 
 import asyncio
-import os
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 import pytest
 import torch

@@ -24,6 +24,7 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 import pytest
 import torch
+from forest import Chain, Forest
 from tiny_prm import Reference, save_tiny_prm
 
 from vllm_prm.scorer import StepScorer
@@ -41,35 +42,6 @@ ENGINE_ARGS = {
     "enable_chunked_prefill": True,
     "long_prefill_token_threshold": 24,
 }
-Chain = tuple[str, tuple[str, ...]]
-
-
-class Forest:
-    """Solutions that share prefixes; `draw` gives the next one asked for."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
-        self.chains: list[Chain] = []
-
-    def text(self, longest: int) -> str:
-        return "".join(self.rng.choices("abcdefg +=", k=self.rng.randint(0, longest)))
-
-    def draw(self) -> Chain:
-        kind = self.rng.choices(["grow", "branch", "repeat", "new"], weights=[6, 3, 1, 1])[0]
-        if not self.chains or kind == "new":
-            chain = (self.text(30), (self.text(16),))
-        else:
-            # The latest are asked for again more often, as by a search that goes on from what it has.
-            question, steps = self.chains[-1 - min(int(self.rng.expovariate(0.2)), len(self.chains) - 1)]
-            if kind == "branch":
-                steps = steps[: self.rng.randint(0, len(steps))]
-            if kind != "repeat":
-                steps = (*steps, *(self.text(16) for _ in range(self.rng.randint(1, 2))))
-            chain = (question, steps)
-        if len(chain[0]) + sum(len(step) + 2 for step in chain[1]) > CONTEXT - 1:
-            return self.draw()
-        self.chains = [*self.chains[-40:], chain]
-        return chain
 
 
 class Events:
@@ -106,7 +78,7 @@ def run_schedules(scorer: StepScorer, checkpoints: list[Path], schedules: int, s
     After `per_weights` schedules the next checkpoint's weights are loaded into the running engine.
     """
     rng = random.Random(seed)
-    forest = Forest(rng)
+    forest = Forest(rng, CONTEXT)
     answers: list[dict[Chain, list]] = [defaultdict(list) for _ in checkpoints]
     weights = 0
     for number in range(schedules):

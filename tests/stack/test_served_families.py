@@ -5,18 +5,14 @@ import json
 import os
 from contextlib import ExitStack
 
-# vLLM reads these when it is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-
 import psutil
 import pytest
 import torch
 from servers import process_of, running_server, until_ready
 from step_reward_server import CLIENT, HEADERS, LIMIT_S, leaves_the_engine_free, metrics, moved, post, until
-from test_implicit import Published, save_pair
 from tiny_checkpoints import CASES, EXAMPLE, PlainForward
 from tiny_critic import BAD, GOOD, GREEDY, QUESTION, lessons, save_taught_critic
+from tiny_pair import Published, save_pair
 from tiny_prm import worst
 from transformers import AutoModelForCausalLM
 

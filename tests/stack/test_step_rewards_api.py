@@ -9,10 +9,6 @@ import threading
 from pathlib import Path
 from unittest.mock import Mock
 
-# vLLM reads these when it is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-
 import httpx
 import pytest
 import schemathesis

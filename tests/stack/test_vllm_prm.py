@@ -1,17 +1,11 @@
 """vllm_prm on real vLLM engines: parity with a plain forward, incremental scoring, AsyncLLM."""
 
 import asyncio
-import os
 import random
 from pathlib import Path
 
-# One thread and no core pinning: several small engines share the machine. vLLM reads these when it is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-
 import pytest
-from test_scoring_schedules import Forest
+from forest import Forest
 from tiny_prm import Reference, save_tiny_prm, worst
 
 from vllm_prm.errors import ContextLengthError
@@ -148,7 +142,7 @@ def test_async_engine_scores_concurrent_branches(checkpoint, reference):
         """Growing and branching solutions at random moments, some of them called off, with few scores remembered."""
         scorer.score_cache.capacity = 30
         rng = random.Random(1)
-        forest = Forest(rng)
+        forest = Forest(rng, context=192)
 
         async def later(chain):
             await asyncio.sleep(rng.random())
