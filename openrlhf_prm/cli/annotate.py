@@ -21,14 +21,13 @@ from openrlhf_prm.annotation.rollouts import SamplingOptions
 from openrlhf_prm.cli.parser import (
     CHECKER_HELP,
     FlagParser,
-    add_engine_flags,
     add_question_flags,
-    engine_options,
     nested,
     questions_of,
 )
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
+from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.options import add_flags, build, named_in, option_fields, refuse_unread
@@ -54,8 +53,8 @@ def build_parser() -> FlagParser:
     add("--annotation.urls", nargs="+", default=[], help="OpenAI-compatible servers of the policy, instead of engines")
     limit = "token limit of a whole response, its prefix included"
     add("--rollout.max_new_tokens", type=int, default=sampling.max_new_tokens, help=limit)
-    add_engine_flags(parser, "vllm")
-    add("--vllm.tensor_parallel_size", type=int, default=1, help="GPUs per engine over which the model is split")
+    add_flags(parser, "vllm", EngineFlags)
+    add("--vllm.tensor_parallel_size", type=int, help="GPUs per engine over which the model is split (default 1)")
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
 
@@ -97,10 +96,11 @@ def labelling_of(args: SimpleNamespace) -> Labelling:
     """
     require_at_least_one(
         args,
-        *("annotation.concurrency", "rollout.max_new_tokens", "data.max_samples"),
-        *("vllm.num_engines", "vllm.tensor_parallel_size"),
+        *("annotation.concurrency", "rollout.max_new_tokens", "data.max_samples", "vllm.tensor_parallel_size"),
     )
     require_urls("--annotation.urls", args.annotation.urls)
+    if args.annotation.urls:
+        refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --annotation.urls replace")
     prompts = build(PromptOptions, args.data, "data")
     annotator = ANNOTATORS[args.annotator].Options
     read = {*(field.name for field in option_fields(annotator)), "concurrency", "urls"}
@@ -109,11 +109,13 @@ def labelling_of(args: SimpleNamespace) -> Labelling:
     options = build(annotator, args.annotation, "annotation", **elsewhere)
     policy = args.actor.model_name_or_path
     require_checkpoint("--actor.model_name_or_path", policy)
+    flags = build(EngineFlags, args.vllm, "vllm")
+    engines = flags.engines(policy, args.train.seed, args.vllm.tensor_parallel_size or 1)
     run = PolicyRun(
         questions=tuple(questions_of(args)),
         prompts=prompts,
         answer_checker=args.answers.checker,
-        engines=engine_options(policy, args.vllm, args.train.seed, args.vllm.tensor_parallel_size),
+        engines=engines,
         urls=tuple(args.annotation.urls),
         in_flight=args.annotation.concurrency,
     )

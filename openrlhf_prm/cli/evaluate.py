@@ -19,10 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.answers.checkers import answer_checker
-from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_engine_flags, engine_options, nested, questions_of
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import require_room
+from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.collecting import Sampling
@@ -34,7 +35,7 @@ from openrlhf_prm.evaluation.policies import (
     measure_policies,
 )
 from openrlhf_prm.evaluation.table import print_results
-from openrlhf_prm.options import add_flags, build, named_in
+from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 
 
 def build_parser() -> FlagParser:
@@ -61,7 +62,8 @@ def build_parser() -> FlagParser:
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
-    add_engine_flags(parser)
+    add_flags(parser, "vllm", EngineFlags)
+    add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")
     return parser
 
@@ -97,15 +99,15 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
 
     Raises ValueError naming the flag, or the file and line.
     """
-    counts = ("rollout.max_new_tokens", "vllm.num_engines", "prm.num_engines", "data.max_samples")
-    require_at_least_one(args, *counts)
+    require_at_least_one(args, "rollout.max_new_tokens", "data.max_samples")
+    engines = build(EngineFlags, args.vllm, "vllm")
     sampling = build(
         Sampling,
         args.eval,
         "eval",
         max_new_tokens=args.rollout.max_new_tokens,
         seed=args.train.seed,
-        in_flight=512 * args.vllm.num_engines,
+        in_flight=512 * engines.num_engines,
     )
     summary = build(SummaryOptions, args.eval, "eval")
     prompts = build(PromptOptions, args.data, "data")
@@ -126,8 +128,8 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         summary=summary,
         is_correct=answer_checker(args.answers.checker),
         splitter=args.steps.splitter,
-        engines=engine_options(policies[0].model, args.vllm, sampling.seed),
-        prm=None if prm is None else engine_options(prm, args.prm, sampling.seed),
+        engines=engines.engines(policies[0].model, sampling.seed),
+        prm=None if prm is None else build(EngineFlags, args.prm, "prm").engines(prm, sampling.seed),
         prm_family=args.prm.family,
     )
 
@@ -161,11 +163,10 @@ def require_prm(args: SimpleNamespace) -> None:
     if prm is not None:
         require_checkpoint("--prm.model_name_or_path", prm)
     require_family(args.prm.family, prm)
-    if prm is not None:
-        return
-    for flag, value in (("--prm.family", args.prm.family), ("--eval.vote_aggregation", args.eval.vote_aggregation)):
-        if value is not None:
-            raise ValueError(f"{flag} needs --prm.model_name_or_path")
+    if prm is None:
+        refuse_unread(args.prm, "prm", (), "needs --prm.model_name_or_path")
+        if args.eval.vote_aggregation is not None:
+            raise ValueError("--eval.vote_aggregation needs --prm.model_name_or_path")
 
 
 def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS, answer_checker
-from openrlhf_prm.cluster.accelerator import on_cpu
-from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.data.questions import Question, read_questions
 
 CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, a Python file with is_correct(response, label), or FILE.py:NAME"
@@ -76,40 +74,3 @@ def add_question_flags(parser: argparse.ArgumentParser) -> None:
     add("--data.input_key", default="question", help="key of the question in an input row")
     add("--data.label_key", default="label", help="key of the reference answer in an input row")
     add("--data.max_samples", type=int, help="use the first N questions only")
-
-
-ENGINE_GROUPS = {"vllm": "the policy", "prm": "the PRM"}
-
-
-def add_engine_flags(parser: argparse.ArgumentParser, *groups: str) -> None:
-    """`--vllm.*` for the policy's engines and `--prm.*` for the PRM's; both, or those of `groups`."""
-    add = parser.add_argument
-    for prefix in groups or ENGINE_GROUPS:
-        whose = ENGINE_GROUPS[prefix]
-        add(f"--{prefix}.num_engines", type=int, default=1, help=f"engines for {whose}")
-        add(f"--{prefix}.gpus_per_engine", type=float, default=1.0, help="GPUs that Ray sets aside per engine")
-        add(f"--{prefix}.dtype", default="auto", help="data type of weights and computation")
-        add(f"--{prefix}.enforce_eager", action="store_true", help="no CUDA graphs, faster start; always so on CPU")
-        add(f"--{prefix}.gpu_memory_utilization", type=float, help="share of GPU memory per engine")
-        add(f"--{prefix}.max_model_len", type=int, help="context length; shorter than the model's saves memory")
-
-
-def engine_options(
-    model: str, flags: SimpleNamespace, seed: int, tensor_parallel_size: int | None = None
-) -> EngineOptions:
-    """`EngineOptions` from the flags of a group such as `args.vllm` or `args.prm`; without `tensor_parallel_size` an
-    engine takes all of its whole GPUs, with it at least so many.
-    """
-    if tensor_parallel_size is None:
-        tensor_parallel_size = 1 if on_cpu() else max(1, int(flags.gpus_per_engine))
-    return EngineOptions(
-        model=model,
-        num_engines=flags.num_engines,
-        gpus=flags.gpus_per_engine if on_cpu() else max(flags.gpus_per_engine, tensor_parallel_size),
-        dtype=flags.dtype,
-        seed=seed,
-        max_model_len=flags.max_model_len,
-        enforce_eager=flags.enforce_eager,
-        gpu_memory_utilization=flags.gpu_memory_utilization,
-        tensor_parallel_size=tensor_parallel_size,
-    )

@@ -21,9 +21,7 @@ from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.cli.parser import (
     CHECKER_HELP,
     FlagParser,
-    add_engine_flags,
     add_question_flags,
-    engine_options,
     nested,
     questions_of,
 )
@@ -36,13 +34,14 @@ from openrlhf_prm.cluster.checks import (
     require_urls,
 )
 from openrlhf_prm.cluster.context_length import require_room
+from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.generation.rejection_sampling import RankingPRM, RejectionSampling, write_sft_data
 from openrlhf_prm.generation.sampler import SamplerOptions
 from openrlhf_prm.generation.selection import SelectionOptions
 from openrlhf_prm.generation.sft_data import sft_flags
-from openrlhf_prm.options import add_flags, build, named_in
+from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 
 
 def build_parser() -> FlagParser:
@@ -63,7 +62,8 @@ def build_parser() -> FlagParser:
     add("--prm.url", help="a running `vllm-prm serve`, instead of PRM engines")
     add("--prm.family", help="PRM family, where the checkpoint does not tell")
     add_flags(parser, "select", SelectionOptions)
-    add_engine_flags(parser)
+    add_flags(parser, "vllm", EngineFlags)
+    add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
 
@@ -100,16 +100,19 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
 
     Raises ValueError naming the flag, or the file and line.
     """
-    require_at_least_one(args, "rollout.concurrency", "vllm.num_engines", "prm.num_engines", "data.max_samples")
+    require_at_least_one(args, "rollout.concurrency", "data.max_samples")
     require_urls("--rollout.urls", args.rollout.urls)
+    if args.rollout.urls:
+        refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --rollout.urls replace")
     prompts = build(PromptOptions, args.data, "data")
     sampling = build(SamplerOptions, args.rollout, "rollout", splitter=args.steps.splitter)
     selection = build(SelectionOptions, args.select, "select")
     policy = args.actor.model_name_or_path
     require_checkpoint("--actor.model_name_or_path", policy)
     prm = prm_of(args)
-    if selection.min_score is not None and prm == RankingPRM(family=prm.family):
-        raise ValueError("--select.min_score needs step scores: --prm.model_name_or_path or --prm.url")
+    for name in ("min_score", "aggregation"):
+        if getattr(args.select, name) is not None and prm == RankingPRM():
+            raise ValueError(f"--select.{name} needs step scores: --prm.model_name_or_path or --prm.url")
     output = Path(args.data.output)
     if output.is_dir():
         raise ValueError(f"--data.output: {output} is a folder, not a file")
@@ -121,7 +124,7 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
         questions=questions,
         prompts=prompts,
         answer_checker=args.answers.checker,
-        engines=engine_options(policy, args.vllm, args.train.seed),
+        engines=build(EngineFlags, args.vllm, "vllm").engines(policy, args.train.seed),
         urls=tuple(args.rollout.urls),
         in_flight=args.rollout.concurrency,
     )
@@ -136,9 +139,12 @@ def prm_of(args: SimpleNamespace) -> RankingPRM:
     require_urls("--prm.url", [url] if url else [])
     if model is not None:
         require_checkpoint("--prm.model_name_or_path", model)
+    if model is None:
+        refuse_unread(args.prm, "prm", {"url"}, "needs --prm.model_name_or_path")
+        return RankingPRM(url=url)
     require_family(args.prm.family, model)
-    engines = None if model is None else engine_options(model, args.prm, args.train.seed)
-    return RankingPRM(engines=engines, family=args.prm.family, url=url)
+    engines = build(EngineFlags, args.prm, "prm").engines(model, args.train.seed)
+    return RankingPRM(engines=engines, family=args.prm.family)
 
 
 def print_counts(counts: dict[str, int]) -> None:

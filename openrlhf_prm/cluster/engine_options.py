@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
+from openrlhf_prm.options import Options, option
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,33 @@ class EngineOptions:
             **self.extra,
         }
         return {key: value for key, value in args.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFlags(Options):
+    """What a command line says of engines; `--vllm.*` of the policy's, `--prm.*` of the PRM's."""
+
+    num_engines: int = option(1, "engines that share the work", least=1)
+    gpus_per_engine: float = option(1.0, "GPUs that Ray sets aside per engine", least=0)
+    dtype: str = option("auto", "data type of weights and computation")
+    enforce_eager: bool = option(False, "no CUDA graphs, faster start; always so on CPU")
+    gpu_memory_utilization: float | None = option(None, "share of GPU memory per engine", above=0, most=1, kind=float)
+    max_model_len: int | None = option(None, "context length; shorter than the model's saves memory", least=1, kind=int)
+
+    def engines(self, model: str, seed: int, tensor_parallel_size: int | None = None) -> EngineOptions:
+        """Engines of a model. Without `tensor_parallel_size` an engine takes all of its whole GPUs, with it at least so
+        many.
+        """
+        if tensor_parallel_size is None:
+            tensor_parallel_size = 1 if on_cpu() else max(1, int(self.gpus_per_engine))
+        return EngineOptions(
+            model=model,
+            num_engines=self.num_engines,
+            gpus=self.gpus_per_engine if on_cpu() else max(self.gpus_per_engine, tensor_parallel_size),
+            dtype=self.dtype,
+            seed=seed,
+            max_model_len=self.max_model_len,
+            enforce_eager=self.enforce_eager,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel_size,
+        )

@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.advantages": {"measures", "options"},
     "openrlhf_prm.data": {"vllm_prm", "options"},
     "openrlhf_prm.convert": {"vllm_prm", "answers", "data"},
-    "openrlhf_prm.cluster": {"vllm_prm"},
+    "openrlhf_prm.cluster": {"vllm_prm", "options"},
     "openrlhf_prm.annotation": {"vllm_prm", "options", "answers", "cluster", "data", "measures"},
     "openrlhf_prm.generation": {"vllm_prm", "options", "annotation", "cluster", "data"},
     "openrlhf_prm.prm_training": {"vllm_prm", "options", "data", "measures"},

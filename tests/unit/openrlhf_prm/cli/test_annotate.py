@@ -35,6 +35,11 @@ def policy_in(parent) -> str:
     [
         (["--annotation.rollouts", "0"], "--annotation.rollouts must be at least 1, got 0"),
         (["--rollout.max_new_tokens", "0"], "--rollout.max_new_tokens must be at least 1"),
+        (
+            ["--annotation.urls", "http://x", "--vllm.dtype", "bfloat16"],
+            "--vllm.dtype is of our own engines, which --annotation.urls replace",
+        ),
+        (["--vllm.gpu_memory_utilization", "2"], "--vllm.gpu_memory_utilization must lie in 0..1"),
         (["--annotation.concurrency", "0"], "--annotation.concurrency must be at least 1"),
         (["--data.input", "nowhere.jsonl"], "--data.input: no such file: nowhere.jsonl"),
         (["--data.label_key", "answer"], "line 1: no key 'answer'"),

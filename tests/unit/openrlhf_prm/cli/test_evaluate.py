@@ -42,7 +42,7 @@ def complaint(capsys, *arguments, command=evaluate) -> str:
         ("--eval.n_samples_per_prompt", "many"),
         ("--rollout.max_new_tokens", "0"),
         ("--vllm.num_engines", "0"),
-        ("--prm.num_engines", "-1"),
+        ("--vllm.num_engines", "-1"),
         ("--data.max_samples", "0"),
         ("--eval.temperature", "-0.5"),
         ("--eval.top_p", "0"),
