@@ -1,1 +1,1 @@
-"""One module per command: `python -m openrlhf_prm.cli.<command>`."""
+"""One module per command: `openrlhf-prm COMMAND` (`main.py`), or `python -m openrlhf_prm.cli.MODULE`."""
