@@ -61,7 +61,7 @@ def build_parser() -> FlagParser:
     add("--steps.splitter", default="auto", **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
-    add("--prm.family", help="PRM family, where the checkpoint does not tell")
+    add("--prm.family", help="PRM family or FILE.py:Class, where the checkpoint does not tell")
     add_flags(parser, "vllm", EngineFlags)
     add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")

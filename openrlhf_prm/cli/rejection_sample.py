@@ -60,7 +60,7 @@ def build_parser() -> FlagParser:
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that ranks the right responses")
     add("--prm.url", help="a running `vllm-prm serve`, instead of PRM engines")
-    add("--prm.family", help="PRM family, where the checkpoint does not tell")
+    add("--prm.family", help="PRM family or FILE.py:Class, where the checkpoint does not tell")
     add_flags(parser, "select", SelectionOptions)
     add_flags(parser, "vllm", EngineFlags)
     add_flags(parser, "prm", EngineFlags)

@@ -18,7 +18,10 @@ class PrmSource(Options):
     url: str | None = option(None, "a running `vllm-prm serve`, instead of an engine in this process", kind=str)
     api_key_env: str | None = option(None, "environment variable with the server's API key", kind=str, read_with="url")
     family: str | None = option(
-        None, "PRM family, where the checkpoint does not tell", kind=str, read_with="model_name_or_path"
+        None,
+        "PRM family or FILE.py:Class, where the checkpoint does not tell",
+        kind=str,
+        read_with="model_name_or_path",
     )
     family_options: str | None = option(
         None, "options of the family as a JSON object", kind=str, read_with="model_name_or_path"
