@@ -6,7 +6,7 @@ killed run goes on, and another threshold or seed costs no scoring. Written are 
 `--eval.report` (tables and plots as one HTML file); the last line on stdout is the content of `--eval.output` as one
 JSON object.
 
-Exit codes: 0 done, 2 a flag, a row, or a solution longer than the PRM's context, 130 interrupted.
+Exit codes: 0 done, 1 the server failed, 2 a flag, a row, or a solution longer than the PRM's context, 130 interrupted.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.table import print_tables
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.durable_file import write_atomically
-from vllm_prm.errors import ContextLengthError
+from vllm_prm.errors import ContextLengthError, StepScoringError
 
 
 def build_parser() -> FlagParser:
@@ -71,10 +71,11 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"--data.input: {error}; --eval.truncate scores the steps that fit".replace("\n", " "))
         except ValueError as error:
             parser.error(str(error))
-        except KeyboardInterrupt:
-            kept = f"{len(scores.finished)} scored solutions are in {scores.path}"
-            print(f"evaluate: interrupted; {kept}, the same command goes on", file=sys.stderr)
-            return 130
+        except (KeyboardInterrupt, StepScoringError) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            kept = f"{len(scores.finished)} scored solutions are in {scores.path}, the same command goes on"
+            print(f"evaluate: {'interrupted' if interrupted else error}; {kept}", file=sys.stderr)
+            return 130 if interrupted else 1
     write(run, result, Path(args.eval.output), args.eval.report and Path(args.eval.report))
     print(json.dumps(result))
     return 0

@@ -8,6 +8,7 @@ import pytest
 from openrlhf_prm.cli import evaluate
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.threshold_split import in_half
+from vllm_prm.errors import ServiceUnavailableError
 
 FIXED = MeasureOptions(threshold=0.5)
 OPTIONS = ReadOptions(answer_checker=lambda response, label: response.endswith(label))
@@ -261,6 +262,19 @@ def test_a_killed_evaluation_goes_on(flags, tmp_path, capsys, monkeypatch):
     # A checkpoint that was trained on is another one.
     (tmp_path / "prm" / "config.json").write_text('{"new": 1}')
     assert "state of the checkpoint" in complaint(capsys, flags)
+
+
+def test_a_server_that_fails_costs_what_was_in_hand(flags, tmp_path, capsys, monkeypatch):
+    class Failing(Scorer):
+        def score(self, items, truncate=False):
+            if self.seen:
+                raise ServiceUnavailableError("http://prm gave 503 in 6 attempts")
+            return super().score(items, truncate)
+
+    use(monkeypatch, Failing())
+    assert evaluate.main([*flags, "--eval.output", str(tmp_path / "r.json"), "--eval.batch_size", "8"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "503" in error and "8 scored solutions" in error and not (tmp_path / "r.json").exists()
 
 
 def complaint(capsys, arguments):
