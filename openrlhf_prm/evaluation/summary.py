@@ -49,29 +49,14 @@ def summarize(
         )
     n = sizes.pop()
     correct = [[r.correct for r in group] for group in sampled]
-    answers = [answer_classes([r.answer for r in group]) for group in sampled]
-    finished = [[not r.truncated for r in group] for group in sampled]
     every = list(chain.from_iterable(sampled))
-
-    shares: dict[str, list[float]] = {}
-    if None not in greedy:
-        shares["greedy"] = [float(r.correct) for r in greedy]
-    shares[f"mean_at_{n}"] = [pass_at_k(verdicts, 1) for verdicts in correct]
-    shares[f"pass_at_{n}"] = [pass_at_k(verdicts, n) for verdicts in correct]
-    shares["majority_vote"] = [majority_vote(a, c) for a, c in zip(answers, correct, strict=True)]
-    best: dict[str, list[float]] = {}
-    scored = every[0].step_scores is not None
-    if scored:
-        for name in SCORE_AGGREGATIONS:
-            scores = [[solution_score(r, name) for r in group] for group in sampled]
-            best[name] = [best_of_n(s, c, f) for s, c, f in zip(scores, correct, finished, strict=True)]
-        votes = [[solution_score(r, vote_aggregation) for r in group] for group in sampled]
-        shares["weighted_vote"] = [weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)]
-
+    shares = {} if None in greedy else {"greedy": [float(r.correct) for r in greedy]}
+    shares |= _shares_of_samples(sampled, n, vote_aggregation)
     result: dict = {name: mean(values) for name, values in shares.items()}
     intervals: dict = {name: share_interval(values, seed=seed) for name, values in shares.items()}
     result["pass_at_k"] = {str(k): mean([pass_at_k(verdicts, k) for verdicts in correct]) for k in powers_of_two(n)}
-    if scored:
+    if every[0].step_scores is not None:
+        best = {name: _best_of_n(sampled, name) for name in SCORE_AGGREGATIONS}
         result[f"best_of_{n}"] = {name: mean(values) for name, values in best.items()}
         intervals[f"best_of_{n}"] = {name: share_interval(v, seed=seed) for name, v in best.items()}
     for name, measure in (("mean_tokens", lambda r: r.tokens), ("mean_steps", lambda r: len(r.steps))):
@@ -83,6 +68,33 @@ def summarize(
         kinds = Counter(step_kind(step) for r in every for step in r.steps)
         result["habits"] = {kind: count / kinds.total() for kind, count in kinds.most_common()}
     return {**result, "intervals": intervals, "questions": len(groups), "n": n}
+
+
+def _shares_of_samples(sampled: list[list[GradedResponse]], n: int, vote_aggregation: str) -> dict[str, list[float]]:
+    """One share per question of each measure of its n samples."""
+    correct = [[r.correct for r in group] for group in sampled]
+    answers = [answer_classes([r.answer for r in group]) for group in sampled]
+    shares = {
+        f"mean_at_{n}": [pass_at_k(verdicts, 1) for verdicts in correct],
+        f"pass_at_{n}": [pass_at_k(verdicts, n) for verdicts in correct],
+        "majority_vote": [majority_vote(a, c) for a, c in zip(answers, correct, strict=True)],
+    }
+    if sampled[0][0].step_scores is not None:
+        votes = [[solution_score(r, vote_aggregation) for r in group] for group in sampled]
+        shares["weighted_vote"] = [weighted_vote(a, s, c) for a, s, c in zip(answers, votes, correct, strict=True)]
+    return shares
+
+
+def _best_of_n(sampled: list[list[GradedResponse]], aggregation: str) -> list[float]:
+    """Per question, whether the sample with the best aggregated step scores is right; one that was cut comes last."""
+    return [
+        best_of_n(
+            [solution_score(r, aggregation) for r in group],
+            [r.correct for r in group],
+            finished=[not r.truncated for r in group],
+        )
+        for group in sampled
+    ]
 
 
 def _add_step_measures(result: dict, intervals: dict, sampled: list[list[GradedResponse]], seed: int) -> None:
