@@ -133,12 +133,13 @@ async def measure(task: Task, method: Method, in_flight: int = 64) -> dict:
 
     async def annotate(question: Question) -> None:
         async with places:
-            found = [
-                await each.annotate(question.question, question.label) for each in task.annotators(method, question)
+            answers = [
+                await annotator.annotate(question.question, question.label)
+                for annotator in task.annotators(method, question)
             ]
-        for each in found:
-            usage.update(each.usage)
-        for solution in (solution for each in found for solution in each.solutions):
+        for annotated in answers:
+            usage.update(annotated.usage)
+        for solution in (solution for annotated in answers for solution in annotated.solutions):
             if not solution.correct and solution.steps:
                 exact = [int(label) for label in task.exact(question.question, solution.steps)]
                 first, true = (labels.index(0) if 0 in labels else None for labels in (solution.hard_labels, exact))
@@ -210,11 +211,11 @@ class StubEngine:
         ones, values = [1] * labels, [1.0] * labels
         text = ["step"] * labels
         solution = LabelledSolution("", text, values, ones, values, ones, ones, ones, True, False)
-        self.found = AnnotatedQuestion(Root(1, 2), [solution], {"rollouts": 2 * labels})
+        self.answer = AnnotatedQuestion(Root(1, 2), [solution], {"rollouts": 2 * labels})
 
     async def annotate(self, question: Question) -> AnnotatedQuestion:
         await asyncio.sleep(self.seconds)
-        return self.found
+        return self.answer
 
     async def recover(self) -> None:
         raise AssertionError("stub engines do not die")
@@ -266,8 +267,8 @@ def real_cells(args) -> dict[str, Callable[[], dict]]:
 
             async def annotate(question: Question) -> int:
                 async with places:
-                    found = await annotator.annotate(question.question, question.label)
-                return sum(len(solution.steps) for solution in found.solutions)
+                    annotated = await annotator.annotate(question.question, question.label)
+                return sum(len(solution.steps) for solution in annotated.solutions)
 
             start = time.perf_counter()
             labels = sum(await asyncio.gather(*map(annotate, questions)))

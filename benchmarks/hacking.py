@@ -98,13 +98,13 @@ def run(args) -> dict | None:
     wanted = {name: lambda n=name: method(n) for name in args.methods}
     wanted["prm"] = lambda: quality(prm, args.work_dir, MIX)
     complete = cells.fill(wanted, args.seconds, args.jobs)
-    summary = {name: summarise(cells.found[name]) for name in METHODS if name in cells.found}
-    if "prm" in cells.found:
-        summary["prm"] = cells.found["prm"]
+    summary = {name: summarise(cells.filled[name]) for name in METHODS if name in cells.filled}
+    if "prm" in cells.filled:
+        summary["prm"] = cells.filled["prm"]
     cells.write(summary)
     if not complete:
         return None
-    figure(args.figure, cells.found)
+    figure(args.figure, cells.filled)
     return summary
 
 

@@ -100,7 +100,7 @@ def run(args) -> dict | None:
         return test("before", verbose)
 
     def method(name: str) -> dict:
-        target = round(args.target * cells.found["before"]["mean_tokens"])
+        target = round(args.target * cells.filled["before"]["mean_tokens"])
         folder = work / name
         more = penalties(target)[name]
         if args.guided:
@@ -124,11 +124,11 @@ def run(args) -> dict | None:
     complete = cells.fill({"before": before}, args.seconds)
     if complete:
         complete = cells.fill({name: lambda n=name: method(n) for name in args.methods}, args.seconds, args.jobs)
-    summary = summarise(cells.found, args.samples)
+    summary = summarise(cells.filled, args.samples)
     cells.write(summary)
     if not complete:
         return None
-    figure(args.figure, cells.found)
+    figure(args.figure, cells.filled)
     return summary
 
 

@@ -77,7 +77,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
         for n in range(args.repeats):
             # The first repeat is measured with c = 0 and teaches the control variate for the others.
             def cell(s=setting, n=n) -> dict:
-                learned = cells.found.get(f"tune {s.name} {n - 1}", {}).get("coefficient", (0.0, 0.0))
+                learned = cells.filled.get(f"tune {s.name} {n - 1}", {}).get("coefficient", (0.0, 0.0))
                 return bench.ours("tune", s, learned)
 
             tune[f"tune {setting.name} {n}"] = cell
@@ -85,7 +85,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
         return None
 
     def mean(prefix: str, name: str, first: int = 0) -> float:
-        return statistics.fmean(cells.found[f"{prefix} {n}"][name] for n in range(first, args.repeats))
+        return statistics.fmean(cells.filled[f"{prefix} {n}"][name] for n in range(first, args.repeats))
 
     def first(setting: Setting) -> int:
         return 1 if setting.control_variate and args.repeats > 1 else 0
@@ -97,7 +97,7 @@ def measure(args, cells: Cells, bench: Bench) -> dict | None:
             f"no setting of ours reaches {MARGIN} of naive's error on the tune split; SETTINGS needs larger ones"
         )
     chosen = min(fine, key=lambda s: mean(f"tune {s.name}", "tokens", first(s)))
-    learned = cells.found[f"tune {chosen.name} {args.repeats - 1}"].get("coefficient", (0.0, 0.0))
+    learned = cells.filled[f"tune {chosen.name} {args.repeats - 1}"].get("coefficient", (0.0, 0.0))
     test = truth("test", args.truth)
     for n in range(args.repeats):
         test[f"test naive {n}"] = lambda: bench.naive("test")

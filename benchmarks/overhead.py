@@ -91,7 +91,7 @@ def run(args) -> dict | None:
     }
     if not cells.fill(wanted, args.seconds):
         return None
-    summary = summarise(cells.found)
+    summary = summarise(cells.filled)
     cells.write(summary)
     return summary
 

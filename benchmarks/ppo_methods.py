@@ -27,12 +27,12 @@ class Adam:
         """Raises argparse.ArgumentTypeError where `text` is not three or four numbers above 0."""
         parts = text.split(":")
         try:
-            found = cls(*map(float, parts[:3]), *map(int, parts[3:]))
+            adam = cls(*map(float, parts[:3]), *map(int, parts[3:]))
         except (TypeError, ValueError):
-            found = cls(0.0, 0.0, 0.0)
-        if not min(dataclasses.astuple(found)) > 0:
+            adam = cls(0.0, 0.0, 0.0)
+        if not min(dataclasses.astuple(adam)) > 0:
             raise argparse.ArgumentTypeError(f"must be LR:EPS:MAX_NORM[:STEPS], all above 0, got {text!r}")
-        return found
+        return adam
 
     def __str__(self) -> str:
         numbers = f"{self.lr:g}:{self.eps:g}:{self.max_norm:g}"

@@ -68,7 +68,7 @@ def write_splits(folder: Path, seed: int) -> None:
 
 def accuracies(samples: Path) -> dict[str, list[float]]:
     """Per question: pass@1, pass@16, and best-of-16 by each aggregation."""
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     for group in by_question(read_samples(samples)).values():
         sampled = [response for response in group if response.kind == "sample"]
         correct = [response.correct for response in sampled]
@@ -76,8 +76,8 @@ def accuracies(samples: Path) -> dict[str, list[float]]:
         for name in SCORE_AGGREGATIONS:
             row[name] = best_of_n([solution_score(response, name) for response in sampled], correct)
         for name, value in row.items():
-            found.setdefault(name, []).append(value)
-    return found
+            accuracies.setdefault(name, []).append(value)
+    return accuracies
 
 
 def measure(folder: Path, seed: int) -> dict:
@@ -88,23 +88,23 @@ def measure(folder: Path, seed: int) -> dict:
     columns = sums_by_question([str(index) for index in range(len(one))], one, best, every)
     responses = [response for response in read_samples(folder / "test.samples.jsonl") if response.kind == "sample"]
     items = BestOfN().read(folder / "test.samples.jsonl", ReadOptions())
-    found = detection_measures(items, [response.step_scores for response in responses], seed)
+    detection = detection_measures(items, [response.step_scores for response in responses], seed)
     shares = {"pass_1": one, "best_of_16": best, "pass_16": every}
     return {
         "aggregation": chosen,
         "tune_best_of_16": {name: round(mean(tune[name]), 4) for name in SCORE_AGGREGATIONS},
         **{name: round(mean(values), 4) for name, values in shares.items()},
         "recovered": round((sum(best) - sum(one)) / (sum(every) - sum(one)), 4),
-        "auc": round(found["first_error_auc"], 4),
-        "brier": round(found["calibration"]["brier"], 4),
-        "ece": round(found["calibration"]["ece"], 4),
+        "auc": round(detection["first_error_auc"], 4),
+        "brier": round(detection["calibration"]["brier"], 4),
+        "ece": round(detection["calibration"]["ece"], 4),
         "intervals": {
             **{name: share_interval(values, seed=seed) for name, values in shares.items()},
             "recovered": interval_of_sums(columns, recovered, seed=seed),
-            "auc": found["first_error_auc_interval"],
+            "auc": detection["first_error_auc_interval"],
         },
         "test_questions": len(one),
-        "test_steps": found["calibration"]["steps"],
+        "test_steps": detection["calibration"]["steps"],
     }
 
 

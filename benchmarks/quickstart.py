@@ -109,7 +109,7 @@ def run(args) -> dict | None:
     cells = Cells(args.output, {"policy": "examples/quickstart/policy", "questions": 300, "samples": 8}, args.fresh)
     makers = {f"seed/{seed}": lambda s=seed: run_seed(args.work_dir / f"seed{s}", s) for seed in range(args.seeds)}
     complete = cells.fill(makers, args.seconds, args.jobs)
-    summary = summarise(cells.found) if cells.found else {}
+    summary = summarise(cells.filled) if cells.filled else {}
     cells.write(summary)
     return summary if complete else None
 

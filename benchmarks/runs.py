@@ -169,7 +169,7 @@ class Cells:
     def __init__(self, output: Path, settings: dict, fresh: bool = False):
         self.started = time.monotonic()
         self.output, self.settings = output, json.loads(json.dumps(settings))
-        self.found: dict[str, dict] = {}
+        self.filled: dict[str, dict] = {}
         if output.exists() and not fresh:
             try:
                 before = json.loads(output.read_text())
@@ -177,7 +177,7 @@ class Cells:
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise ValueError(f"--output {output} holds something else; name another, or add --fresh") from None
             refuse_other_settings(f"--output {output}", known, self.settings, "name another, or add --fresh")
-            self.found = cells
+            self.filled = cells
 
     def fill(self, cells: dict[str, Callable[[], dict]], seconds: float = math.inf, jobs: int = 1) -> bool:
         """Makes the cells that are not there, `jobs` at a time; no further one is begun `seconds` after this object
@@ -197,18 +197,18 @@ class Cells:
                 stop.set()
                 raise
             with lock:
-                self.found[name] = made
+                self.filled[name] = made
                 self.write({})
 
         with ThreadPoolExecutor(jobs) as pool:
-            begun = [pool.submit(fill_one, name, make) for name, make in cells.items() if name not in self.found]
+            begun = [pool.submit(fill_one, name, make) for name, make in cells.items() if name not in self.filled]
             try:
                 for future in begun:
                     future.result()
             except BaseException:  # Ctrl-C too: what is in hand gets the signal itself
                 stop.set()
                 raise
-        return all(name in self.found for name in cells)
+        return all(name in self.filled for name in cells)
 
     def write(self, summary: dict) -> None:
         """The file: command, versions, hardware, settings, summary, cells."""
@@ -218,7 +218,7 @@ class Cells:
             "versions": versions(),
             "hardware": hardware(),
             "summary": summary,
-            "cells": self.found,
+            "cells": self.filled,
         }
         write_atomically(self.output, json.dumps(record, indent=1) + "\n")
 

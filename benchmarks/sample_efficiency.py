@@ -164,7 +164,7 @@ class Runs:
         """What was tried with all of these seeds, best first -> the worst seed's mean accuracy over `tuned_for`."""
         name, share, found = METHODS[method].tuned_as or method, METHODS[method].tuned_for, {}
         for adam in self.args.adam:
-            cells = [self.cells.found.get(tuning_cell(chain, name, adam, seed)) for seed in seeds]
+            cells = [self.cells.filled.get(tuning_cell(chain, name, adam, seed)) for seed in seeds]
             if all(cells):
                 ends = (cell["accuracy"][-max(int(len(cell["accuracy"]) * share), 1) :] for cell in cells)
                 found[adam] = min(map(statistics.fmean, ends))
@@ -195,7 +195,9 @@ def run(args) -> dict | None:
     for chain in args.chains:
         for prm in dict.fromkeys(METHODS[name].prm for name in args.methods if METHODS[name].prm):
             if not (args.work_dir / chain / prm / "config.json").exists():
-                cells.found.pop(f"{prm}/{chain}", None)  # on another machine: the figures came along, the model did not
+                cells.filled.pop(
+                    f"{prm}/{chain}", None
+                )  # on another machine: the figures came along, the model did not
             prms[f"{prm}/{chain}"] = lambda c=chain, p=prm: runs.make_prm(c, p)
     pairs = [(chain, method) for chain in args.chains for method in args.methods]
     first, *others = TUNING_SEEDS
@@ -221,15 +223,15 @@ def run(args) -> dict | None:
         # Seed by seed, so that an unfinished benchmark still compares methods over the same seeds.
         for seed, (chain, method) in itertools.product(range(args.seeds), pairs):
             name, adam = f"{chain}/{method}/{seed}", next(iter(runs.tuned(chain, method)))
-            if name in cells.found and cells.found[name]["adam"] != str(adam):
-                del cells.found[name]
+            if name in cells.filled and cells.filled[name]["adam"] != str(adam):
+                del cells.filled[name]
             wanted[name] = lambda c=chain, m=method, s=seed, a=adam: runs.train(c, m, s, a, "train")
         complete = fill([wanted])
-    summary = {chain: summarise(cells.found, chain) for chain in args.chains}
+    summary = {chain: summarise(cells.filled, chain) for chain in args.chains}
     cells.write(summary)
     if not complete:
         return None
-    figure(args.figure, cells.found, args.chains)
+    figure(args.figure, cells.filled, args.chains)
     return summary
 
 

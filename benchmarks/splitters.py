@@ -36,14 +36,14 @@ def step_ends(steps: Sequence[str]) -> set[int]:
 
 def measure(solutions: Sequence[Sequence[str]], joint: str, splitter: str) -> dict[str, float]:
     """The figures of one splitter on solutions of published steps."""
-    exact = hits = found = published = bare = 0
+    exact = hits = split = published = bare = 0
     for steps in solutions:
         pieces = split_text(joint.join(steps), splitter)
         ends, wanted = step_ends(pieces), step_ends([step + joint for step in steps])
         exact += ends == wanted
-        hits, found, published = hits + len(ends & wanted), found + len(ends), published + len(wanted)
+        hits, split, published = hits + len(ends & wanted), split + len(ends), published + len(wanted)
         bare += sum(bool(_BARE.fullmatch(piece)) for piece in pieces)
-    f1 = 2 * hits / (found + published)
+    f1 = 2 * hits / (split + published)
     return {"exact": round(exact / len(solutions), 4), "f1": round(f1, 4), "bare": bare, "solutions": len(solutions)}
 
 

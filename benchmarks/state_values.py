@@ -92,10 +92,10 @@ class Engine:
         """Generated tokens, and prompt tokens that were computed rather than found in the cache."""
         from vllm.v1.metrics.reader import get_metrics_snapshot
 
-        found = {metric.name: metric.value for metric in get_metrics_snapshot() if hasattr(metric, "value")}
+        metrics = {metric.name: metric.value for metric in get_metrics_snapshot() if hasattr(metric, "value")}
         return {
-            "generated": found["vllm:generation_tokens"],
-            "prefilled": found["vllm:prompt_tokens"] - found["vllm:prompt_tokens_cached"],
+            "generated": metrics["vllm:generation_tokens"],
+            "prefilled": metrics["vllm:prompt_tokens"] - metrics["vllm:prompt_tokens_cached"],
         }
 
     def stop(self) -> None:
@@ -132,8 +132,8 @@ class Bench:
     def solutions(self, split: str) -> list[Solution]:
         path = self.args.work_dir / f"{split}.solutions.json"
         if not path.exists():
-            found = self.runner.run(self._solve(split))
-            write_atomically(path, json.dumps([vars(solution) for solution in found]))
+            solved = self.runner.run(self._solve(split))
+            write_atomically(path, json.dumps([vars(solution) for solution in solved]))
         return [Solution(**row) for row in json.loads(path.read_text())]
 
     async def _solve(self, split: str) -> list[Solution]:
@@ -175,10 +175,10 @@ class Bench:
     def truth(self, split: str, question: int, count: int) -> dict[tuple[int, ...], float]:
         """Mean outcomes of the states of one question's solutions."""
         path = self.args.work_dir / f"{split}.truth" / f"{question}.json"
-        own = self.solutions(split)[question * GROUP : (question + 1) * GROUP]
-        states = sorted({state for solution in own for state in solution.states()})
+        siblings = self.solutions(split)[question * GROUP : (question + 1) * GROUP]
+        states = sorted({state for solution in siblings for state in solution.states()})
         if not path.exists():
-            means = self.runner.run(self._means(states, own[0], count))
+            means = self.runner.run(self._means(states, siblings[0], count))
             write_atomically(path, json.dumps(means))
         return dict(zip(states, json.loads(path.read_text()), strict=True))
 
@@ -256,13 +256,13 @@ class Bench:
             )
             return await sampler.sample(origin, solution.ends, solution.texts, engine, self.tokenizer)
 
-        found = await asyncio.gather(*(branches(index, solution) for index, solution in enumerate(solutions)))
+        sampled = await asyncio.gather(*(branches(index, solution) for index, solution in enumerate(solutions)))
         seconds = time.perf_counter() - started
         await asyncio.sleep(0.1)
         control, learned = ControlVariate(), ControlVariate()
         control.covariance, control.variance = coefficient
         values = []
-        for index, (solution, states) in enumerate(zip(solutions, found, strict=True)):
+        for index, (solution, states) in enumerate(zip(solutions, sampled, strict=True)):
             group = groups[index // GROUP].outcomes
             siblings = (sum(group) - solution.outcome) / (GROUP - 1)
             inner = [siblings] * (len(solution.ends) - 1) if states is None else map(control.value, states)
@@ -274,7 +274,7 @@ class Bench:
             figures["prm_tokens"] = after["computed_tokens"] - spent["computed_tokens"]
             figures["tokens"] += figures["prm_tokens"]
             figures["coefficient"] = [learned.covariance, learned.variance]
-        met = [state for states in found for state in states or ()]
+        met = [state for states in sampled for state in states or ()]
         figures["states"], figures["sampled_states"] = len(values), sum(state.fresh for state in met)
         figures["branches"] = sum(len(state.outcomes) for state in met if state.fresh)
         return figures

@@ -111,9 +111,9 @@ def result_of(folder: Path, args: argparse.Namespace, seconds: dict[str, float])
         values = [
             [
                 sum(r.correct for r in group if r.kind == kind) / sum(r.kind == kind for r in group)
-                for group in each.values()
+                for group in by_index.values()
             ]
-            for each in groups
+            for by_index in groups
         ]
         return paired_gain(*values, seed=args.seed)
 
@@ -158,9 +158,9 @@ def main() -> None:
     result = result_of(folder, args, seconds)
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     print_results([result["before"], result["after"]])
-    for measure, found in result["gain"].items():
-        low, high = (100 * bound for bound in found["interval"])
-        print(f"{measure}: {100 * found['gain']:+.1f} points (95% interval {low:+.1f} to {high:+.1f})")
+    for measure, gain in result["gain"].items():
+        low, high = (100 * bound for bound in gain["interval"])
+        print(f"{measure}: {100 * gain['gain']:+.1f} points (95% interval {low:+.1f} to {high:+.1f})")
     print(f"result: {folder / 'result.json'}")
 
 

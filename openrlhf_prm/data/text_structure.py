@@ -97,10 +97,10 @@ def _line_ends(text: str, kept: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _sentence_ends(text: str, kept: Sequence[tuple[int, int]]) -> list[int]:
-    found = [
+    sentences = [
         match for match in _SENTENCE.finditer(text) if not _ABBREVIATION.search(text[: match.start()].rstrip("\"')]"))
     ]
-    return _outside((match.end() for match in found), kept)
+    return _outside((match.end() for match in sentences), kept)
 
 
 def _without_bare_delimiters(text: str, ends: Sequence[int]) -> list[int]:

@@ -58,7 +58,7 @@ def test_cells_that_are_made_together(tmp_path):
 
     with pytest.raises(runs.CommandFailed):
         cells.fill({"bad": fail, "after": lambda: {"figure": 2}})
-    assert set(cells.found) == {"one", "two"}, "after an error nothing more is begun"
+    assert set(cells.filled) == {"one", "two"}, "after an error nothing more is begun"
 
 
 def test_a_model_is_made_once_for_the_same_settings(tmp_path):
@@ -190,7 +190,7 @@ def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp
 
     cells = runs.Cells(tmp_path / "out.json", {})
     ends = {(slow, 99): 0.7, (fast, 99): 0.9, (worst, 99): 0.1, (slow, 98): 0.7, (fast, 98): 0.0}
-    cells.found = {
+    cells.filled = {
         sample_efficiency.tuning_cell("long", "ppo", adam, seed): cell(end) for (adam, seed), end in ends.items()
     }
     found = sample_efficiency.Runs(argparse.Namespace(adam=[worst, slow, fast]), cells)
@@ -198,7 +198,7 @@ def test_the_fastest_setting_is_not_taken_where_it_ruins_another_tuning_seed(tmp
     assert found.tuned("long", "ppo_longer") == {slow: pytest.approx(0.7), fast: 0.0}, "the worst has one seed"
     assert next(iter(found.tuned("long", "ppo"))) == slow
     assert found.contender("long", "ppo") is None, "0.1 cannot become better than 0.7"
-    del cells.found[sample_efficiency.tuning_cell("long", "ppo", slow, 98)]
+    del cells.filled[sample_efficiency.tuning_cell("long", "ppo", slow, 98)]
     assert found.contender("long", "ppo") == slow
     assert found.contender("short", "ppo") is None, "nothing was tried"
 
@@ -207,7 +207,7 @@ def test_what_is_tuned_for_speed_counts_all_updates(tmp_path):
     early, late = (sample_efficiency.Adam.read(text) for text in ("1:1:1:2", "1:1:1:4"))
     curves = {early: [0.8, 0.9, 0.9, 0.9, 0.9, 0.9], late: [0.1, 0.2, 0.3, 0.4, 1.0, 1.0]}
     cells = runs.Cells(tmp_path / "out.json", {})
-    cells.found = {
+    cells.filled = {
         sample_efficiency.tuning_cell("long", "prm_mistakes", adam, 99): {"accuracy": curve}
         for adam, curve in curves.items()
     }
