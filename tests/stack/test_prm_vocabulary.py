@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
+from warm import run
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
 

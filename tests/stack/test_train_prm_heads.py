@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+import warm
 from commands import run
 from killed_command import kill_midway
 from safetensors.torch import load_file
@@ -71,7 +72,8 @@ def command(folder: Path, model: str, output: Path, *flags: str) -> list[str]:
 
 def train(folder: Path, model: str, output: Path, *flags: str, launcher: tuple[str, ...] = ()) -> dict:
     """The summary of a run."""
-    done = run(*launcher, *command(folder, model, output, *flags))
+    start = run if launcher else warm.run
+    done = start(*launcher, *command(folder, model, output, *flags))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
 
@@ -193,10 +195,10 @@ def test_other_trainers_rows_and_a_strict_run(folder, tmp_path):
     old += ["--save_path", str(tmp_path / "prm"), "--prm.add_placeholder_token", "--data.report"]
     old.append(str(tmp_path / "report.json"))
 
-    strict = run("openrlhf_prm.cli.train_prm", *old, "--data.strict")
+    strict = warm.run("openrlhf_prm.cli.train_prm", *old, "--data.strict")
     assert strict.returncode == 2 and not (tmp_path / "prm").exists()
     assert f"{data} line 5: " in strict.stderr.splitlines()[-1]
-    done = run("openrlhf_prm.cli.train_prm", *old)
+    done = warm.run("openrlhf_prm.cli.train_prm", *old)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["solutions"], summary["bad_rows"], summary["cut_rows"]) == (14, 1, 1)
