@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Benchmark, BenchmarkSolution, MeasureOptions, ReadOptions
-from openrlhf_prm.evaluation.benchmarks.threshold_split import check_split
 from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.scoring import collected, missing, score_missing
 from openrlhf_prm.evaluation.versions import versions
@@ -79,5 +78,5 @@ def read_solutions(name: str, source: Path, reading: ReadOptions, measuring: Mea
     solutions = benchmark.read(source, reading)
     if not solutions:
         raise ValueError(f"--data.input: {source} holds no solution")
-    check_split(solutions, measuring, benchmark.default_split)
+    benchmark.check(solutions, measuring)
     return solutions

@@ -80,6 +80,11 @@ class Benchmark(Protocol):
     def read(self, path: Path, options: ReadOptions) -> list[BenchmarkSolution]:
         """Raises ValueError naming the file and the row that is wrong."""
 
+    def check(self, solutions: Sequence[BenchmarkSolution], options: MeasureOptions) -> str | None:
+        """The split on which the threshold is chosen, None where it is not chosen, before anything is scored. Raises
+        ValueError where it cannot be chosen there.
+        """
+
     def measure(
         self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
     ) -> dict:

@@ -88,6 +88,9 @@ class BestOfN:
             truncated=bool(row.get("truncated", False)),
         )
 
+    def check(self, solutions: Sequence[BenchmarkSolution], options: MeasureOptions) -> None:
+        """There is no threshold."""
+
     def measure(
         self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
     ) -> dict:

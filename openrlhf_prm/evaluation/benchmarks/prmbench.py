@@ -76,11 +76,20 @@ class PRMBench:
                 )
         return list(solutions.values())
 
+    def check(self, solutions: Sequence[BenchmarkSolution], options: MeasureOptions) -> str | None:
+        """Choosing a threshold needs right and wrong steps."""
+        split = check_split(solutions, options, self.default_split)
+        if split is not None:
+            labels = {label for solution in solutions if is_tuning(solution, split) for label in solution.step_labels}
+            if len(labels) < 2:
+                raise ValueError(f"--eval.threshold_split {split}: choosing a threshold needs right and wrong steps")
+        return split
+
     def measure(
         self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
     ) -> dict:
         """See the class. `overall` pools the steps of all categories, `average` is the mean over the categories."""
-        split = check_split(solutions, options, self.default_split)
+        split = self.check(solutions, options)
         tuning = [is_tuning(solution, split) for solution in solutions]
         if split is None:
             threshold = PUBLISHED_THRESHOLD if options.threshold is None else options.threshold

@@ -52,11 +52,25 @@ class ProcessBench:
                 )
         return list(solutions.values())
 
+    def check(self, solutions: Sequence[BenchmarkSolution], options: MeasureOptions) -> str | None:
+        """Choosing a threshold needs solutions with and without an error."""
+        split = check_split(solutions, options, self.default_split)
+        if split is not None:
+            tuning = [solution for solution in solutions if is_tuning(solution, split)]
+            without = sum(first_error(solution.step_labels) == NO_ERROR for solution in tuning)
+            if without in (0, len(tuning)):
+                raise ValueError(
+                    f"--eval.threshold_split {split}: a threshold is chosen on solutions with and without an error, "
+                    f"and of the {len(tuning)} there {without or 'none'} are without one; give more solutions, "
+                    "or --eval.threshold"
+                )
+        return split
+
     def measure(
         self, solutions: Sequence[BenchmarkSolution], scores: Sequence[StepScores], options: MeasureOptions
     ) -> dict:
         """See the class. `average` is the mean over the subsets, `all` pools their solutions."""
-        split = check_split(solutions, options, self.default_split)
+        split = self.check(solutions, options)
         errors = [first_error(solution.step_labels) for solution in solutions]
         tuning = [is_tuning(solution, split) for solution in solutions]
         threshold = options.threshold

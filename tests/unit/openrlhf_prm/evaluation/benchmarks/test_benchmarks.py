@@ -308,6 +308,20 @@ def test_a_bad_flag_is_named(flags, tmp_path, capsys, monkeypatch, flag, value, 
     assert expected in complaint(capsys, [*flags, "--eval.output", "result.json", flag, value])
 
 
+def test_a_threshold_that_cannot_be_chosen_is_said_before_scoring(flags, tmp_path, capsys, monkeypatch):
+    """The published files begin with their wrong solutions, so the first N of them may hold nothing else."""
+    use(monkeypatch, None)
+    rows = [process_row(str(i), 0, problem=f"p{i}") for i in range(20)]
+    write_array(tmp_path / "data" / "<b>.json", *rows)
+    error = complaint(capsys, [*flags, "--eval.output", str(tmp_path / "r.json")])
+    assert "none are without" in error and "--eval.threshold" in error
+    write_array(tmp_path / "data" / "<b>.json", *[{**row, "label": -1} for row in rows])
+    assert "are without" in complaint(capsys, [*flags, "--eval.output", str(tmp_path / "r.json")])
+    data = write_lines(tmp_path / "p.jsonl", *[prm_row(str(i), "multi_solutions", []) for i in range(20)])
+    prmbench = [*flags, "--benchmark", "prmbench", "--data.input", str(data), "--eval.threshold_split", "half"]
+    assert "right and wrong steps" in complaint(capsys, [*prmbench, "--eval.output", str(tmp_path / "r.json")])
+
+
 def test_threshold_and_split_exclude_each_other(flags, tmp_path, capsys):
     given = ["--eval.output", str(tmp_path / "r.json"), "--eval.threshold", "0.5", "--eval.threshold_split", "half"]
     assert "exclude each other" in complaint(capsys, [*flags, *given])
