@@ -29,13 +29,13 @@ def test_cells_are_kept_and_only_missing_ones_are_made(tmp_path):
     assert not first.fill({"one": lambda: cell("one"), "two": lambda: cell("two")}, seconds=-1.0), "no time was left"
     again = cells({"a": 1})
     assert again.fill({"one": lambda: cell("one"), "two": lambda: cell("two")})
-    assert made == ["one", "two"] and again.found["one"]["figure"] == 1
+    assert made == ["one", "two"] and again.filled["one"]["figure"] == 1
     again.write({"best": 2})
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["summary"] == {"best": 2} and "hardware" in written and "versions" in written
     with pytest.raises(ValueError, match="--output .* other settings .a was 1, is 2.; name another, or add --fresh"):
         cells({"a": 2})
-    assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).found == {}
+    assert runs.Cells(tmp_path / "out.json", {"a": 2}, fresh=True).filled == {}
     for other in ("[]", "{}", "no json"):
         (tmp_path / "out.json").write_text(other)
         with pytest.raises(ValueError, match="--output .* holds something else"):
