@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from openrlhf_prm.annotation.scheduler import EngineLost
-from openrlhf_prm.cluster.workers import Completion
+from openrlhf_prm.cluster.workers import Completion, UnfinishedCompletion, was_cut
 
 API_KEY = "OPENAI_API_KEY"
 """Environment variable with the bearer token, where the server wants one."""
@@ -57,10 +57,13 @@ class UrlEngine:
             await self.ready()
         body = {"model": self.model, "prompt": prompt, "return_token_ids": True, **sampling}
         answer = await self._request("POST", "/v1/completions", json=body)
-        return [
-            Completion(choice["text"], self._token_ids(choice), choice["finish_reason"] == "length")
-            for choice in answer["choices"]
-        ]
+        try:
+            return [
+                Completion(choice["text"], self._token_ids(choice), was_cut(choice["finish_reason"]))
+                for choice in answer["choices"]
+            ]
+        except UnfinishedCompletion as error:  # the question is tried again
+            raise EngineLost(f"{self.url}: {error}") from error
 
     async def cache_counters(self) -> tuple[int, int]:
         """Prompt tokens found in the KV cache, and prompt tokens in all, as the server's `/metrics` counts them; (0, 0)

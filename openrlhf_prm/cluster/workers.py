@@ -33,6 +33,19 @@ class Completion:
     truncated: bool
 
 
+class UnfinishedCompletion(RuntimeError):
+    """A sample that ended neither by itself nor at the token limit: it says nothing about the policy."""
+
+
+def was_cut(finish_reason: str | None) -> bool:
+    """Whether a sample ended at the token limit. Raises UnfinishedCompletion where it did not end at all: aborted,
+    filtered, failed.
+    """
+    if finish_reason not in ("stop", "length"):
+        raise UnfinishedCompletion(f"a sample ended by {finish_reason!r}, neither by itself nor at the token limit")
+    return finish_reason == "length"
+
+
 class GenerationWorker:
     """Ray actor around a generating vLLM engine with prefix caching, so continuations of one prefix share its KV
     cache.
@@ -53,7 +66,18 @@ class GenerationWorker:
         return True
 
     async def generate(self, prompt: str | list[int], sampling: dict) -> list[Completion]:
-        """`sampling` is vLLM's SamplingParams as a dict (n, temperature, top_p, max_tokens, seed, stop...)."""
+        """`sampling` is vLLM's SamplingParams as a dict (n, temperature, top_p, max_tokens, seed, stop...).
+
+        Samples that did not end are taken again, twice; then UnfinishedCompletion is raised.
+        """
+        for _ in range(2):
+            try:
+                return await self._generate(prompt, sampling)
+            except UnfinishedCompletion as error:
+                logger.warning(f"{error}; taken again")
+        return await self._generate(prompt, sampling)
+
+    async def _generate(self, prompt: str | list[int], sampling: dict) -> list[Completion]:
         import vllm
 
         final = None
@@ -63,7 +87,7 @@ class GenerationWorker:
         params = vllm.SamplingParams(**sampling, output_kind=vllm.sampling_params.RequestOutputKind.FINAL_ONLY)
         async for output in self.engine.generate(request, params, f"g{next(self.numbers)}"):
             final = output
-        return [Completion(out.text, list(out.token_ids), out.finish_reason == "length") for out in final.outputs]
+        return [Completion(out.text, list(out.token_ids), was_cut(out.finish_reason)) for out in final.outputs]
 
     async def _encode(self, prompt: str) -> list[int]:
         # As the host's rollout does: the prompt text is final, no special token is added to it.

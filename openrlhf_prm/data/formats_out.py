@@ -90,7 +90,17 @@ def label_rows(form: str, record: dict, style: LabelStyle) -> list[tuple[str, di
     key = "soft_labels" if style.soft else "hard_labels"
     if not isinstance(record.get(key), list) or len(record[key]) != len(steps):
         raise ValueError(f"{key!r} must have one entry for each of the {len(steps)} steps")
+    for number, label in enumerate(record[key], start=1):
+        _require_label(key, number, label, style)
     return [(record["question"], LABEL_FORMATS[form](record, style))]
+
+
+def _require_label(key: str, number: int, label: object, style: LabelStyle) -> None:
+    """A label must say what `train_prm` would learn from it: nothing is taken for right or wrong that says neither."""
+    allowed = "a number in [0, 1]" if style.soft else "0 or 1, or true or false"
+    known = isinstance(label, int | float) and (0 <= label <= 1 if style.soft else label in (0, 1))
+    if not known:
+        raise ValueError(f"{key!r} of step {number} must be {allowed}, got {label!r}")
 
 
 def _hard_only(form: str, style: LabelStyle) -> None:

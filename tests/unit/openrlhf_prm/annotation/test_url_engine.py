@@ -88,3 +88,10 @@ def test_a_server_that_never_answers_is_given_up():
 
 def test_cache_counters_are_the_servers():
     assert ask(Server(), "cache_counters") == (30, 100)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "content_filter", None])
+def test_a_sample_that_did_not_end_is_no_wrong_answer(reason):
+    server = Server({"choices": [choice("ab", token_ids=[7]), choice("", token_ids=[], finish_reason=reason)]})
+    with pytest.raises(EngineLost, match=f"ended by {reason!r}, neither by itself nor at the token limit"):
+        ask(server)

@@ -111,3 +111,22 @@ def test_bad_parquet_ends_in_one_line(tmp_path, capsys):
         main(["--format", "trl", "--input", str(path), "--output", str(tmp_path / "out.jsonl")])
     assert error.value.code == 2
     assert "not a Parquet file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "fault"),
+    [
+        ("hard", [-100, 1], "step 1 must be 0 or 1, or true or false, got -100"),
+        ("hard", [0.9, 0.1], "step 1 must be 0 or 1, or true or false, got 0.9"),
+        ("hard", ["-", "+"], "step 1 must be 0 or 1, or true or false, got '-'"),
+        ("hard", [1, None], "step 2 must be 0 or 1, or true or false, got None"),
+        ("soft", [0.5, 1.5], r"step 2 must be a number in \[0, 1\], got 1.5"),
+        ("soft", [float("nan"), 0.5], r"step 1 must be a number in \[0, 1\], got nan"),
+        ("soft", ["0.5", 1], r"step 1 must be a number in \[0, 1\], got '0.5'"),
+    ],
+)
+def test_no_label_is_invented(kind, labels, fault):
+    record = {"question": "q", "steps": ["a", "b"], f"{kind}_labels": labels}
+    for form in ("openrlhf", "records", *(["trl", "math_shepherd"] if kind == "hard" else [])):
+        with pytest.raises(ValueError, match=fault):
+            label_rows(form, record, LabelStyle(soft=kind == "soft"))
