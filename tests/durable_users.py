@@ -79,7 +79,7 @@ def cells(folder: Path) -> None:
     ):
         results = runs.Cells(folder / "results.json", {"updates": 4})
         results.fill({name: lambda name=name: {"figure": name} for name in NAMES})
-        results.write({"cells": len(results.found)})
+        results.write({"cells": len(results.filled)})
 
 
 def stages(folder: Path) -> None:
