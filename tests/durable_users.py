@@ -113,4 +113,5 @@ def work_until_killed(name: str, folder: Path, writes: int, lost_bytes: int) -> 
 
 
 if __name__ == "__main__":
+    sys.path[0] = os.getcwd()  # the root of the repository: `benchmarks` and `examples` are not installed
     work_until_killed(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
