@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from vllm_prm.durable_file import DurableFile, in_order, json_line, write_atomically
 
 USERS = durable_users.USERS
+
+ROOT = Path(__file__).parents[3]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -39,7 +42,8 @@ def test_killed_in_the_middle_of_a_write_nothing_is_lost_or_doubled(tmp_path, na
     killed.mkdir()
     for writes in (1, 2, 3):
         command = [sys.executable, durable_users.__file__, name, str(killed), str(writes), str(lost_bytes)]
-        dead = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        dead = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert dead.returncode == -9, dead.stderr
     finished = work(name, killed)
     left_over = {file for file in finished if re.search(r"/?\.[^/]*\.partial$", file)}  # of a replacement that died
