@@ -1,9 +1,9 @@
 """What survives a kill, for all that goes on where it stopped; settings, locks and files that are another's."""
 
 import json
+import os
 import re
 import shutil
-import os
 import subprocess
 import sys
 from pathlib import Path
