@@ -110,13 +110,13 @@ def links(text: str) -> list[str]:
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     seen: dict[str, int] = {}
-    found = set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
+    names = set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
     for title in re.findall(r"^#{1,6} +(.*?) *#*$", without_fences(text), re.MULTILINE):
         title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
         slug = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        found.add(f"{slug}-{seen[slug]}" if seen.get(slug) else slug)
+        names.add(f"{slug}-{seen[slug]}" if seen.get(slug) else slug)
         seen[slug] = seen.get(slug, 0) + 1
-    return found
+    return names
 
 
 def code_spans(text: str) -> list[str]:

@@ -16,13 +16,13 @@ PATIENCE_S = 10
 
 def marked(mark: bytes) -> list[int]:
     """Ids of the processes that carry the mark."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
+    processes = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
             with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-    return found
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    processes.append(int(entry.name))
+    return processes
 
 
 def main() -> None:

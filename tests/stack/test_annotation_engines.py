@@ -50,9 +50,9 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
         [engine] = start_engines(EngineOptions(policy, gpus=0), [], work, 4, lambda question: question)
         first = ray.get(engine.actor.pid.remote())
 
-        def finish(question, found):
+        def finish(question, annotated):
             assert question.id not in finished
-            finished[question.id] = [len(solution.steps) for solution in found.solutions]
+            finished[question.id] = [len(solution.steps) for solution in annotated.solutions]
             if len(finished) == 2:
                 os.kill(first, signal.SIGKILL)
 

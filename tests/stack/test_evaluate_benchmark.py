@@ -72,10 +72,10 @@ def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
 
     # What was scored is what a plain forward pass gives.
     reference = Reference(prm)
-    found = {tuple(row["step_scores"]) for row in scores_in(kept)}
+    scored = {tuple(row["step_scores"]) for row in scores_in(kept)}
     for row in rows[::80]:
         expected = reference(row["problem"], row["steps"])
-        assert min(worst(list(scores), expected) for scores in found) < 1e-4
+        assert min(worst(list(scores), expected) for scores in scored) < 1e-4
 
     by_server = evaluate(*common, "--prm.url", server, "--eval.output", tmp_path / "server.json")
     assert by_server["threshold"] == pytest.approx(result["threshold"], abs=1e-4)

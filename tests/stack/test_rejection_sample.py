@@ -48,7 +48,7 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     scores: dict[str, list[float]] = {}
     for row in sft:
         scores.setdefault(row["id"], []).append(row["score"])
-    assert all(found == sorted(found, reverse=True) for found in scores.values())
+    assert all(ranked == sorted(ranked, reverse=True) for ranked in scores.values())
 
     tuned = tmp_path / "tuned"
     train = ["torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
