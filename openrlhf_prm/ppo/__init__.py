@@ -6,5 +6,6 @@
 - `rollout_columns.py`, `mixing.py`, `outcome_penalties.py`, `diversity.py`, `watching.py`, `logged_columns.py`: a
   rollout becomes rewards and figures;
 - `experience.py`: rewards become advantages in the host's experience maker;
-- `trainers.py`, `samples.py`, `online_prm.py`, `response_rows.py`: the host's trainers with all of this inside.
+- `trainers.py`, `progress.py`, `samples.py`, `online_prm.py`, `response_rows.py`: the host's trainers with all of this
+  inside.
 """

@@ -34,6 +34,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         self.options = options
         self.mixer = RewardMixer(options)
         self.online_prm = None  # set by the trainer where a PRM is trained in the loop
+        self.logged: tuple[str, ...] = ()  # the columns of the last rollout, in `info`
         self._records = []
         self._token_rewards = {}
 
@@ -52,6 +53,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             rollout = replace(rollout, log_ratios=log_ratios)
         mixed = self.mixer(rollout)
         mixed.columns.update(figures)
+        self.logged = tuple(mixed.columns)
         self._apply(experiences, rollout, mixed)
         if self.options.estimator is not None:
             experiences = self._estimate(experiences, rollout, mixed)

@@ -11,12 +11,14 @@ from functools import partial
 import openrlhf.trainer.ppo_trainer as sync_trainer
 import openrlhf.trainer.ppo_trainer_async as async_trainer
 import ray
+import torch
 
 from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.cluster.workers import EngineOptions, RemoteScorer, ScoringPool
 from openrlhf_prm.ppo.experience import ProcessExperienceMaker
 from openrlhf_prm.ppo.online_prm import OnlinePRM
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
+from openrlhf_prm.ppo.progress import Progress, progress_line
 from openrlhf_prm.ppo.rollout.executor import StepScoring
 from openrlhf_prm.ppo.samples import StepSamplesGenerator, TargetedPromptDataset
 
@@ -65,8 +67,23 @@ def start_scorer(options: PluginOptions, seed: int) -> ScoringPool | RemoteScore
 
 class _KeepsState:
     """For the host's trainers that have an experience maker: its state goes into checkpoints and comes back. The online
-    PRM, where there is one, is saved first, so that a checkpoint of the policy never lacks its PRM.
+    PRM, where there is one, is saved first, so that a checkpoint of the policy never lacks its PRM. Every update is
+    told in one line.
     """
+
+    progress: Progress | None = None  # set before the run starts
+
+    def expect_prompts(self, prompts: int) -> None:
+        """prompts: how many the run will take in all, for the time that is left."""
+        self.progress = Progress(prompts)
+
+    def _compute_rollout_stats(self, experiences) -> dict:
+        """The host's figures of a rollout and our columns': the host logs these after the actor's training, from what
+        each of its micro batches held, and not at all while a critic trains alone.
+        """
+        names = self.experience_maker.logged
+        means = {name: torch.cat([experience.info[name] for experience in experiences]).mean() for name in names}
+        return super()._compute_rollout_stats(experiences) | {name: mean.item() for name, mean in means.items()}
 
     def start_online_prm(self) -> None:
         options = self.experience_maker.options
@@ -76,6 +93,9 @@ class _KeepsState:
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
         # The host hands the same dict to the checkpoint of the best evaluation afterwards.
         client_states = {} if client_states is None else client_states
+        if logs_dict and self.progress is not None:
+            logs_dict |= self.progress.columns(client_states["total_consumed_prompts"])
+            print(f"openrlhf_prm: {progress_line(global_step, logs_dict)}", flush=True)
         client_states[STATE] = self.experience_maker.mixer.state_dict()
         if global_step % self.args.ckpt.save_steps == 0:
             self._save_online_prm(f"global_step{global_step}", client_states)
@@ -121,6 +141,7 @@ class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.mo
         self.step_scoring = attach_step_scoring(options, strategy.args.train.seed, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         self.start_online_prm()
+        self.expect_prompts(len(self.prompts_dataloader) * strategy.args.train.num_episodes)
 
 
 class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metadata__.modified_class):
@@ -131,6 +152,9 @@ class ProcessGenerateSamplesActor(async_trainer.GenerateSamplesActor.__ray_metad
         self.samples_generator_cls = async_trainer.SamplesGenerator = StepSamplesGenerator
         sync_trainer.PromptDataset = partial(TargetedPromptDataset, penalty=penalty)
         super().__init__(pretrain, strategy, *args, **kwargs)
+
+    def prompts_in_all(self) -> int:
+        return len(self.prompts_dataloader) * self.args.train.num_episodes
 
 
 class ProcessTrainingActor(_KeepsState, async_trainer.TrainingActor.__ray_metadata__.modified_class):
@@ -151,3 +175,5 @@ class ProcessPPOTrainerAsync(async_trainer.PPOTrainerAsync.__ray_metadata__.modi
         self.training_actor_cls = async_trainer.TrainingActor = ray.remote(ProcessTrainingActor)
         self.step_scoring = attach_step_scoring(read_options(strategy.args), strategy.args.train.seed, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
+        prompts = ray.get(self.generator_actor.prompts_in_all.remote())
+        ray.get(self.trainer_actor.expect_prompts.remote(prompts))

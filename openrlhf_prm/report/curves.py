@@ -31,7 +31,7 @@ CURVES = (
     TrainingCurve(
         "Accuracy of rollouts",
         "mean outcome of the sampled responses, before penalties",
-        ("score", "process/outcome", "rollout/reward_mean", "reward"),
+        ("score", "process/accuracy", "process/outcome", "rollout/reward_mean", "reward"),
         percent,
     ),
     TrainingCurve("Process reward", "mean sum of the shaped step rewards", ("process/reward",)),
@@ -45,6 +45,13 @@ CURVES = (
     ),
     TrainingCurve("KL to the reference", "distance from the policy before training", ("kl",)),
     TrainingCurve("Truncated responses", "share cut at the token limit", ("rollout/truncated_rate",), percent),
+    TrainingCurve(
+        "Scoring hidden",
+        "share of the PRM's time that generation of other responses covers",
+        ("process/scoring_hidden",),
+        percent,
+    ),
+    TrainingCurve("Seconds per update", "rollout, rewards, training and weights together", ("timing/step_total",)),
     TrainingCurve(
         "Repeated steps", "share of a response's steps that repeat an earlier one", ("process/repetition",), percent
     ),

@@ -10,6 +10,7 @@ from openrlhf_prm.evaluation.responses import by_question
 from openrlhf_prm.measures.intervals import paired_gain
 from openrlhf_prm.report.charts import interval_chart
 from openrlhf_prm.report.curves import STAGE_LABELS, draw_curves
+from openrlhf_prm.report.live import render_state
 from openrlhf_prm.report.look import SCRIPT, STYLE
 from openrlhf_prm.report.run_folder import RunFolder
 from openrlhf_prm.report.solutions import render_solutions, representative
@@ -20,22 +21,19 @@ COLUMN_TITLES = {"before": "before", "after": "step rewards", "stock": "stock Op
 DETAILS = ("Steps the PRM judges right", "PRM choice by ")
 
 
-def render_report(run: RunFolder) -> str:
-    """The page as text."""
+def render_report(run: RunFolder, reload_s: int | None = None) -> str:
+    """The page as text. reload_s: seconds after which a browser reads the file again, for a run that goes on."""
     title = f"{run.name}: process-reward training report"
-    parts = [
-        _headline(run),
-        _cards(run),
-        _table(run),
-        _curves(run),
-        _solutions(run),
-        _facts(run),
-    ]
+    if run.result:
+        parts = [_headline(run), _cards(run), _table(run), _curves(run), _solutions(run), _facts(run)]
+    else:
+        parts = [render_state(run), _curves(run)]
+    reload = f'<meta http-equiv="refresh" content="{reload_s}">' if reload_s else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
         "script-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">{reload}'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{''.join(parts)}</main>"
         f'<div id="tip"></div><script>{SCRIPT}</script></body></html>\n'
     )

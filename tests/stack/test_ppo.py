@@ -1,7 +1,11 @@
 """PRM-guided PPO for real: Ray, vLLM rollouts, a vLLM PRM worker, DeepSpeed, weights back to vLLM."""
 
+import re
+
 import pytest
 from ppo_runs import POLICY, data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
+
+from openrlhf_prm.report.run_folder import read_run
 
 pytestmark = pytest.mark.stack
 
@@ -27,7 +31,11 @@ def test_step_rewards_train_a_policy_and_its_weights_reach_vllm(data, prm, tmp_p
     assert steps[0]["process/reward"] != 0
     trained = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert trained != (POLICY / "model.safetensors").read_bytes()
-    assert list((tmp_path / "tensorboard").rglob("events.out.*"))
+    lines = re.findall(r"openrlhf_prm: update (\d)/3 · accuracy .* · step score .* s \(rollout .*\)", done.stdout)
+    assert lines == ["1", "2", "3"] and "· 0:00:00 left" in done.stdout
+    live = read_run(tmp_path / "tensorboard").scalars["after"]
+    assert [update for update, _ in live["train/process/step_score"]] == [1, 2, 3]
+    assert live["train/progress/share"][-1] == (3, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
         *("vllm_prm", "options", "advantages", "answers", "cluster", "data", "length_penalties", "rewards"),
     },
     "openrlhf_prm.evaluation": {"vllm_prm", "options", "answers", "cluster", "data", "measures", "tasks"},
-    "openrlhf_prm.report": {"evaluation", "measures"},
+    "openrlhf_prm.report": {"evaluation", "measures", "ppo"},
     "openrlhf_prm.plugin": {"cluster", "ppo"},
     "openrlhf_prm.cli": {
         *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "evaluation", "generation", "hosts"),

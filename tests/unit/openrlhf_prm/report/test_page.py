@@ -1,6 +1,7 @@
 """The report page: nothing of a model gets through unescaped, nothing is loaded, and missing parts are said."""
 
 import json
+import os
 import re
 
 import pytest
@@ -47,12 +48,12 @@ def write_run(path, stages, **result):
     return path
 
 
-def write_events(folder, series):
+def write_events(folder, series, first=1, name="ppo_1123T00:00"):
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "ppo_1123T00:00"))
+    writer = SummaryWriter(str(folder / name))
     for tag, values in series.items():
-        for update, value in enumerate(values, start=1):
+        for update, value in enumerate(values, start=first):
             writer.add_scalar(tag, value, update)
     writer.close()
 
@@ -114,14 +115,79 @@ def test_curves_and_absent_series(tmp_path):
 
 
 def test_of_several_event_folders_the_last_is_read(tmp_path):
-    import os
-
     write_events(tmp_path / "old", {"train/reward": [0.1]})
     for file in (tmp_path / "old").rglob("events*"):
         os.utime(file, (1, 1))
     write_events(tmp_path / "new", {"train/reward": [0.5, 0.6]})
     assert read_scalars(tmp_path)["train/reward"] == [(1, 0.5), (2, pytest.approx(0.6))]
     assert read_scalars(tmp_path / "absent") == {}
+
+
+def test_a_resumed_run_keeps_its_updates_from_before(tmp_path):
+    """Killed after update 5, its last checkpoint after update 3: what is trained again replaces what was."""
+    write_events(tmp_path, {"train/kl": [1, 2, 3, 4, 5], "train/return": [7]}, name="ppo_1123T00:00")
+    for file in tmp_path.rglob("events*"):
+        os.utime(file, (1, 1))
+    write_events(tmp_path, {"train/kl": [40, 50]}, first=4, name="ppo_1124T00:00")
+    scalars = read_scalars(tmp_path)
+    assert scalars == {"train/kl": [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50)], "train/return": [(1, 7)]}
+
+
+LIVE = {
+    "train/process/accuracy": [0.25, 0.5],
+    "train/process/step_score": [0.5, 0.625],
+    "train/progress/share": [0.1, 0.2],
+    "train/timing/generation": [30, 20],
+}
+
+
+@pytest.mark.parametrize("where", ["", "tensorboard"])
+def test_a_run_that_goes_on_is_shown_as_far_as_it_is(tmp_path, where, capsys):
+    write_events(tmp_path / where, LIVE | {"train/progress/seconds_left": [90]})
+    output = tmp_path / "page.html"
+    assert report.main(["--run", str(tmp_path), "--output", str(output)]) == 0
+    page = output.read_text()
+    assert "Update 2 of 10" in page and "0:01:30" in page and "50.0%" in page and "25.0% at update 1" in page
+    assert "<td>rollout</td><td>20.0 s</td>" in page and page.count('<svg class="chart"') == 2
+    assert "refresh" not in page
+
+
+def test_watching_ends_with_the_result(tmp_path, monkeypatch, capsys):
+    run, pages = tmp_path / "run", []
+    write_events(run / "tensorboard", LIVE)
+    output = tmp_path / "page.html"
+
+    def sleep(seconds):
+        assert seconds == 60
+        pages.append(output.read_text())
+        if len(pages) == 2:
+            write_run(run, {"before": stage([False]), "after": stage([True])})
+
+    monkeypatch.setattr(report.time, "sleep", sleep)
+    assert report.main(["--run", str(run), "--output", str(output), "--watch", "60"]) == 0
+    assert len(pages) == 2 and all('http-equiv="refresh" content="60"' in page for page in pages)
+    assert "refresh" not in output.read_text() and "Mean accuracy" in output.read_text()
+
+
+def test_watching_ends_with_ctrl_c(tmp_path, monkeypatch, capsys):
+    write_events(tmp_path, LIVE)
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.time, "sleep", interrupted)
+    assert report.main(["--run", str(tmp_path), "--output", str(tmp_path / "page.html"), "--watch", "5"]) == 0
+    assert json.loads(capsys.readouterr().out)["output"].endswith("page.html")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--watch", "0"], "--watch: must be at least 1"), ([], "neither result.json nor TensorBoard")],
+)
+def test_wrong_flags_and_empty_folders_are_named(tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as ended:
+        report.main(["--run", str(tmp_path), *flags])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("steps", [(), ("one",)])

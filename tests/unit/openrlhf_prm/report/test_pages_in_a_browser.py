@@ -82,6 +82,21 @@ def run_report() -> str:
     )
 
 
+def live_report() -> str:
+    """A run that goes on."""
+    logged = {
+        "process/accuracy": [0.25, 0.5, 0.75],
+        "rollout/reward_mean": [-1234.5678, 1e-9, 1e9],
+        "process/step_score": [0.5],
+        "rollout/response_length_mean": [123456.0],
+        "progress/share": [0.0001, 0.0002, 0.0003],
+        "progress/seconds_left": [1e7],
+        **{f"timing/{phase}": [1234.5] for phase in ("generation", "make_experience", "ppo_train", "broadcast")},
+    }
+    scalars = {f"train/{key}": list(enumerate(values, start=1)) for key, values in logged.items()}
+    return render_report(RunFolder(f"run {MARKUP} {LONG}", {}, 1.8e9, scalars={"after": scalars}), reload_s=60)
+
+
 def benchmark_page() -> str:
     """A wide table, plots of many curves, marks at the edges."""
     bins = [
@@ -137,10 +152,15 @@ def label_viewer() -> str:
     return render_trees(f"labels {MARKUP} {LONG}.jsonl", *sample_questions(iter(rows), 3, 0))
 
 
-PAGES = {"run_report": run_report, "benchmark_page": benchmark_page, "label_viewer": label_viewer}
+PAGES = {
+    "run_report": run_report,
+    "live_report": live_report,
+    "benchmark_page": benchmark_page,
+    "label_viewer": label_viewer,
+}
 # Where MARKUP must be read as it was written, at the least.
-TEXTS = {"run_report": 40, "benchmark_page": 6, "label_viewer": 40}
-SCRIPTS = {"run_report": 1, "benchmark_page": 0, "label_viewer": 0}
+TEXTS = {"run_report": 40, "live_report": 1, "benchmark_page": 6, "label_viewer": 40}
+SCRIPTS = {"run_report": 1, "live_report": 1, "benchmark_page": 0, "label_viewer": 0}
 
 
 @pytest.fixture(scope="module")
