@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
         from openrlhf_prm.prm_training import run as prm_run
 
         try:
-            summary = prm_run.train(options, prm_run.load(options))
+            summary = prm_run.run(options)
         except prm_run.UserError as error:
             parser.error(str(error))
     except KeyboardInterrupt:

@@ -1,8 +1,8 @@
 """Rows of labelled solutions -> `LabelledSteps`, a function and a line per format. `annotation.formats` writes them.
 
-records        {"question", "steps": [step, ...], "hard_labels" or "soft_labels": [number in [0, 1], ...]}
-               this project's labels (`annotation.records`). For an outcome: {"question", "steps" or "response",
-               "correct": true}.
+records        {"question", "steps": [step, ...], "hard_labels" or "soft_labels": [number in [0, 1] or null, ...]}
+               this project's labels (`annotation.records`); null: the step has no label, and nothing is learnt from
+               it. For an outcome: {"question", "steps" or "response", "correct": true}.
 trl            {"prompt": question, "completions": [step, ...], "labels": [true, ...]}
 openrlhf       {"input": "question\\nstep <placeholder>\\n...", "label": ["+", ...] or [0.5, ...]}
                OpenRLHF <= 0.9.5 `train_prm`, soft labels included. The text between two placeholders is a step, without
@@ -26,12 +26,12 @@ _FIRST_STEP = re.compile(r"Step 1\s*:")
 
 @dataclass(frozen=True)
 class LabelledSteps:
-    """A solution and its targets, probabilities in [0, 1] of being right: one per step, or one for the outcome.
-    `place`: where it comes from, for messages."""
+    """A solution and its targets, probabilities in [0, 1] of being right: one per step, None where a step has no
+    label, or one for the outcome. `place`: where it comes from, for messages."""
 
     question: Question
     steps: list[str]
-    targets: list[float]
+    targets: list[float | None]
     place: str = ""
 
 
@@ -50,7 +50,7 @@ class RowKeys:
     reward_tokens: Sequence[str] = ("+", "-")
 
 
-Solution = tuple[Question, list[str], list[float]]
+Solution = tuple[Question, list[str], list[float | None]]
 
 
 def records_row(row: dict, keys: RowKeys) -> Solution:
@@ -60,7 +60,7 @@ def records_row(row: dict, keys: RowKeys) -> Solution:
         question, steps, labels = _values(row, keys.question, keys.steps, label)
         _require_text(question, keys.question)
         _require_texts(steps, keys.steps)
-        return question, steps, _probabilities(labels, len(steps), "steps")
+        return question, steps, _some_probabilities(labels, len(steps))
     question, outcome = _values(row, keys.question, keys.label or "correct")
     _require_text(question, keys.question)
     steps = row[keys.steps] if row.get(keys.steps) is not None else [_values(row, "response")[0]]
@@ -181,6 +181,18 @@ def _probabilities(labels, count: int, what: str) -> list[float]:
     if not all(isinstance(label, int | float) and 0 <= label <= 1 for label in labels):  # NaN fails the comparison
         raise ValueError(f"labels must be numbers in [0, 1], got {labels}")
     return [float(label) for label in labels]
+
+
+def _some_probabilities(labels, count: int) -> list[float | None]:
+    """`_probabilities` of steps, some of which may be None, but not all."""
+    given = labels
+    if isinstance(labels, list) and len(labels) == count:
+        given = [label for label in labels if label is not None]
+        if not given:
+            raise ValueError("no step has a label")
+        count = len(given)
+    known = iter(_probabilities(given, count, "steps"))
+    return [None if label is None else next(known) for label in labels]
 
 
 def _outcome(targets: list[float], keys: RowKeys) -> list[float]:

@@ -7,10 +7,13 @@ openrlhf       {"input": "question\\nstep<sep><placeholder>\\n...", "label": ["+
 math_shepherd  {"input": "question Step 1: ... ки\\nStep 2: ... ки", "label": the same with + and - for ки, "task"}
                the published data set's form (arXiv:2312.08935); hard labels.
 records        the record itself, for Parquet.
+
+A label may be null where the step has none. `records` keeps it; in `openrlhf` and `math_shepherd` such a step has no
+placeholder, so that it runs on into the next one and is not scored; `trl` has no way to say it.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vllm_prm.families.math_shepherd import TAG
@@ -32,8 +35,11 @@ class LabelStyle:
 
 
 def trl_row(record: dict, style: LabelStyle) -> dict:
-    """Raises ValueError for soft labels, which TRL does not know."""
+    """Raises ValueError for soft labels and for a step without a label, which TRL does not know."""
     _hard_only("trl", style)
+    if None in record["hard_labels"]:
+        step = record["hard_labels"].index(None) + 1
+        raise ValueError(f"step {step} has no label, which trl cannot say; records and openrlhf can")
     return {
         "prompt": record["question"],
         "completions": record["steps"],
@@ -44,10 +50,15 @@ def trl_row(record: dict, style: LabelStyle) -> dict:
 def openrlhf_row(record: dict, style: LabelStyle) -> dict:
     """Raises ValueError where a text contains the placeholder, which would then stand there once too often."""
     _without(style.placeholder_token, record)
-    steps = [f"{step}{style.step_separator}{style.placeholder_token}" for step in record["steps"]]
+    labels = record["soft_labels" if style.soft else "hard_labels"]
+    tag = f"{style.step_separator}{style.placeholder_token}"
+    steps = [step if label is None else step + tag for step, label in zip(record["steps"], labels, strict=True)]
     good, bad = style.reward_tokens
-    labels = record["soft_labels"] if style.soft else [good if label else bad for label in record["hard_labels"]]
-    return {"input": "\n".join([record["question"].rstrip("\n"), *steps]), "label": labels}
+    known = [label for label in labels if label is not None]
+    return {
+        "input": "\n".join([record["question"].rstrip("\n"), *steps]),
+        "label": known if style.soft else [good if label else bad for label in known],
+    }
 
 
 def math_shepherd_row(record: dict, style: LabelStyle) -> dict:
@@ -59,11 +70,13 @@ def math_shepherd_row(record: dict, style: LabelStyle) -> dict:
     ]
     question = record["question"].rstrip()
 
-    def text(tags: list[str]) -> str:
-        return f"{question} " + "\n".join(f"{step} {tag}" for step, tag in zip(steps, tags, strict=True))
+    def text(tags: Mapping[float, str]) -> str:
+        labelled = zip(steps, record["hard_labels"], strict=True)
+        return f"{question} " + "\n".join(
+            step if label is None else f"{step} {tags[label]}" for step, label in labelled
+        )
 
-    verdicts = ["+" if label else "-" for label in record["hard_labels"]]
-    return {"input": text([TAG] * len(steps)), "label": text(verdicts), "task": style.task}
+    return {"input": text({0: TAG, 1: TAG}), "label": text({0: "-", 1: "+"}), "task": style.task}
 
 
 def record_row(record: dict, style: LabelStyle) -> dict:
@@ -90,6 +103,8 @@ def label_rows(form: str, record: dict, style: LabelStyle) -> list[tuple[str, di
     key = "soft_labels" if style.soft else "hard_labels"
     if not isinstance(record.get(key), list) or len(record[key]) != len(steps):
         raise ValueError(f"{key!r} must have one entry for each of the {len(steps)} steps")
+    if all(label is None for label in record[key]):
+        raise ValueError(f"{key!r} has no label at all")
     for number, label in enumerate(record[key], start=1):
         _require_label(key, number, label, style)
     return [(record["question"], LABEL_FORMATS[form](record, style))]
@@ -97,8 +112,9 @@ def label_rows(form: str, record: dict, style: LabelStyle) -> list[tuple[str, di
 
 def _require_label(key: str, number: int, label: object, style: LabelStyle) -> None:
     """A label must say what `train_prm` would learn from it: nothing is taken for right or wrong that says neither."""
-    allowed = "a number in [0, 1]" if style.soft else "0 or 1, or true or false"
+    allowed = "a number in [0, 1] or null" if style.soft else "0 or 1, true or false, or null"
     known = isinstance(label, int | float) and (0 <= label <= 1 if style.soft else label in (0, 1))
+    known = known or label is None
     if not known:
         raise ValueError(f"{key!r} of step {number} must be {allowed}, got {label!r}")
 

@@ -6,14 +6,16 @@ They are rendered by `vllm_prm`'s family, the code that also serves the trained 
 Shapes: B solutions, T tokens of the longest of them, S steps, N targets (S, or B where outcomes are learnt).
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 
 from openrlhf_prm.data.formats_in import LabelledSteps, Solution
 from openrlhf_prm.data.rows import read_rows
+from openrlhf_prm.prm_training.rendered import RenderedSolution, RenderedSolutions
 from vllm_prm.families.implicit import RenderedSums
 from vllm_prm.families.prm_family import PRMFamily
 
@@ -115,18 +117,6 @@ def usable_rows(
 
 
 @dataclass(frozen=True)
-class RenderedSolution:
-    """A rendered solution: its tokens up to the last scored one, where its steps are scored, its targets, and
-    `first`, the index of the last token before the response where a family sums over tokens."""
-
-    index: int
-    token_ids: list[int]
-    positions: list[int]
-    targets: list[float]
-    first: int
-
-
-@dataclass(frozen=True)
 class PaddedSolutions:
     """B solutions padded on the right.
 
@@ -159,10 +149,10 @@ class PaddedSolutions:
 class StepLabelDataset(torch.utils.data.Dataset):
     """Rendered solutions.
 
-    A solution longer than `max_len` tokens is cut on the right and loses the labels cut off; one that keeps none is
-    left out, and so is every cut one where its only label is the outcome. Rows that the family cannot render are bad.
-    `report` counts and places all of them. Raises ValueError where nothing is left, and with `strict` for the first
-    solution that loses a label.
+    A step without a label is written like any other, but not scored. A solution longer than `max_len` tokens is cut on
+    the right and loses the labels cut off; one that keeps none is left out, and so is every cut one where its only
+    label is the outcome. Rows that the family cannot render are bad. `report` counts and places all of them. Raises
+    ValueError where nothing is left, and with `strict` for the first solution that loses a label.
     """
 
     def __init__(
@@ -177,9 +167,18 @@ class StepLabelDataset(torch.utils.data.Dataset):
         strict: bool = False,
     ):
         self.pad_token_id = pad_token_id
-        self.rendered: list[RenderedSolution] = []
         self.solutions: list[LabelledSteps] = []
+        """The rows that are left; empty where the solutions were rendered by another process."""
         self.report = report
+        self.rendered = RenderedSolutions.of(self._rendered(rows, family, max_len, outcome, strict))
+        report.rows = len(self.rendered)
+        if not self.rendered:
+            raise ValueError(f"no solution is left: {report}; raise --data.max_len {max_len} where it cuts them off")
+
+    def _rendered(
+        self, rows: Sequence[LabelledSteps], family: PRMFamily, max_len: int, outcome: bool, strict: bool
+    ) -> Iterator[RenderedSolution]:
+        report = self.report
         for row in rows:
             try:
                 rendered = family.render(row.question, row.steps)
@@ -188,25 +187,39 @@ class StepLabelDataset(torch.utils.data.Dataset):
                     raise ValueError(f"{row.place}: {error}") from None
                 report.bad_rows.append(f"{row.place}: {error}")
                 continue
-            steps = len(row.steps)
-            positions = [position for position in rendered.step_positions if position < max_len]
-            if len(positions) < steps:
-                fault = f"{row.place}: {steps - len(positions)} of {steps} steps beyond --data.max_len {max_len}"
+            places = rendered.step_positions
+            if not outcome:
+                places = [at for at, target in zip(places, row.targets, strict=True) if target is not None]
+            positions = [position for position in places if position < max_len]
+            if lost := len(places) - len(positions):
+                fault = f"{row.place}: {lost} of {len(places)} steps beyond --data.max_len {max_len}"
                 if strict:
                     raise ValueError(fault)
                 positions = [] if outcome else positions
                 report.cut_rows.append(fault)
-                report.dropped_steps += steps - len(positions)
+                report.dropped_steps += len(places) - len(positions)
             if positions:
                 # Nothing after the last scored token is ever looked at.
                 tokens = rendered.token_ids[: positions[-1] + 1]
-                targets = row.targets if outcome else row.targets[: len(positions)]
+                labels = [target for target in row.targets if target is not None]
+                targets = labels if outcome else labels[: len(positions)]
                 first = rendered.first if isinstance(rendered, RenderedSums) else 0
-                self.rendered.append(RenderedSolution(len(self.rendered), tokens, positions, targets, first))
                 self.solutions.append(row)
-        report.rows = len(self.rendered)
-        if not self.rendered:
-            raise ValueError(f"no solution is left: {report}; raise --data.max_len {max_len} where it cuts them off")
+                yield RenderedSolution(len(self.solutions) - 1, tokens, positions, targets, first)
+
+    def save(self, folder: Path) -> None:
+        """Writes what `mapped` reads into `folder`, which is there or made."""
+        self.rendered.save(folder / "rendered")
+        (folder / "report.json").write_text(json.dumps(asdict(self.report)))
+
+    @classmethod
+    def mapped(cls, folder: Path, pad_token_id: int) -> "StepLabelDataset":
+        """The data set that another process saved, without its `solutions`."""
+        dataset = cls.__new__(cls)
+        dataset.pad_token_id, dataset.solutions = pad_token_id, []
+        dataset.report = DataReport(**json.loads((folder / "report.json").read_text()))
+        dataset.rendered = RenderedSolutions.mapped(folder / "rendered")
+        return dataset
 
     def __len__(self) -> int:
         return len(self.rendered)

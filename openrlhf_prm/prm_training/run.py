@@ -13,6 +13,7 @@ from typing import Any
 from openrlhf_prm.data.formats_in import ROW_FORMATS, with_format
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from openrlhf_prm.prm_training.heads import PRMHead
+from openrlhf_prm.prm_training.rendered import once_per_node
 from openrlhf_prm.prm_training.training_options import TrainingOptions
 from vllm_prm.durable_file import write_atomically
 
@@ -41,37 +42,62 @@ class PreparedModels:
     reference: Any
 
 
+def run(options: TrainingOptions) -> dict:
+    """Loads, trains and saves; returns the summary. Raises UserError naming the flag, token, file or line."""
+    from openrlhf.utils import get_strategy
+
+    strategy = get_strategy(options.host)
+    if os.environ["WORLD_SIZE"] == "1":
+        inputs = load(options)  # first, so that a wrong row is said before DeepSpeed says anything
+        strategy.setup_distributed()
+    else:
+        strategy.setup_distributed()  # first, because one process of each node loads for the others
+        inputs = load(options)
+    return train(options, inputs, strategy)
+
+
 def load(options: TrainingOptions) -> TrainingInputs:
     """Tokenizer, head and data. Raises UserError naming the flag, token, file or line."""
     from openrlhf.utils import get_tokenizer
 
-    model, data, evaluation = options.host.model.model_name_or_path, options.data, options.evaluation
+    data = options.data
     try:
-        tokenizer = get_tokenizer(model, None, "right")
+        tokenizer = get_tokenizer(options.host.model.model_name_or_path, None, "right")
         head = options.head(
             options.head_options,
-            model,
+            options.host.model.model_name_or_path,
             tokenizer,
             chat_template=data.apply_chat_template,
             add_placeholder_token=options.add_placeholder_token,
             family_options=options.family_options,
         )
-        read = partial(_dataset, options, head, tokenizer)
-        train_data = read("--data.dataset", data.dataset, data.dataset_split, data.max_samples)
-        eval_data = None
-        if evaluation.dataset:
-            eval_data = read("--eval.dataset", evaluation.dataset, evaluation.split, None)
+        datasets = once_per_node(
+            partial(_datasets, options, head, tokenizer),
+            lambda datasets, folder: [dataset.save(folder / name) for name, dataset in datasets.items()],
+            lambda folder: {
+                each.name: StepLabelDataset.mapped(each, tokenizer.pad_token_id) for each in folder.iterdir()
+            },
+            local_rank=int(os.environ["LOCAL_RANK"]),
+        )
     except (ValueError, OSError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    batch_size = options.host.train.batch_size
-    if len(train_data) < batch_size:
-        raise UserError(f"--train.batch_size {batch_size} is more than the {len(train_data)} solutions")
+    batch_size, solutions = options.host.train.batch_size, len(datasets["data"])
+    if solutions < batch_size:
+        raise UserError(f"--train.batch_size {batch_size} is more than the {solutions} solutions")
     if data.report and os.environ["RANK"] == "0":
-        reports = {"--data.dataset": train_data.report}
-        if eval_data is not None:
-            reports["--eval.dataset"] = eval_data.report
-        write_atomically(data.report, json.dumps({flag: r.as_dict() for flag, r in reports.items()}, indent=2) + "\n")
-    return TrainingInputs(head, tokenizer, train_data, eval_data)
+        reports = {f"--{name}.dataset": dataset.report.as_dict() for name, dataset in datasets.items()}
+        write_atomically(data.report, json.dumps(reports, indent=2) + "\n")
+    return TrainingInputs(head, tokenizer, datasets["data"], datasets.get("eval"))
+
+
+def _datasets(options: TrainingOptions, head: PRMHead, tokenizer) -> dict[str, StepLabelDataset]:
+    """`data` and, where one is given, `eval`: the groups of flags that describe them."""
+    data, evaluation = options.data, options.evaluation
+    read = partial(_dataset, options, head, tokenizer)
+    datasets = {"data": read("--data.dataset", data.dataset, data.dataset_split, data.max_samples)}
+    if evaluation.dataset:
+        datasets["eval"] = read("--eval.dataset", evaluation.dataset, evaluation.split, None)
+    return datasets
 
 
 def _dataset(
@@ -101,15 +127,11 @@ def _dataset(
     return dataset
 
 
-def train(options: TrainingOptions, inputs: TrainingInputs) -> dict:
+def train(options: TrainingOptions, inputs: TrainingInputs, strategy) -> dict:
     """Trains and saves; returns the summary. Raises UserError where a checkpoint of other data stands in its way."""
-    from openrlhf.utils import get_strategy
-
     from openrlhf_prm.prm_training.trainer import PRMTrainer
 
     host = options.host
-    strategy = get_strategy(host)
-    strategy.setup_distributed()
     loader = partial(_loader, strategy, host.train.micro_batch_size)
     train_loader, eval_loader = loader(inputs.train_data, True), loader(inputs.eval_data, False)
     updates = len(train_loader) * host.train.max_epochs // strategy.accumulated_gradient
@@ -237,7 +259,7 @@ def _data_facts(options: TrainingOptions, inputs: TrainingInputs) -> dict:
     return {
         "head": inputs.head.name,
         "solutions": len(inputs.train_data),
-        "tokens": sum(len(solution.token_ids) for solution in inputs.train_data.rendered),
+        "tokens": inputs.train_data.rendered.tokens,
         "batch_size": training.batch_size,
         "micro_batch_size": training.micro_batch_size,
         "devices": int(os.environ["WORLD_SIZE"]),
@@ -298,10 +320,21 @@ def _losses_of_data(report: DataReport) -> dict[str, int]:
 
 
 def _evaluated_lines(data: StepLabelDataset, evaluated: dict) -> str:
+    """A step without a label has neither label nor score: null."""
     lines = []
     for row in sorted(evaluated):
         solution, result = data.solutions[row], evaluated[row]
-        steps = solution.steps[: len(result.scores)]
-        line = {"question": solution.question, "steps": steps, "labels": result.labels, "scores": result.scores}
+        labels, scores, places = result.labels, result.scores, list(range(len(result.scores)))
+        if len(labels) == len(scores):  # else there is one label, for all of them
+            places = [place for place, target in enumerate(solution.targets) if target is not None][: len(scores)]
+            labels = _spread(labels, places)
+        steps = solution.steps[: places[-1] + 1]
+        line = {"question": solution.question, "steps": steps, "labels": labels, "scores": _spread(scores, places)}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
+
+
+def _spread(numbers: list[float], places: list[int]) -> list[float | None]:
+    """The numbers at their places, None between them."""
+    known = dict(zip(places, numbers, strict=True))
+    return [known.get(place) for place in range(places[-1] + 1)]

@@ -32,7 +32,8 @@ FP32 = ["--ds.param_dtype", "fp32", "--adam.lr", "3e-3", "--lr_scheduler", "cons
 
 
 def rows(count: int, seed: int) -> list[dict]:
-    """Sums of two digits; a step is right where the sum is. Every key that some head reads is there."""
+    """Sums of two digits; a step is right where the sum is. Every key that some head reads is there. In solutions of
+    four steps the third has no label."""
     rng = random.Random(seed)
     lines = []
     for _ in range(count):
@@ -41,8 +42,10 @@ def rows(count: int, seed: int) -> list[dict]:
             a, b, right = rng.randint(0, 9), rng.randint(0, 9), rng.random() < 0.6
             steps.append(f"{a} + {b} = {a + b + (not right) * 3}.")
             labels.append(int(right))
+        right = all(labels)
+        labels = [*labels[:2], None, labels[3]] if len(labels) == 4 else labels
         lines.append({"question": f"Sums, {len(steps)} of them.", "steps": steps, "hard_labels": labels})
-        lines[-1]["correct"] = all(labels)
+        lines[-1]["correct"] = right
     return lines
 
 
@@ -90,10 +93,12 @@ def served_difference(output: Path, spread: float = 0.01) -> float:
         scores = scorer.score([(row["question"], row["steps"]) for row in expected])
     finally:
         scorer.shutdown()
-    flat = [score for row in expected for score in row["scores"]]
-    assert max(flat) - min(flat) > spread, "a head that scores everything alike would prove nothing"
     assert [len(got) for got in scores] == [len(row["steps"]) for row in expected]
-    return max(abs(a - b) for a, b in zip((score for row in scores for score in row), flat, strict=True))
+    pairs = [pair for got, row in zip(scores, expected, strict=True) for pair in zip(got, row["scores"], strict=True)]
+    pairs = [(served, trained) for served, trained in pairs if trained is not None]  # of the trainer only with a label
+    trained = [score for _, score in pairs]
+    assert max(trained) - min(trained) > spread, "a head that scores everything alike would prove nothing"
+    return max(abs(a - b) for a, b in pairs)
 
 
 CASES = {

@@ -7,6 +7,7 @@ import pytest
 from openrlhf_prm.annotation.label_file import LabelFile
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.cli.convert_steps import main
+from openrlhf_prm.data.formats_in import ROW_FORMATS, RowKeys
 from openrlhf_prm.data.formats_out import LabelStyle, label_rows
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.rows import read_rows
@@ -65,6 +66,39 @@ def test_what_cannot_be_converted_is_said(form, record, style, fault):
         row(form, record, **style)
 
 
+UNLABELLED = {"question": "q", "steps": ["a", "b", "c"], "hard_labels": [1, None, 0], "soft_labels": [1, None, 0.25]}
+
+
+def test_a_step_without_a_label_is_masked_where_the_format_can_say_so():
+    assert row("records", UNLABELLED) == UNLABELLED
+    made = row("openrlhf", UNLABELLED, placeholder_token="<p>")
+    assert made == {"input": "q\na <p>\nb\nc <p>", "label": ["+", "-"]}
+    assert row("openrlhf", UNLABELLED, soft=True)["label"] == [1, 0.25]
+    made = row("math_shepherd", UNLABELLED)
+    assert made["input"] == "q Step 1: a ки\nStep 2: b\nStep 3: c ки"
+    assert made["label"] == "q Step 1: a +\nStep 2: b\nStep 3: c -"
+    with pytest.raises(ValueError, match="step 2 has no label, which trl cannot say"):
+        row("trl", UNLABELLED)
+
+
+@pytest.mark.parametrize(("form", "first"), [("openrlhf", "b\nc"), ("math_shepherd", "Step 2: b\nStep 3: c")])
+def test_it_is_read_back_as_a_part_of_the_next_step(form, first):
+    _, steps, targets = ROW_FORMATS[form](row(form, UNLABELLED), RowKeys())
+    assert steps[1:] == [first] and targets == [1.0, 0.0]
+
+
+def test_trl_leaves_out_a_row_that_it_cannot_say_and_names_its_line(tmp_path, capsys):
+    labels, output = tmp_path / "labels.jsonl", tmp_path / "out.jsonl"
+    labels.write_text("".join(json.dumps(each) + "\n" for each in (RECORD, UNLABELLED)))
+    argv = ["--format", "trl", "--input", str(labels), "--output", str(output)]
+    assert main(argv) == 0
+    fault = f"{labels} line 2: step 2 has no label, which trl cannot say"
+    assert fault in capsys.readouterr().err and len(output.read_text().splitlines()) == 1
+    with pytest.raises(SystemExit) as end:
+        main([*argv, "--strict"])
+    assert end.value.code == 2 and fault in capsys.readouterr().err
+
+
 @pytest.fixture
 def labels(tmp_path) -> str:
     """Two questions of two solutions, as the annotators write them; one has an unmeasured step."""
@@ -116,13 +150,14 @@ def test_bad_parquet_ends_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("kind", "labels", "fault"),
     [
-        ("hard", [-100, 1], "step 1 must be 0 or 1, or true or false, got -100"),
-        ("hard", [0.9, 0.1], "step 1 must be 0 or 1, or true or false, got 0.9"),
-        ("hard", ["-", "+"], "step 1 must be 0 or 1, or true or false, got '-'"),
-        ("hard", [1, None], "step 2 must be 0 or 1, or true or false, got None"),
-        ("soft", [0.5, 1.5], r"step 2 must be a number in \[0, 1\], got 1.5"),
-        ("soft", [float("nan"), 0.5], r"step 1 must be a number in \[0, 1\], got nan"),
-        ("soft", ["0.5", 1], r"step 1 must be a number in \[0, 1\], got '0.5'"),
+        ("hard", [-100, 1], "step 1 must be 0 or 1, true or false, or null, got -100"),
+        ("hard", [0.9, 0.1], "step 1 must be 0 or 1, true or false, or null, got 0.9"),
+        ("hard", ["-", "+"], "step 1 must be 0 or 1, true or false, or null, got '-'"),
+        ("hard", [1, ""], "step 2 must be 0 or 1, true or false, or null, got ''"),
+        ("hard", [None, None], "'hard_labels' has no label at all"),
+        ("soft", [0.5, 1.5], r"step 2 must be a number in \[0, 1\] or null, got 1.5"),
+        ("soft", [float("nan"), 0.5], r"step 1 must be a number in \[0, 1\] or null, got nan"),
+        ("soft", ["0.5", 1], r"step 1 must be a number in \[0, 1\] or null, got '0.5'"),
     ],
 )
 def test_no_label_is_invented(kind, labels, fault):

@@ -79,6 +79,25 @@ def test_steps_beyond_the_limit_are_cut_and_placed(max_len, steps):
             dataset(row, max_len=max_len, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("targets", "positions", "tokens"),
+    [([1.0, None, 0.0], [3, 11], 12), ([None, 0.5, None], [7], 8), ([1.0, 0.0, None], [3, 7], 8)],
+)
+def test_a_step_without_a_label_is_written_but_not_scored(targets, positions, tokens):
+    data = dataset(LabelledSteps("Q", ["a", "bc", "de"], targets, "f line 3"))
+    batch = data.collate([data[0]])
+    assert batch.step_tokens.tolist() == positions and batch.token_ids.shape[1] == tokens
+    assert batch.targets.tolist() == [target for target in targets if target is not None]
+    assert data.report.cut_rows == []
+
+
+def test_a_step_beyond_the_limit_is_no_loss_without_a_label():
+    row = LabelledSteps("Q", ["a", "bc", "de"], [None, 1.0, None], "f line 3")
+    assert dataset(row, max_len=8, strict=True).report.dropped_steps == 0
+    with pytest.raises(ValueError, match="^f line 3: 1 of 1 steps beyond --data.max_len 7$"):
+        dataset(row, max_len=7, strict=True)
+
+
 def test_a_solution_without_a_step_left_is_dropped():
     long = LabelledSteps("Q" * 10, ["a"], [1.0], "f line 1")
     data = dataset(long, LabelledSteps("Q", ["a"], [1.0]), max_len=4)
@@ -96,6 +115,22 @@ def test_an_outcome_is_lost_with_any_part_of_its_solution():
     data = dataset(*rows, outcome=True, max_len=7)
     assert [solution.targets for solution in data.rendered] == [[0.0]]
     assert data.report.cut_rows == ["f line 1: 1 of 2 steps beyond --data.max_len 7"] and data.report.dropped_steps == 2
+
+
+def test_a_mapped_data_set_gives_the_same_batches(tmp_path):
+    rows = [
+        LabelledSteps("Q", ["a", "bc"], [1.0, 0.3], "f line 1"),
+        LabelledSteps("Q" * 200, ["a"], [1.0], "f line 2"),
+        LabelledSteps("Q?", ["+", "b", "c"], [0.0, None, 1.0], "f line 3"),
+    ]
+    data = StepLabelDataset(rows, DataReport(bad_rows=["f line 0: no steps"]), FAMILY, PAD, 100)
+    data.save(tmp_path / "data")
+    mapped = StepLabelDataset.mapped(tmp_path / "data", PAD)
+    assert mapped.report == data.report and len(mapped.report.cut_rows) == 1
+    one, other = (each.collate([each[0], each[1]]) for each in (data, mapped))
+    for name, value in vars(one).items():
+        same = torch.equal(value, vars(other)[name]) if isinstance(value, torch.Tensor) else value == vars(other)[name]
+        assert same, name
 
 
 def test_a_row_that_cannot_be_rendered_is_bad():
@@ -124,6 +159,9 @@ BAD = [
     ({**GOOD, "labels": [1, 2]}, r"labels must be numbers in \[0, 1\]"),
     ({**GOOD, "labels": [1, float("nan")]}, r"labels must be numbers in \[0, 1\]"),
     ({**GOOD, "labels": [1, "+"]}, r"labels must be numbers in \[0, 1\]"),
+    ({**GOOD, "labels": [None, None]}, "no step has a label"),
+    ({**GOOD, "labels": [None, 2]}, r"labels must be numbers in \[0, 1\], got \[2\]"),
+    ({**GOOD, "labels": [None]}, "2 steps but 1 labels"),
     ({**GOOD, "steps": [], "labels": []}, "no steps"),
     ({**GOOD, "steps": "ab"}, "'steps' must be a list of texts"),
     ({**GOOD, "question": 3}, "'question' must be a text"),
