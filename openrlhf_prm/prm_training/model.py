@@ -5,7 +5,7 @@ OpenRLHF's `Actor` does the forward pass, with packing; it loads causal LMs in 1
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,20 +26,53 @@ RECORD = "prm_training.json"
 PEFT_PREFIX = "base_model.model."
 
 
-def load_actor(load: Callable[..., nn.Module], path: str, strategy, host: SimpleNamespace) -> Actor:
-    """The model that `load(path, **from_pretrained_arguments)` makes, in `host.ds.param_dtype`, as an `Actor`."""
+def load_actor(
+    load: Callable[..., nn.Module],
+    path: str,
+    strategy,
+    host: SimpleNamespace,
+    *,
+    vocabulary: int = 0,
+    added_token_id: int | None = None,
+) -> Actor:
+    """The model that `load(path, **from_pretrained_arguments)` makes, in `host.ds.param_dtype`, as an `Actor`.
+
+    `vocabulary`: the number of tokens that its embeddings must have rows for, at least. `added_token_id`: see
+    `start_rows_at_mean`.
+    """
     partitioned = None
     if host.ds.zero_stage == 3:
         from transformers.integrations import HfDeepSpeedConfig
 
-        # from_pretrained looks for a living object of this class.
+        # from_pretrained and resize_token_embeddings look for a living object of this class.
         partitioned = HfDeepSpeedConfig(strategy.get_ds_train_config())
     model = load(path, dtype=DTYPES[host.ds.param_dtype], attn_implementation=host.ds.attn_implementation)
+    rows = model.config.get_text_config().vocab_size
+    if vocabulary > rows:
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    new = {*range(rows, vocabulary), *([] if added_token_id is None else [added_token_id])}
+    start_rows_at_mean(model, sorted(new))
     del partitioned
     model.config.use_cache = False  # a cache would hide from the attention where packed solutions begin
     actor = Actor(model)
     actor.packing_samples = host.ds.packing_samples
     return actor
+
+
+@torch.no_grad()
+def start_rows_at_mean(model: nn.Module, rows: Sequence[int]) -> None:
+    """Sets `rows`, in ascending order, of the embeddings, and of the language-model head where it has one of its own,
+    to the mean of all rows before them, as a token should start that the model has never seen (Hewitt, "Initializing
+    New Word Embeddings", 2021). Weights that ZeRO-3 has spread over the devices are gathered for it."""
+    if not rows:
+        return
+    from deepspeed.zero import GatheredParameters
+
+    layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    weights = list({id(layer.weight): layer.weight for layer in layers}.values())
+    for weight in weights:
+        with GatheredParameters([weight], modifier_rank=0):
+            weight[list(rows)] = weight[: rows[0]].float().mean(dim=0).to(weight.dtype)
 
 
 def load_with_head(

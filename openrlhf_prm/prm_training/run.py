@@ -174,10 +174,9 @@ def _prepared(options: TrainingOptions, inputs: TrainingInputs, strategy, update
     from openrlhf_prm.prm_training.model import add_lora, load_actor
 
     head, host = inputs.head, options.host
-    actor = load_actor(head.load, host.model.model_name_or_path, strategy, host)
+    vocabulary = {"vocabulary": len(inputs.tokenizer), "added_token_id": head.added_token_id}
+    actor = load_actor(head.load, host.model.model_name_or_path, strategy, host, **vocabulary)
     actor.model.config.pad_token_id = inputs.tokenizer.pad_token_id
-    if len(inputs.tokenizer) > actor.model.config.vocab_size:
-        actor.model.resize_token_embeddings(len(inputs.tokenizer))
     add_lora(actor, head, host.ds.lora)
     if host.model.gradient_checkpointing_enable:
         actor.gradient_checkpointing_enable()

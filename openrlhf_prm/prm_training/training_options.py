@@ -25,7 +25,8 @@ class HeadChoice(Options):
 
     head: str = option("placeholder", "how a score is read", choices=PRM_HEADS, aliases=("--model.head",))
     add_placeholder_token: bool = option(
-        False, "add the placeholder to the vocabulary where it is no token yet, and a row to the embeddings"
+        False,
+        "add a --prm.placeholder_token of your own to the vocabulary, and a row to the embeddings, where it lacks it",
     )
     options: str = option(
         "{}", "further options of the head's family as a JSON object, as `vllm-prm --family-options` takes them"

@@ -38,25 +38,20 @@ class Trained:
     def __init__(self, model: str, head: str, output: str, *flags: str):
         argv = ["--model.model_name_or_path", model, "--data.dataset", "x", "--ckpt.output_dir", output]
         argv += ["--prm.head", head, "--ds.param_dtype", "fp32", "--ds.attn_implementation", "sdpa", *flags]
-        argv += ["--prm.add_placeholder_token"] if head == "placeholder" else []
         options = check(nested(build_parser().parse_args(argv)))
         self.host = options.host
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model)
         tokenizer.pad_token = tokenizer.eos_token
-        self.head = options.head(
-            options.head_options, model, tokenizer, add_placeholder_token=options.add_placeholder_token
-        )
+        self.head = options.head(options.head_options, model, tokenizer)
         rows = [LabelledSteps(q, steps, t[-1:] if self.head.outcome else t) for q, steps, t in SOLUTIONS]
         self.data = StepLabelDataset(
             rows, DataReport(), self.head.family, tokenizer.pad_token_id, 512, outcome=self.head.outcome
         )
         torch.manual_seed(0)
         strategy = SimpleNamespace(args=self.host)
-        self.actor = load_actor(self.head.load, model, strategy, self.host)
-        if len(tokenizer) > self.actor.model.config.vocab_size:
-            self.actor.model.resize_token_embeddings(len(tokenizer))
+        self.actor = load_actor(self.head.load, model, strategy, self.host, vocabulary=len(tokenizer))
         torch.manual_seed(1)
         for layer in self.head.layers:  # the usual start would put every score at 0.5
             torch.nn.init.normal_(self.actor.model.get_submodule(layer).weight)

@@ -102,7 +102,7 @@ def served_difference(output: Path, spread: float = 0.01) -> float:
 
 
 CASES = {
-    "placeholder": ("llama", ["--prm.add_placeholder_token"]),
+    "placeholder": ("llama", []),
     "token_classification": ("llama", ["--prm.step_separator", "\n\n"]),
     "qwen_prm": ("qwen2", []),
     "value_head": ("qwen2", ["--data.apply_chat_template"]),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def step_token(default: str) -> Any:
     """The option of heads that read at a token of their own."""
-    text = "token after each step at which the score is read"
+    text = "token after each step at which the score is read; the default is added to a vocabulary that lacks it"
     return option(default, text, aliases=("--placeholder_token",))
 
 
@@ -68,24 +68,35 @@ class PRMHead(ABC):
         family_options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """`options`: an instance of `Options`. `model`: the checkpoint to start from. `chat_template`: write the
-        question through it. `add_placeholder_token`: to the tokenizer, where it does not know it. `family_options` win
-        over what the head gives its family. ValueError for a vocabulary, option or backbone that does not serve."""
+        question through it. `add_placeholder_token`: to the tokenizer, where it does not know it; the head's default
+        token always is, because nobody can have misspelt it. `family_options` win over what the head gives its family.
+        ValueError for a vocabulary, option or backbone that does not serve."""
         self.options, self.model, self.chat_template = options, model, chat_template
-        token = self.placeholder
-        if add_placeholder_token and len(tokenizer.encode(token, add_special_tokens=False)) != 1:
-            tokenizer.add_tokens(token, special_tokens=True)
-        if token is not None:
-            try:
-                single_token_id(tokenizer, token, model)
-            except ValueError as error:
-                raise ValueError(f"{error}; --prm.add_placeholder_token adds it") from None
+        self.added_token_id: int | None = None
+        """The placeholder's id where the tokenizer did not know it."""
+        if self.placeholder is not None:
+            self._require_placeholder(tokenizer, add_placeholder_token or self.placeholder == self._usual_placeholder())
         given = {**self.family_options(), **family_options}
         self.family: PRMFamily = PRM_FAMILIES[self.name].from_checkpoint(model, tokenizer, given)
+
+    def _require_placeholder(self, tokenizer: Any, may_add: bool) -> None:
+        try:
+            single_token_id(tokenizer, self.placeholder, self.model)
+        except ValueError as error:
+            if not may_add:
+                raise ValueError(f"{error}; --prm.add_placeholder_token adds it") from None
+            tokenizer.add_tokens(self.placeholder, special_tokens=True)
+            self.added_token_id = single_token_id(tokenizer, self.placeholder, self.model)
+
+    @classmethod
+    def _usual_placeholder(cls) -> str | None:
+        defaults = {field.name: field.default for field in option_fields(cls.Options)}
+        return defaults.get("placeholder_token")
 
     @classmethod
     def has_placeholder(cls) -> bool:
         """Whether it reads at a token that can be added to the vocabulary."""
-        return "placeholder_token" in {field.name for field in option_fields(cls.Options)}
+        return cls._usual_placeholder() is not None
 
     @abstractmethod
     def family_options(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceholderHeadOptions(Options):
-    """The defaults need no special token of the model's but the placeholder."""
+    """The defaults work on any tokenizer that has `+` and `-`: `<step>` is added where it is missing."""
 
     placeholder_token: str = step_token("<step>")
     reward_tokens: tuple[str, str] = option(

@@ -3,7 +3,7 @@
     z = y_1 - y_0,   y = W_2 relu(W_0 h + b_0) + b_2,   h at the step's token
 
 The solution stands in the chat template as the assistant's message. A tokenizer other than Qwen's PRM's own does not
-know `<extra_0>`: `--prm.add_placeholder_token` adds it.
+know `<extra_0>`; it is added.
 """
 
 from __future__ import annotations
