@@ -9,7 +9,7 @@ VERSIONS = {"openrlhf": "0.11.2", "vllm": "0.29.0", "ray": "2.55.0", "deepspeed"
 
 NAMES: dict[str, tuple[str, ...]] = {
     "deepspeed.accelerator": ("get_accelerator",),
-    "deepspeed.zero": ("GatheredParameters",),
+    "deepspeed.runtime.zero": ("GatheredParameters",),
     "openrlhf.datasets": ("PromptDataset",),
     "openrlhf.datasets.utils": ("blending_datasets",),
     "openrlhf.models": ("Actor",),

@@ -66,7 +66,7 @@ def start_rows_at_mean(model: nn.Module, rows: Sequence[int]) -> None:
     New Word Embeddings", 2021). Weights that ZeRO-3 has spread over the devices are gathered for it."""
     if not rows:
         return
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
     weights = list({id(layer.weight): layer.weight for layer in layers}.values())
