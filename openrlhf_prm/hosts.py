@@ -34,6 +34,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "BaseModelActor",
         "RayActorGroup",
     ),
+    "openrlhf.trainer.ray.utils": ("get_bundle_indices",),
     "openrlhf.trainer.ray.vllm_engine": ("RolloutRayActor",),
     "openrlhf.utils": (
         "get_strategy",
@@ -51,6 +52,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "cluster_resources",
         "exceptions",
         "get",
+        "get_gpu_ids",
+        "get_runtime_context",
         "init",
         "is_initialized",
         "kill",
@@ -60,12 +63,14 @@ NAMES: dict[str, tuple[str, ...]] = {
         "util",
         "wait",
     ),
+    "ray.util.scheduling_strategies": ("PlacementGroupSchedulingStrategy",),
     "vllm": (
         "AsyncEngineArgs",
         "AsyncLLMEngine",
         "SamplingParams",
         "sampling_params",
     ),
+    "vllm.platforms": ("current_platform",),
     "vllm.v1.engine.exceptions": ("EngineDeadError",),
     "vllm.v1.metrics.reader": ("get_metrics_snapshot",),
 }

@@ -44,9 +44,9 @@ def option(
 
     Bounds: `least` <= value <= `most`, `above` < value < `below`; floats must be finite. `choices`: the values allowed.
     `registry`: the value is one of its keys, or `FILE.py:Name`. `kind`: the type of a value, where `default` is None or
-    `REQUIRED`; else it is the default's. A tuple takes as many values, of the type of its first. `read_with`: the
-    option of the same class without which this one is not read, because it is off: None, 0, False or empty. `aliases`:
-    whole flags that mean the same, `--pretrain`.
+    `REQUIRED`; else it is the default's. A tuple takes as many values, of the type of its first; an empty one takes any
+    number of texts. `read_with`: the option of the same class without which this one is not read, because it is off:
+    None, 0, False or empty. `aliases`: whole flags that mean the same, `--pretrain`.
     """
     metadata = {"text": text, "kind": kind or type(default), "choices": None if choices is None else tuple(choices)}
     bounds = {"least": least, "most": most, "above": above, "below": below}
@@ -138,8 +138,8 @@ def _add_flag(parser: Any, prefix: str, name: str, fields: list[tuple[str, datac
     elif metadata["registry"] is not None:
         parser.add_argument(*flags, **named_in(metadata["registry"]), **common)
     elif metadata["kind"] is tuple:
-        kind = type(default[0])
-        parser.add_argument(*flags, type=kind, nargs=len(default), metavar=kind.__name__, **common)
+        kind = type(default[0]) if default else str
+        parser.add_argument(*flags, type=kind, nargs=len(default) or "+", metavar=kind.__name__, **common)
     else:
         common |= {"required": True} if default is REQUIRED else {}
         common |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metadata["kind"].__name__}

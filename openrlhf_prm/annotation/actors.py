@@ -77,13 +77,8 @@ class _InProcess:
         self.worker = worker
 
     async def generate(self, prompt: list[int], **sampling) -> list[Completion]:
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
-            # The annotator decodes prefix and continuation together; text of the continuation alone is not needed.
-            return await self.worker.generate(prompt, {**sampling, "detokenize": False})
-        except EngineDeadError:
-            os._exit(1)  # an actor without its engine is of no use; Ray starts another
+        # The annotator decodes prefix and continuation together; text of the continuation alone is not needed.
+        return await self.worker.generate(prompt, {**sampling, "detokenize": False})
 
 
 class UrlAnnotationActor(_AnnotationActor):

@@ -54,7 +54,6 @@ def build_parser() -> FlagParser:
     limit = "token limit of a whole response, its prefix included"
     add("--rollout.max_new_tokens", type=int, default=sampling.max_new_tokens, help=limit)
     add_flags(parser, "vllm", EngineFlags)
-    add("--vllm.tensor_parallel_size", type=int, help="GPUs per engine over which the model is split (default 1)")
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
 
@@ -96,7 +95,7 @@ def labelling_of(args: SimpleNamespace) -> Labelling:
     """
     require_at_least_one(
         args,
-        *("annotation.concurrency", "rollout.max_new_tokens", "data.max_samples", "vllm.tensor_parallel_size"),
+        *("annotation.concurrency", "rollout.max_new_tokens", "data.max_samples"),
     )
     require_urls("--annotation.urls", args.annotation.urls)
     if args.annotation.urls:
@@ -110,7 +109,7 @@ def labelling_of(args: SimpleNamespace) -> Labelling:
     policy = args.actor.model_name_or_path
     require_checkpoint("--actor.model_name_or_path", policy)
     flags = build(EngineFlags, args.vllm, "vllm")
-    engines = flags.engines(policy, args.train.seed, args.vllm.tensor_parallel_size or 1)
+    engines = flags.engines(policy, args.train.seed)
     run = PolicyRun(
         questions=tuple(questions_of(args)),
         prompts=prompts,

@@ -23,7 +23,8 @@ from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import require_room
-from openrlhf_prm.cluster.engine_options import EngineFlags
+from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
+from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.collecting import Sampling
@@ -62,6 +63,7 @@ def build_parser() -> FlagParser:
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
     add("--prm.family", help="PRM family or FILE.py:Class, where the checkpoint does not tell")
+    add_flags(parser, "prm", ServerFlags)
     add_flags(parser, "vllm", EngineFlags)
     add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")
@@ -113,7 +115,7 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
     prompts = build(PromptOptions, args.data, "data")
     policies = policies_of(args)
     prm = args.prm.model_name_or_path
-    require_prm(args)
+    servers = prm_servers(args)
     questions = tuple(questions_of(args))
     if prm is not None:
         texts = [question.question for question in questions]
@@ -131,6 +133,7 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         engines=engines.engines(policies[0].model, sampling.seed),
         prm=None if prm is None else build(EngineFlags, args.prm, "prm").engines(prm, sampling.seed),
         prm_family=args.prm.family,
+        servers=servers,
     )
 
 
@@ -157,16 +160,20 @@ def policies_of(args: SimpleNamespace) -> tuple[MeasuredPolicy, ...]:
     )
 
 
-def require_prm(args: SimpleNamespace) -> None:
-    """Raises ValueError where the PRM is none, and where a flag is given that only a PRM would read."""
-    prm = args.prm.model_name_or_path
+def prm_servers(args: SimpleNamespace) -> ServerFlags:
+    """The servers of a PRM, as far as there are any. Raises ValueError where the PRM is none, and where a flag is given
+    that only a PRM would read.
+    """
+    prm, servers = args.prm.model_name_or_path, build(ServerFlags, args.prm, "prm")
+    check_servers(servers, prm)
     if prm is not None:
         require_checkpoint("--prm.model_name_or_path", prm)
     require_family(args.prm.family, prm)
     if prm is None:
-        refuse_unread(args.prm, "prm", (), "needs --prm.model_name_or_path")
-        if args.eval.vote_aggregation is not None:
-            raise ValueError("--eval.vote_aggregation needs --prm.model_name_or_path")
+        refuse_unread(args.prm, "prm", ("url", "api_key_env"), "needs --prm.model_name_or_path")
+        if args.eval.vote_aggregation is not None and not servers.url:
+            raise ValueError("--eval.vote_aggregation needs --prm.model_name_or_path or --prm.url")
+    return servers
 
 
 def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:

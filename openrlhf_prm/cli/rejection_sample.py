@@ -34,7 +34,8 @@ from openrlhf_prm.cluster.checks import (
     require_urls,
 )
 from openrlhf_prm.cluster.context_length import require_room
-from openrlhf_prm.cluster.engine_options import EngineFlags
+from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
+from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.generation.rejection_sampling import RankingPRM, RejectionSampling, write_sft_data
@@ -59,7 +60,7 @@ def build_parser() -> FlagParser:
     add("--steps.splitter", default=splitter, **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that ranks the right responses")
-    add("--prm.url", help="a running `vllm-prm serve`, instead of PRM engines")
+    add_flags(parser, "prm", ServerFlags)
     add("--prm.family", help="PRM family or FILE.py:Class, where the checkpoint does not tell")
     add_flags(parser, "select", SelectionOptions)
     add_flags(parser, "vllm", EngineFlags)
@@ -133,15 +134,12 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
 
 def prm_of(args: SimpleNamespace) -> RankingPRM:
     """The PRM that `--prm.*` names. Raises ValueError naming the flag."""
-    model, url = args.prm.model_name_or_path, args.prm.url
-    if model is not None and url is not None:
-        raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
-    require_urls("--prm.url", [url] if url else [])
-    if model is not None:
-        require_checkpoint("--prm.model_name_or_path", model)
+    model, servers = args.prm.model_name_or_path, build(ServerFlags, args.prm, "prm")
+    check_servers(servers, model)
     if model is None:
-        refuse_unread(args.prm, "prm", {"url"}, "needs --prm.model_name_or_path")
-        return RankingPRM(url=url)
+        refuse_unread(args.prm, "prm", {"url", "api_key_env"}, "needs --prm.model_name_or_path")
+        return RankingPRM(servers=servers)
+    require_checkpoint("--prm.model_name_or_path", model)
     require_family(args.prm.family, model)
     engines = build(EngineFlags, args.prm, "prm").engines(model, args.train.seed)
     return RankingPRM(engines=engines, family=args.prm.family)

@@ -4,28 +4,34 @@ On a GPU nothing here is needed. On CPU the same Ray, vLLM, DeepSpeed and OpenRL
 (`cpu_environment`), a few flags of OpenRLHF (`cpu_host_flags`) and the patches in `patches/` applied.
 """
 
-import importlib.metadata
+import importlib.util
 import json
 import os
+import runpy
+from functools import cache
+from pathlib import Path
 
 # Environment variable: MiB of KV cache per rollout engine, for small models on small machines.
 ROLLOUT_KV_CACHE_MB = "OPENRLHF_PRM_ROLLOUT_KV_CACHE_MB"
 
 
 def on_cpu() -> bool:
-    """Whether this machine trains on CPU.
+    """Whether this is a CPU run: `DS_ACCELERATOR`, which DeepSpeed obeys, decides where it is set, else the build of
+    PyTorch.
 
-    `DS_ACCELERATOR`, which DeepSpeed obeys, decides where it is set; else a CPU build of PyTorch says so without being
-    imported; else PyTorch is asked.
+    That this process sees no GPU means nothing: a driver on a login node has none, nor has an actor whose engine's
+    workers hold them. CUDA is not touched, after which vLLM could no longer fork.
     """
     accelerator = os.environ.get("DS_ACCELERATOR")
-    if accelerator:
-        return accelerator == "cpu"
-    if importlib.metadata.version("torch").endswith("+cpu"):
-        return True
-    import torch
+    return accelerator == "cpu" if accelerator else _cpu_build()
 
-    return not torch.cuda.is_available()
+
+@cache
+def _cpu_build() -> bool:
+    """Whether PyTorch was built without CUDA and ROCm. Its version file says so, without PyTorch being imported."""
+    package = Path(importlib.util.find_spec("torch").origin).parent
+    build = runpy.run_path(str(package / "version.py"))
+    return build["cuda"] is None and build["hip"] is None
 
 
 def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
@@ -56,7 +62,7 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
 
 
 def prepare_environment() -> None:
-    """On a CPU machine, sets what `cpu_environment` asks for, where the user has not set it; on a GPU, nothing."""
+    """For a CPU run, sets what `cpu_environment` asks for, where the user has not set it; else nothing."""
     if on_cpu():
         for name, value in cpu_environment().items():
             os.environ.setdefault(name, value)

@@ -1,15 +1,19 @@
 """What an engine is started with. Apart from the workers, because a command says it before Ray is imported."""
 
+import math
 from dataclasses import dataclass, field
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.options import Options, option
 
+GPU_MEMORY = 0.9
+"""Of its share of a GPU's memory, what an engine takes; the rest is for CUDA, and for what is not counted."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What every engine needs. `gpus` is the share of a GPU per engine; `max_model_len` None takes the model's own
-    limit.
+    """What every engine needs. `gpus` are what Ray sets aside per engine; `share` is how much of each of its GPUs'
+    memory is an engine's, 1 for a GPU of its own; `max_model_len` None takes the model's own limit.
     """
 
     model: str
@@ -21,7 +25,14 @@ class EngineOptions:
     enforce_eager: bool = False
     gpu_memory_utilization: float | None = None
     tensor_parallel_size: int = 1
+    share: float = 1.0
     extra: dict = field(default_factory=dict)
+
+    def memory(self) -> float | None:
+        """The share of a GPU's memory that an engine takes; None on CPU, where it would be the machine's."""
+        if self.gpu_memory_utilization is not None or on_cpu():
+            return self.gpu_memory_utilization
+        return GPU_MEMORY * self.share
 
     def engine_args(self) -> dict:
         """Keyword arguments for vLLM's engine; options left open are left out, so that vLLM's own defaults hold."""
@@ -31,7 +42,7 @@ class EngineOptions:
             "max_model_len": self.max_model_len,
             # Compiling costs more than it saves on CPU, where dynamo is switched off besides.
             "enforce_eager": self.enforce_eager or on_cpu(),
-            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "gpu_memory_utilization": self.memory(),
             "tensor_parallel_size": self.tensor_parallel_size,
             # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
             "distributed_executor_backend": "uni" if self.tensor_parallel_size == 1 else "mp",
@@ -45,26 +56,65 @@ class EngineFlags(Options):
     """What a command line says of engines; `--vllm.*` of the policy's, `--prm.*` of the PRM's."""
 
     num_engines: int = option(1, "engines that share the work", least=1)
-    gpus_per_engine: float = option(1.0, "GPUs that Ray sets aside per engine", least=0)
-    dtype: str = option("auto", "data type of weights and computation")
-    enforce_eager: bool = option(False, "no CUDA graphs, faster start; always so on CPU")
-    gpu_memory_utilization: float | None = option(None, "share of GPU memory per engine", above=0, most=1, kind=float)
+    gpus_per_engine: float = option(1.0, f"share of a GPU per engine, which takes {GPU_MEMORY} of its memory", above=0)
+    tensor_parallel_size: int = option(1, "GPUs over which an engine is split", least=1)
+    gpu_memory_utilization: float | None = option(
+        None, f"share of a GPU's memory per engine; without it, {GPU_MEMORY} x its share", above=0, most=1, kind=float
+    )
+    dtype: str = option(
+        "auto", "data type of weights and computation", choices=("auto", "bfloat16", "float16", "float32")
+    )
     max_model_len: int | None = option(None, "context length; shorter than the model's saves memory", least=1, kind=int)
+    enforce_eager: bool = option(False, "no CUDA graphs, faster start; always so on CPU")
 
-    def engines(self, model: str, seed: int, tensor_parallel_size: int | None = None) -> EngineOptions:
-        """Engines of a model. Without `tensor_parallel_size` an engine takes all of its whole GPUs, with it at least so
-        many.
-        """
-        if tensor_parallel_size is None:
-            tensor_parallel_size = 1 if on_cpu() else max(1, int(self.gpus_per_engine))
+    def __post_init__(self):
+        super().__post_init__()
+        share, split = self.gpus_per_engine, self.tensor_parallel_size
+        if share > 1:
+            raise ValueError(
+                f"gpus_per_engine is a share of one GPU, at most 1, got {share:g}; .tensor_parallel_size "
+                f"{math.ceil(share)} splits an engine over {math.ceil(share)} GPUs"
+            )
+        if share < 1 < split and self.takes_whole_gpus:
+            raise ValueError(
+                f"gpus_per_engine {share:g}: an engine of .tensor_parallel_size {split} takes whole GPUs, leave it out"
+            )
+        if self.gpu_memory_utilization is not None and self.gpu_memory_utilization > share:
+            raise ValueError(
+                f"gpu_memory_utilization {self.gpu_memory_utilization:g} is more than the share of a GPU that "
+                f".gpus_per_engine gives an engine, {share:g}"
+            )
+
+    @property
+    def takes_whole_gpus(self) -> bool:
+        """Whether an engine that is split over GPUs has them to itself: Ray gives no actor shares of several."""
+        return True
+
+    @property
+    def memory(self) -> float:
+        """The share of a GPU's memory that an engine takes."""
+        return GPU_MEMORY * self.gpus_per_engine if self.gpu_memory_utilization is None else self.gpu_memory_utilization
+
+    def engines(self, model: str, seed: int, extra: dict | None = None) -> EngineOptions:
+        """Engines of a model, each on GPUs that Ray sets aside for it. `extra`: further arguments of vLLM."""
         return EngineOptions(
             model=model,
             num_engines=self.num_engines,
-            gpus=self.gpus_per_engine if on_cpu() else max(self.gpus_per_engine, tensor_parallel_size),
+            gpus=self.gpus_per_engine if self.tensor_parallel_size == 1 else self.tensor_parallel_size,
             dtype=self.dtype,
             seed=seed,
             max_model_len=self.max_model_len,
             enforce_eager=self.enforce_eager,
             gpu_memory_utilization=self.gpu_memory_utilization,
-            tensor_parallel_size=tensor_parallel_size,
+            tensor_parallel_size=self.tensor_parallel_size,
+            share=self.gpus_per_engine,
+            extra=extra or {},
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerFlags(Options):
+    """What a command line says of servers of a PRM; `--prm.*`."""
+
+    url: tuple[str, ...] = option((), "addresses of running `vllm-prm serve`, instead of PRM engines of our own")
+    api_key_env: str | None = option(None, "environment variable with the servers' API key", kind=str, read_with="url")

@@ -24,8 +24,8 @@ def start_ray(gpus_needed: float, show_logs: bool = False) -> None:
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus < gpus_needed:
         raise TooFewGPUs(
-            f"--vllm.num_engines x --vllm.gpus_per_engine and the same of --prm need {gpus_needed:g} GPUs, "
-            f"Ray has {gpus:g}"
+            f"the engines need {gpus_needed:g} GPUs, of which Ray has {gpus:g}: --vllm.num_engines x "
+            "--vllm.tensor_parallel_size (or x --vllm.gpus_per_engine), and the same of --prm"
         )
 
 

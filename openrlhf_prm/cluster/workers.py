@@ -1,8 +1,8 @@
 """Ray: engines that generate and engines that score, as actors, and the pools that spread work over them.
 
 An actor holds one vLLM engine (`AsyncLLM`), so its requests are batched as they arrive. A pool sends each request to
-the worker with the fewest in flight. Workers restart when they die (`max_restarts`) and Ray retries what they had in
-hand.
+the worker with the fewest in flight. A worker whose engine dies ends; Ray starts it again (`max_restarts`) and hands it
+once more what it had in hand (`max_task_retries`).
 """
 
 import asyncio
@@ -17,11 +17,12 @@ import ray
 
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.spawning import Place, end_without_engine, see_own_gpus, spawn
 from vllm_prm.extension_files import absolute
 from vllm_prm.parent_watch import end_engines_with_this_process
 
 logger = logging.getLogger(__name__)
-_PATIENCE_S = 120
+_RESTARTS = {"max_restarts": -1, "max_task_retries": 3}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class GenerationWorker:
     """
 
     async def __init__(self, options: EngineOptions):
+        see_own_gpus()
         import vllm
 
         end_engines_with_this_process()
@@ -70,12 +72,16 @@ class GenerationWorker:
 
         Samples that did not end are taken again, twice; then UnfinishedCompletion is raised.
         """
-        for _ in range(2):
-            try:
-                return await self._generate(prompt, sampling)
-            except UnfinishedCompletion as error:
-                logger.warning(f"{error}; taken again")
-        return await self._generate(prompt, sampling)
+        try:
+            for _ in range(2):
+                try:
+                    return await self._generate(prompt, sampling)
+                except UnfinishedCompletion as error:
+                    logger.warning(f"{error}; taken again")
+            return await self._generate(prompt, sampling)
+        except Exception as error:
+            end_without_engine(error)
+            raise
 
     async def _generate(self, prompt: str | list[int], sampling: dict) -> list[Completion]:
         import vllm
@@ -98,26 +104,79 @@ class GenerationWorker:
 
 
 class PRMWorker:
-    """Ray actor around a scoring vLLM engine."""
+    """Ray actor around a scoring vLLM engine. One that `sleeps` frees its GPU memory between `sleep` and `wake_up`, or
+    whatever is scored next.
+    """
 
-    async def __init__(self, options: EngineOptions, family: str | None = None):
-        from vllm_prm.scorer import StepScorer
-
+    async def __init__(
+        self, options: EngineOptions, family: str | None = None, sleeps: bool = False, place: Place | None = None
+    ):
+        see_own_gpus(place)
         end_engines_with_this_process()
         if "kv_cache_memory_bytes" in options.extra:
             os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
-        self.scorer = StepScorer.from_pretrained(options.model, family=family, engine="async", **options.engine_args())
+        self.options, self.family, self.sleeps, self.place = options, family, sleeps, place
+        self.scorer = None
+        self.asleep = False
+        self.turning = asyncio.Lock()
+        # One that comes back may find its GPU full of what is being trained, and starts when it is woken.
+        if not (sleeps and ray.get_runtime_context().was_current_actor_reconstructed):
+            self._start()
 
     async def ready(self) -> bool:
         return True
 
     async def score_all(self, solutions: list[tuple[str, list[str]]]) -> list[list[float] | Exception]:
         """For each question with its steps, their scores, or the error that this solution made."""
+        await self.wake_up()
         calls = (self.scorer.score_async(question, steps) for question, steps in solutions)
-        return await asyncio.gather(*calls, return_exceptions=True)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for result in results:
+            end_without_engine(result)
+        return results
 
     async def usage(self) -> dict:
         return self.scorer.usage.as_dict()
+
+    async def wake_up(self) -> None:
+        """Returns with an engine that scores."""
+        async with self.turning:
+            if self.scorer is None:
+                self._start()
+            if self.asleep:
+                await self._turn("wake_up")
+                self.asleep = False
+
+    async def sleep(self) -> None:
+        """The weights go to the machine's memory, and keys and values are dropped; on CPU the engine only pauses."""
+        async with self.turning:
+            if self.scorer is not None and not self.asleep:
+                await self._turn("sleep")
+                self.asleep = True
+
+    async def _turn(self, method: str) -> None:
+        try:
+            for client in self.scorer.engine.clients():
+                await getattr(client, method)()
+        except Exception as error:
+            end_without_engine(error)
+            raise
+
+    def _start(self) -> None:
+        from vllm.platforms import current_platform
+
+        from vllm_prm.checkpoint import load_served_family
+        from vllm_prm.scorer import StepScorer
+
+        options, args = self.options, self.options.engine_args()
+        if options.gpu_memory_utilization is None and "gpu_memory_utilization" in args:
+            # A family of two models has two engines here.
+            args["gpu_memory_utilization"] /= load_served_family(options.model, self.family).engines
+        if self.place is not None and self.place.split:
+            args["distributed_executor_backend"] = "ray"
+        if self.sleeps and current_platform.is_sleep_mode_available():
+            args["enable_sleep_mode"] = True
+        self.scorer = StepScorer.from_pretrained(options.model, family=self.family, engine="async", **args)
 
 
 class WorkerPool:
@@ -141,7 +200,7 @@ class GenerationPool(WorkerPool):
     """Engines that sample continuations."""
 
     def __init__(self, options: EngineOptions):
-        super().__init__(_spawn(GenerationWorker, "generation", options))
+        super().__init__(spawn(GenerationWorker, "generation", options, **_RESTARTS))
 
     async def generate(self, prompt: str | list[int], **sampling) -> list[Completion]:
         return await self.call("generate", prompt, sampling)
@@ -164,9 +223,16 @@ class ScoringPool(WorkerPool):
         self._senders: set[asyncio.Task] = set()
 
     @classmethod
-    def start(cls, options: EngineOptions, family: str | None = None) -> "ScoringPool":
-        # Workers may run in another folder.
-        return cls(_spawn(PRMWorker, "prm", options, None if family is None else absolute(family)))
+    def start(
+        cls,
+        options: EngineOptions,
+        family: str | None = None,
+        sleeps: bool = False,
+        places: Sequence[Place] | None = None,
+    ) -> "ScoringPool":
+        """Engines on GPUs of their own, or at `places`."""
+        family = None if family is None else absolute(family)  # workers may run in another folder
+        return cls(spawn(PRMWorker, "prm", options, family, sleeps, places=places, **_RESTARTS))
 
     async def score(self, question: str, steps: list[str]) -> list[float]:
         """Scores of one solution; the error that it made, or that of the worker, is raised here."""
@@ -197,45 +263,15 @@ class ScoringPool(WorkerPool):
                 else:
                     scores.set_result(result)
 
+    def wake_up(self) -> None:
+        """Returns when every worker scores."""
+        ray.get([worker.wake_up.remote() for worker in self.workers])
+
+    def sleep(self) -> None:
+        """Returns when every worker has given its GPU memory back."""
+        ray.get([worker.sleep.remote() for worker in self.workers])
+
     def usage(self) -> dict[str, int]:
         """The workers' counters, summed."""
         counters = ray.get([worker.usage.remote() for worker in self.workers])
         return {key: sum(counter[key] for counter in counters) for key in counters[0]}
-
-
-class RemoteScorer:
-    """A client of a running `vllm-prm serve`, with the interface of `ScoringPool`. Connects where it is first used."""
-
-    def __init__(self, url: str):
-        self.url = url
-        self._client = None
-
-    async def score(self, question: str, steps: list[str]) -> list[float]:
-        if self._client is None:
-            from vllm_prm.scorer import StepScorer
-
-            self._client = StepScorer.from_url(self.url)
-        return await self._client.score_async(question, steps) if steps else []
-
-
-def _spawn(worker_class: type, name: str, options: EngineOptions, *args) -> list:
-    remote = ray.remote(worker_class)
-    workers = [
-        remote.options(
-            name=f"openrlhf_prm_{name}_{index}",
-            num_cpus=1,
-            num_gpus=options.gpus,
-            max_restarts=-1,
-            max_task_retries=3,
-        ).remote(options, *args)
-        for index in range(options.num_engines)
-    ]
-    ready = [worker.ready.remote() for worker in workers]
-    while waiting := ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_S)[1]:
-        free, total = (resources().get("GPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
-        logger.warning(
-            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {options.gpus:g} GPUs each; "
-            f"{free:g} of the cluster's {total:g} are free"
-        )
-    ray.get(ready)
-    return workers

@@ -13,7 +13,7 @@ from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker
 from openrlhf_prm.cluster.context_length import model_context
-from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect
@@ -63,7 +63,7 @@ class SummaryOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class PolicyEvaluation:
     """What is measured, and how. `data` names the questions' file in the results; `engines` are a policy's, whichever
-    it is; `prm` are a PRM's, where steps are scored.
+    it is; `prm` are a PRM's, or `servers` has one, where steps are scored.
     """
 
     policies: tuple[MeasuredPolicy, ...]
@@ -77,6 +77,12 @@ class PolicyEvaluation:
     engines: EngineOptions
     prm: EngineOptions | None = None
     prm_family: str | None = None
+    servers: ServerFlags = ServerFlags()
+
+    @property
+    def prm_name(self) -> str | None:
+        """The PRM's checkpoint, or where it is served."""
+        return (" ".join(self.servers.url) or None) if self.prm is None else self.prm.model
 
     @property
     def gpus(self) -> float:
@@ -111,12 +117,11 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
     import ray
 
     from openrlhf_prm.cluster.session import generation_pool, silent_stderr
-    from openrlhf_prm.cluster.workers import ScoringPool
 
     started = time.perf_counter()
     results: dict[str, dict] = {}
     try:
-        scorer = None if evaluation.prm is None else ScoringPool.start(evaluation.prm, evaluation.prm_family)
+        scorer = _scorer(evaluation)
         for policy, tokenizer in zip(evaluation.policies, tokenizers, strict=True):
             with generation_pool(replace(evaluation.engines, model=policy.model)) as pool:
                 ready = time.perf_counter()
@@ -132,6 +137,17 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
     finally:
         ray.shutdown()
     return results
+
+
+def _scorer(evaluation: PolicyEvaluation) -> Any:
+    """What scores steps, None without a PRM."""
+    from openrlhf_prm.cluster.remote_scorer import RemoteScorer
+    from openrlhf_prm.cluster.workers import ScoringPool
+
+    if evaluation.prm is not None:
+        return ScoringPool.start(evaluation.prm, evaluation.prm_family)
+    servers = evaluation.servers
+    return RemoteScorer(servers.url, servers.api_key_env) if servers.url else None
 
 
 def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, tokenizer: Any) -> list[GradedResponse]:
@@ -162,7 +178,7 @@ def _written(
         seed=evaluation.sampling.seed,
     )
     result = {**numbers, **seconds, "seed": evaluation.sampling.seed, "versions": versions(), "policy": policy.model}
-    result |= {"prm": None if evaluation.prm is None else evaluation.prm.model, "data": evaluation.data}
+    result |= {"prm": evaluation.prm_name, "data": evaluation.data}
     if policy.samples is not None:
         write_samples(policy.samples, responses)
     if policy.output is not None:

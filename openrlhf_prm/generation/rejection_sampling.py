@@ -9,7 +9,7 @@ from typing import Any
 
 from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.annotation.scheduler import AnnotationEngine, annotate_all
-from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.background_writer import BackgroundWriter
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.generation.sampler import SampledQuestion, Sampler, SamplerOptions
@@ -22,11 +22,11 @@ from vllm_prm.durable_file import checkpoint_state
 
 @dataclass(frozen=True, kw_only=True)
 class RankingPRM:
-    """The PRM that ranks right responses: in engines of our own, or behind `url`; neither is none."""
+    """The PRM that ranks right responses: in engines of our own, or behind servers; neither is none."""
 
     engines: EngineOptions | None = None
     family: str | None = None
-    url: str | None = None
+    servers: ServerFlags = ServerFlags()
 
     @property
     def gpus(self) -> float:
@@ -39,17 +39,18 @@ class RankingPRM:
         return {
             "--prm.model_name_or_path": model,
             "state of the PRM": model and checkpoint_state(model),
-            "--prm.url": self.url,
+            "--prm.url": " ".join(self.servers.url) or None,
             "--prm.family": self.family,
         }
 
     def start(self) -> Any:
         """What scores steps: `async score(question, steps)`. None without a PRM."""
-        from openrlhf_prm.cluster.workers import RemoteScorer, ScoringPool
+        from openrlhf_prm.cluster.remote_scorer import RemoteScorer
+        from openrlhf_prm.cluster.workers import ScoringPool
 
         if self.engines is not None:
             return ScoringPool.start(self.engines, self.family)
-        return None if self.url is None else RemoteScorer(self.url)
+        return RemoteScorer(self.servers.url, self.servers.api_key_env) if self.servers.url else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 
 from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
-from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
+from openrlhf_prm.cluster.checks import require_checkpoint, require_family
+from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.length_penalties.penalty import PenaltyNeed
+from openrlhf_prm.ppo.colocation import check_colocation
 from openrlhf_prm.ppo.flags import A_PRM, LEARNING_PRM
 from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
@@ -29,6 +31,7 @@ def check_args(args: SimpleNamespace) -> None:
         _check_branches(args, options)
     if options.online_prm is not None:
         _check_online_prm(args, options)
+    check_colocation(args, options)
     _check_weights(args, options)
     if not args.vllm.num_engines and options.looks_at_steps:
         raise ValueError("--prm.* and step estimators need rollouts by vLLM, --vllm.num_engines above 0")
@@ -40,8 +43,7 @@ def _check_prm(options: PluginOptions) -> None:
     """The PRM must be there and of a known family."""
     if options.prm is None:
         return
-    if options.prm.url:
-        require_urls("--prm.url", [options.prm.url])
+    check_servers(options.prm, options.prm.model_name_or_path)
     if options.workers is not None:
         require_checkpoint("--prm.model_name_or_path", options.prm.model_name_or_path)
         require_family(options.workers.family, options.prm.model_name_or_path)

@@ -18,6 +18,7 @@ from openrlhf.models import Actor
 from openrlhf.trainer.ray.launcher import BaseModelActor, RayActorGroup
 from openrlhf.utils import get_tokenizer
 
+from openrlhf_prm.ppo.colocation import SHARE
 from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER, OnlinePRMOptions
 from openrlhf_prm.ppo.plugin_options import PluginOptions
 from openrlhf_prm.ppo.response_rows import Row, padded, shares
@@ -125,7 +126,8 @@ class OnlinePRMActor(BaseModelActor):
 class OnlinePRM:
     """The group of actors, as the trainer's process sees it."""
 
-    def __init__(self, plugin_options: PluginOptions, strategy, tokenizer):
+    def __init__(self, plugin_options: PluginOptions, strategy, tokenizer, group=None):
+        """`group`: the placement group whose GPUs it shares, a process in each of its first bundles."""
         args, options = strategy.args, plugin_options.online_prm
         self.update_first = options.update == "before"
         self.seed, self.batch_size = args.train.seed, options.batch_size or args.train.batch_size
@@ -136,8 +138,9 @@ class OnlinePRM:
         # As the host does for dynamic batches: `OnlinePRMActor.update` itself says when an optimizer step is due.
         actors_strategy.use_dynamic_batch = True
         actors_strategy.micro_train_batch_size, actors_strategy.train_batch_size = 1, self.ranks
+        share = options.gpus_per_actor if group is None else SHARE
         self.group = RayActorGroup(
-            options.num_nodes, options.num_gpus_per_node, OnlinePRMActor, num_gpus_per_actor=options.gpus_per_actor
+            options.num_nodes, options.num_gpus_per_node, OnlinePRMActor, pg=group, num_gpus_per_actor=share
         )
         ray.get(
             self.group.async_init_model_from_pretrained(

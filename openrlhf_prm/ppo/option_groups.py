@@ -7,6 +7,7 @@ Algorithms have theirs in their own files, in `rewards/`, `advantages/` and `len
 import re
 from dataclasses import dataclass
 
+from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.options import Options, option
@@ -19,11 +20,10 @@ ONLINE_PRM_FOLDER = "_online_prm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PRMOptions(Options):
+class PRMOptions(ServerFlags):
     """`--prm.<field>`: which PRM scores steps, and how it is asked."""
 
     model_name_or_path: str | None = option(None, "PRM checkpoint, scored by vLLM in Ray actors", kind=str)
-    url: str | None = option(None, "URL of a running `vllm-prm serve`, instead of PRM workers", kind=str)
     score_range: str = option(
         "probability",
         "the PRM's scores: in [0, 1]; in [-1, 1], as PURE's PRM; any number, as an implicit PRM or a raw value head",
@@ -42,23 +42,19 @@ class PRMOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PRMWorkerOptions(Options):
+class PRMWorkerOptions(EngineFlags):
     """`--prm.<field>`: the vLLM engines of a PRM checkpoint."""
 
     family: str | None = option(None, "PRM family or FILE.py:Class, where the checkpoint does not tell", kind=str)
-    num_engines: int = option(1, "number of PRM workers", least=1)
-    gpus_per_engine: float = option(1.0, "share of a GPU per PRM worker", above=0)
-    gpu_memory_utilization: float | None = option(
-        None, "share of a GPU's memory per PRM worker, vLLM's default without it", above=0, most=1, kind=float
+    kv_cache_mb: int | None = option(None, "KV cache per engine in MiB, instead of what fits", least=1, kind=int)
+    colocate: bool = option(
+        False, "engines live on the GPUs of --train.colocate_all; with --vllm.enable_sleep they sleep during training"
     )
-    kv_cache_mb: int | None = option(
-        None, "KV cache per PRM worker in MiB, vLLM's default without it", least=1, kind=int
-    )
-    dtype: str = option("auto", "data type of the PRM", choices=("auto", "bfloat16", "float16", "float32"))
-    max_model_len: int | None = option(
-        None, "context length of the PRM; shorter than the model's saves memory", least=1, kind=int
-    )
-    enforce_eager: bool = option(False, "no CUDA graphs in the PRM workers")
+
+    @property
+    def takes_whole_gpus(self) -> bool:
+        """A colocated engine shares each of its GPUs with the policy."""
+        return not self.colocate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +115,15 @@ class OnlinePRMOptions(Options):
     num_nodes: int = option(1, "number of nodes for the PRM", least=1)
     num_gpus_per_node: int = option(1, "number of GPUs per node for the PRM", least=1)
     gpus_per_actor: float = option(1.0, "share of a GPU per process of the PRM", above=0, most=1)
+    colocate: bool = option(
+        False, "the PRM lives on the GPUs of --train.colocate_all; with --ds.enable_sleep it sleeps between updates"
+    )
     save: bool = option(False, "save the PRM beside --ckpt.output_dir, with the suffix _online_prm")
+
+    def unread(self, prefix: str) -> dict[str, str]:
+        """In the host's group its processes share GPUs as the host's do."""
+        colocated = {"gpus_per_actor": f"a run without --{prefix}.colocate"} if self.colocate else {}
+        return super().unread(prefix) | colocated
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,23 @@ from openrlhf_prm.length_penalties.targets import target_of_row, with_target
 
 
 class StepSamplesGenerator(SamplesGenerator):
-    """The host's generator, keeping the step record that the rollout actor put beside the host's fields."""
+    """The host's generator, keeping the step record that the rollout actor put beside the host's fields.
+
+    `sleeper`: PRM engines on the policy's GPUs (`ScoringPool`), awake while the policy writes and asleep otherwise.
+    """
+
+    def __init__(self, *args, sleeper=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sleeper = sleeper
+
+    def generate_samples(self, **generate_kwargs):
+        if self.sleeper is None:
+            return super().generate_samples(**generate_kwargs)
+        self.sleeper.wake_up()
+        try:
+            return super().generate_samples(**generate_kwargs)
+        finally:
+            self.sleeper.sleep()
 
     def generate_eval_samples(self, **generate_kwargs) -> list[Experience]:
         """Evaluation reads outcomes alone, so nothing is scored and nothing branches meanwhile."""

@@ -14,7 +14,9 @@ import ray
 import torch
 
 from openrlhf_prm.advantages.estimator import EstimatorNeed
-from openrlhf_prm.cluster.workers import EngineOptions, RemoteScorer, ScoringPool
+from openrlhf_prm.cluster.remote_scorer import RemoteScorer
+from openrlhf_prm.cluster.workers import ScoringPool
+from openrlhf_prm.ppo.colocation import host_group, prm_places
 from openrlhf_prm.ppo.experience import ProcessExperienceMaker
 from openrlhf_prm.ppo.online_prm import OnlinePRM
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
@@ -26,16 +28,16 @@ STATE = "openrlhf_prm"
 ONLINE_PRM_TAG = "openrlhf_prm_online_prm"
 
 
-def attach_step_scoring(options: PluginOptions, seed: int, vllm_engines) -> StepScoring | None:
+def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None) -> StepScoring | None:
     """Starts the PRM workers that the options ask for and hands every rollout actor what it needs to look at steps.
-    Returns None where nothing looks at them.
+    Returns None where nothing looks at them. `actors`: the policy's group, whose GPUs a colocated PRM shares.
     """
     scoring = None
     if options.looks_at_steps:
         segments = EstimatorNeed.SEGMENTS in options.estimator_needs
         prm, vine = options.prm, options.vine
         scoring = StepScoring(
-            scorer=start_scorer(options, seed) if prm else None,
+            scorer=start_scorer(options, args, vllm_engines, actors) if prm else None,
             splitter=options.steps.splitter if options.steps else None,
             question_pattern=prm.question_pattern if prm else None,
             score_range=prm.score_range if prm else "probability",
@@ -46,23 +48,27 @@ def attach_step_scoring(options: PluginOptions, seed: int, vllm_engines) -> Step
     return scoring
 
 
-def start_scorer(options: PluginOptions, seed: int) -> ScoringPool | RemoteScorer:
-    """PRM workers as Ray actors, or a client of a running server; both answer `await score(question, steps)`."""
+def start_scorer(options: PluginOptions, args, vllm_engines, actors=None) -> ScoringPool | RemoteScorer:
+    """PRM workers as Ray actors, or a client of running servers; both answer `await score(question, steps)`."""
     if options.workers is None:
-        return RemoteScorer(options.prm.url)
+        return RemoteScorer(options.prm.url, options.prm.api_key_env)
     workers = options.workers
-    engines = EngineOptions(
-        model=options.prm.model_name_or_path,
-        num_engines=workers.num_engines,
-        gpus=workers.gpus_per_engine,
-        dtype=workers.dtype,
-        seed=seed,
-        max_model_len=workers.max_model_len,
-        enforce_eager=workers.enforce_eager,
-        gpu_memory_utilization=workers.gpu_memory_utilization,
-        extra={"kv_cache_memory_bytes": workers.kv_cache_mb << 20} if workers.kv_cache_mb else {},
-    )
-    return ScoringPool.start(engines, workers.family)
+    extra = {"kv_cache_memory_bytes": workers.kv_cache_mb << 20} if workers.kv_cache_mb else {}
+    engines = workers.engines(options.prm.model_name_or_path, args.train.seed, extra)
+    if not workers.colocate:
+        return ScoringPool.start(engines, workers.family)
+    # Engines that share a GPU start one after the other: rollouts first, which are asleep once they have started.
+    ray.get([engine.__ray_ready__.remote() for engine in vllm_engines])
+    places = prm_places(host_group(actors), workers.num_engines, workers.tensor_parallel_size)
+    pool = ScoringPool.start(engines, workers.family, sleeps(options, args), places)
+    if sleeps(options, args):
+        pool.sleep()
+    return pool
+
+
+def sleeps(options: PluginOptions, args) -> bool:
+    """Whether PRM engines sleep while the policy is trained."""
+    return options.workers is not None and options.workers.colocate and args.vllm.enable_sleep
 
 
 class _KeepsState:
@@ -88,7 +94,8 @@ class _KeepsState:
     def start_online_prm(self) -> None:
         options = self.experience_maker.options
         if options.online_prm is not None:
-            self.experience_maker.online_prm = OnlinePRM(options, self.strategy, self.tokenizer)
+            group = host_group(self.actor_model_group) if options.online_prm.colocate else None
+            self.experience_maker.online_prm = OnlinePRM(options, self.strategy, self.tokenizer, group)
 
     def save_logs_and_checkpoints(self, global_step, logs_dict=None, client_states=None):
         # The host hands the same dict to the checkpoint of the best evaluation afterwards.
@@ -136,9 +143,10 @@ class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.mo
         options = read_options(strategy.args)
         maker = partial(ProcessExperienceMaker, options=options)
         self.experience_maker_cls = sync_trainer.RemoteExperienceMaker = maker
-        self.samples_generator_cls = sync_trainer.SamplesGenerator = StepSamplesGenerator
         sync_trainer.PromptDataset = partial(TargetedPromptDataset, penalty=options.penalty)
-        self.step_scoring = attach_step_scoring(options, strategy.args.train.seed, vllm_engines)
+        self.step_scoring = attach_step_scoring(options, strategy.args, vllm_engines, actor)
+        sleeper = self.step_scoring.scorer if sleeps(options, strategy.args) else None
+        self.samples_generator_cls = sync_trainer.SamplesGenerator = partial(StepSamplesGenerator, sleeper=sleeper)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         self.start_online_prm()
         self.expect_prompts(len(self.prompts_dataloader) * strategy.args.train.num_episodes)
@@ -173,7 +181,7 @@ class ProcessPPOTrainerAsync(async_trainer.PPOTrainerAsync.__ray_metadata__.modi
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
         self.generator_actor_cls = async_trainer.GenerateSamplesActor = ray.remote(ProcessGenerateSamplesActor)
         self.training_actor_cls = async_trainer.TrainingActor = ray.remote(ProcessTrainingActor)
-        self.step_scoring = attach_step_scoring(read_options(strategy.args), strategy.args.train.seed, vllm_engines)
+        self.step_scoring = attach_step_scoring(read_options(strategy.args), strategy.args, vllm_engines)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         prompts = ray.get(self.generator_actor.prompts_in_all.remote())
         ray.get(self.trainer_actor.expect_prompts.remote(prompts))

@@ -26,6 +26,8 @@ class StepRolloutActor(_HOST):
         if on_cpu() and kwargs.get("enable_prefix_caching"):
             # Whole blocks are shared, and vLLM's 128 tokens on CPU are longer than the steps of small models.
             kwargs.setdefault("block_size", 32)
+        if on_cpu():
+            kwargs["enable_sleep_mode"] = False  # vLLM's engines there sleep without giving memory back
         await super().__init__(*args, **kwargs)
 
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:

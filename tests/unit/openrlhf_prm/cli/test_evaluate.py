@@ -151,8 +151,8 @@ def test_engines_that_find_no_gpu(given, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "load_tokenizers", lambda _: [])
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 8.0})
-    error = complaint(capsys, *given.flags, "--vllm.num_engines", "3", "--vllm.gpus_per_engine", "4")
-    assert "--vllm.num_engines x --vllm.gpus_per_engine" in error and "12 GPUs, Ray has 8" in error
+    error = complaint(capsys, *given.flags, "--vllm.num_engines", "3", "--vllm.tensor_parallel_size", "4")
+    assert "--vllm.num_engines x --vllm.tensor_parallel_size" in error and "12 GPUs, of which Ray has 8" in error
 
 
 # -- collection, with stand-ins for the engines ----------------------------------------------------------------------
