@@ -1,0 +1,79 @@
+"""PRM engines as Ray actors, on real Ray and vLLM: one whose core is killed, one that sleeps, and the GPUs they see."""
+
+import asyncio
+import os
+
+import pytest
+from tiny_prm import save_tiny_prm
+
+from openrlhf_prm.cluster.accelerator import prepare_environment
+
+pytestmark = pytest.mark.stack
+SOLUTIONS = [(f"q{index}", ["a" * 9, "b" * 9, f"c{index}"]) for index in range(40)]
+
+
+@pytest.fixture(scope="module")
+def session():
+    """A Ray that leaves it to actors which of their node's GPUs they take."""
+    prepare_environment()
+    import ray
+
+    from openrlhf_prm.cluster.session import start_ray
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
+        start_ray(0)
+        yield ray
+        ray.shutdown()
+
+
+async def scored(pool) -> list[list[float]]:
+    return await asyncio.gather(*(pool.score(*solution) for solution in SOLUTIONS))
+
+
+def test_what_a_killed_engine_had_in_hand_is_scored_again(session, tmp_path):
+    import psutil
+
+    from openrlhf_prm.cluster.workers import EngineOptions, ScoringPool
+
+    pool = ScoringPool.start(EngineOptions(str(save_tiny_prm(tmp_path)), gpus=1.0), sleeps=True)
+    [worker] = pool.workers
+
+    def of_worker(function):
+        return session.get(worker.__ray_call__.remote(function))
+
+    before = asyncio.run(scored(pool))
+    pool.sleep()
+    assert of_worker(lambda self: self.asleep) and asyncio.run(scored(pool)) == before
+    assert not of_worker(lambda self: self.asleep)
+
+    async def killed_under_way() -> list[list[float]]:
+        scoring = asyncio.ensure_future(scored(pool))
+        await asyncio.sleep(0)
+        first.kill()
+        return await scoring
+
+    actor = of_worker(lambda self: os.getpid())
+    of_worker(lambda self: self.scorer.score_cache.clear())  # or nothing would reach the engine
+    [first] = [child for child in psutil.Process(actor).children() if "EngineCore" in " ".join(child.cmdline())]
+    assert asyncio.run(killed_under_way()) == before
+    assert of_worker(lambda self: os.getpid()) != actor
+    session.kill(worker)
+
+
+def test_actors_see_the_gpus_that_ray_gave_them(session):
+    from openrlhf_prm.cluster.spawning import see_own_gpus
+
+    class Worker:
+        def seen(self) -> tuple[list, str | None]:
+            see_own_gpus()
+            return session.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    kinds = [session.remote(Worker).options(num_cpus=0, num_gpus=gpus) for gpus in (1, 2)]
+    workers = [kind.remote() for kind in kinds]
+    seen = session.get([worker.seen.remote() for worker in workers])
+    assert [visible for _, visible in seen] == [",".join(map(str, given)) for given, _ in seen]
+    taken = ",".join(visible for _, visible in seen).split(",")
+    assert len(set(taken)) == 3
+    for worker in workers:
+        session.kill(worker)
