@@ -89,6 +89,8 @@ def run(args) -> dict | None:
             more = (
                 *("--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 128, "--process_reward.shaping", name),
                 *("--process_reward.coef", args.coef),
+                # A PRM that is not trusted has no say where everything is right already.
+                *(("--process_reward.open_to", "wrong") if name == "gate" else ()),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
             )
         scalars, seconds = train_ppo(OURS, [*flags, *more], folder)

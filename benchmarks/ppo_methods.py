@@ -99,6 +99,7 @@ AS_CRITIC = (
     *("--algo.advantage.estimator", "step_returns", "--algo.advantage.lambd", 0.9),
 )
 WEIGHED = ("--algo.advantage.negative_weight", 0.1)
+SKIP = ("--vine.skip_uniform",)
 WEIGHED_CRITIC = (*AS_CRITIC, *WEIGHED)
 METHODS = {
     "ppo": Method(STOCK, PPO),
@@ -111,7 +112,7 @@ METHODS = {
     "prm_mistakes": Method(OURS, WEIGHED_CRITIC, prm="prm_mistakes"),
     "prm_fast": Method(OURS, WEIGHED_CRITIC, tuned_as="prm_mistakes", tuned_for=1.0, prm="prm_mistakes"),
     "group_norm_weighed": Method(OURS, ("--algo.advantage.estimator", "group_norm", *WEIGHED)),
-    "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285)),
+    "vine": Method(OURS, ("--algo.advantage.estimator", "vine", "--vine.k", 9, "--vine.half_width", 0.285, *SKIP)),
     "tree": Method(OURS, ("--algo.advantage.estimator", "tree")),
 }
 # What ours are held against: the stock methods that had as many updates.

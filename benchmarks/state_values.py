@@ -259,7 +259,7 @@ class Bench:
         sampled = await asyncio.gather(*(branches(index, solution) for index, solution in enumerate(solutions)))
         seconds = time.perf_counter() - started
         await asyncio.sleep(0.1)
-        control, learned = ControlVariate(), ControlVariate()
+        control, learned = ControlVariate(options), ControlVariate()
         control.covariance, control.variance = coefficient
         values = []
         for index, (solution, states) in enumerate(zip(solutions, sampled, strict=True)):

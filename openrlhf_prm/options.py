@@ -112,7 +112,8 @@ def _fault(value: Any, metadata: Mapping[str, Any]) -> str | None:
 def add_flags(parser: Any, prefix: str, owners: type | Mapping[str, type], *, leave_out: Iterable[str] = ()) -> None:
     """One flag `--PREFIX.OPTION` per option of a class, or of all classes of a registry; None where it is not given.
 
-    An option that several classes of a registry have is one flag; its help names whose it is and each default. A
+    An option that several classes of a registry have is one flag; its help names whose it is and each default, and it
+    takes the choices of all, of which the class that is built allows its own. A
     boolean that is True by default gets `--PREFIX.no_OPTION` too. One without a default is required. `leave_out`:
     options that have a flag already.
     """
@@ -142,7 +143,8 @@ def _add_flag(parser: Any, prefix: str, name: str, fields: list[tuple[str, datac
         parser.add_argument(*flags, type=kind, nargs=len(default) or "+", metavar=kind.__name__, **common)
     else:
         common |= {"required": True} if default is REQUIRED else {}
-        common |= {"choices": metadata["choices"]} if metadata["choices"] else {"metavar": metadata["kind"].__name__}
+        choices = dict.fromkeys(choice for _, field in fields for choice in field.metadata["choices"] or ())
+        common |= {"choices": tuple(choices)} if choices else {"metavar": metadata["kind"].__name__}
         parser.add_argument(*flags, type=metadata["kind"], **common)
 
 

@@ -20,8 +20,8 @@ class BestOfGroup(AdvantageEstimator):
         rows = zip(batch.process_rewards, batch.outcome_rewards, strict=True)
         returns = [discounted(rewards, self.decay) + outcome for rewards, outcome in rows]
         advantages = []
-        for start in range(0, len(returns), batch.group_size):
-            group = returns[start : start + batch.group_size]
-            best = max(float(steps[0]) for steps in group)
+        for places in batch.groups:
+            group = [returns[place] for place in places]
+            best = max((float(steps[0]) for steps in group if len(steps)), default=0.0)
             advantages += [steps - best for steps in group]
         return [spread_over_tokens(steps, ends) for steps, ends in zip(advantages, batch.step_ends, strict=True)]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import comb
 
 from openrlhf_prm.measures.intervals import wilson_interval
 from openrlhf_prm.options import Options, option, option_fields
@@ -19,8 +21,8 @@ class VineOptions(Options):
     """How states are valued, `--vine.<field>`.
 
     `k_min` branches are sampled first and as many again until the 95% Wilson interval of their mean is at most
-    +-`half_width`, or `k` are there. Early stopping favours extreme means a little; `k_min` of 3 or more keeps that
-    below what K branches resolve.
+    +-`half_width`, or `k` are there. Early stopping favours extreme means, so the value is not the mean of what was
+    sampled but `value`, which is unbiased.
     """
 
     values: str = option(
@@ -32,7 +34,11 @@ class VineOptions(Options):
     k_min: int = option(3, "branches that are sampled at a time", least=1, read_with="half_width")
     half_width: float = option(0.0, "precision of a value at which sampling stops; 0: always k branches", least=0)
     max_new_tokens: int = option(0, "tokens of a branch at most; 0: what its response may still have had", least=0)
-    skip_uniform: bool = option(True, "no branches in groups whose outcomes all agree")
+    skip_uniform: bool = option(
+        False,
+        "no branches in groups whose outcomes all agree: cheaper, and biased, because steps before the last lose "
+        "credit in as many groups as that are",
+    )
     control_variate: bool = option(False, "the PRM makes branch values less noisy, without biasing them")
     probes: int = option(
         16, "one-step continuations per state that the PRM scores", least=1, read_with="control_variate"
@@ -52,11 +58,49 @@ class VineOptions(Options):
         """
         if not outcomes:
             return self.k if not self.half_width else min(self.k_min, self.k)
-        if set(outcomes) <= {0.0, 1.0}:
-            low, high = wilson_interval(sum(outcomes), len(outcomes))
-            if (high - low) / 2 <= self.half_width:
-                return 0
+        if set(outcomes) <= {0.0, 1.0} and not self.goes_on(int(sum(outcomes)), len(outcomes)):
+            return 0
         return max(min(self.k_min, self.k - len(outcomes)), 0)
+
+    def value(self, outcomes: Sequence[float]) -> float:
+        """An unbiased estimate of a state's value from its branches, in the order in which they were sampled.
+
+        The first outcome alone is unbiased whatever stops the sampling. This is its expectation, given that the
+        sampling stopped after n outcomes of which s were right: of the orders in which that can happen, all equally
+        likely, the share that begins with a right one (Girshick, Mosteller and Savage 1946). Where nothing could stop
+        the sampling early, and for outcomes other than 0 and 1, that is the mean, s / n. Raises ZeroDivisionError for
+        a state without branches.
+        """
+        if not self.half_width or not set(outcomes) <= {0.0, 1.0}:
+            return sum(outcomes) / len(outcomes)
+        orders, begin_right = _orders(self, len(outcomes))
+        right = int(sum(outcomes))
+        # A state that had no room for branches has k outcomes 0, more than sampling would have come to.
+        return begin_right[right] / orders[right] if orders[right] else sum(outcomes) / len(outcomes)
+
+    def goes_on(self, right: int, sampled: int) -> bool:
+        """Whether more branches are sampled after so many, of which so many were right."""
+        low, high = wilson_interval(right, sampled)
+        return sampled < self.k and (high - low) / 2 > self.half_width
+
+
+@cache
+def _orders(options: VineOptions, count: int) -> tuple[list[int], list[int]]:
+    """In how many orders sampling comes to `count` outcomes of which s are right, and in how many of these the first is
+    right: a list over s each.
+    """
+    orders, begin_right, sampled = [1], [0], 0
+    while sampled < count:
+        further = min(options.k_min, options.k - sampled)
+        going = [s for s in range(sampled + 1) if sampled == 0 or options.goes_on(s, sampled)]
+        new, new_right = ([0] * (sampled + further + 1) for _ in range(2))
+        for s in going:
+            for more in range(further + 1):
+                new[s + more] += orders[s] * comb(further, more)
+                first = comb(further - 1, more - 1) if more else 0
+                new_right[s + more] += begin_right[s] * comb(further, more) if sampled else first
+        orders, begin_right, sampled = new, new_right, sampled + further
+    return orders, begin_right
 
 
 @dataclass(frozen=True)
@@ -88,10 +132,12 @@ class ControlVariate:
     least at c = cov(R, q) / var(q), which is estimated from the states of *earlier* rollouts (pooled within states)
     and kept in checkpoints. Then var(V) = var(R) ((1 - rho^2) / K + rho^2 / (K + N)) for the correlation rho of R and
     q. Before the first rollout c is 0: the plain mean. Double sampling with regression, Cochran, Sampling Techniques,
-    chapter 12.
+    chapter 12. Where sampling may stop early the mean of R is `VineOptions.value`, and the means of q are over the
+    branches sampled first, whose number no outcome decides, and the probes.
     """
 
-    def __init__(self):
+    def __init__(self, options: VineOptions | None = None):
+        self.options = options or VineOptions()
         self.covariance = 0.0
         self.variance = 0.0
 
@@ -101,11 +147,12 @@ class ControlVariate:
 
     def value(self, branches: Branches) -> float:
         """V of one state. Raises ZeroDivisionError for a state without branches."""
-        value = sum(branches.outcomes) / len(branches.outcomes)
-        if not branches.scores:
+        value = self.options.value(branches.outcomes)
+        first = branches.scores[: self.options.k_min] if self.options.half_width else branches.scores
+        if not first:
             return value
-        both = [*branches.scores, *branches.probes]
-        return value + self.coefficient * (sum(both) / len(both) - sum(branches.scores) / len(branches.scores))
+        both = [*first, *branches.probes]
+        return value + self.coefficient * (sum(both) / len(both) - sum(first) / len(first))
 
     def update(self, states: Sequence[Branches]) -> None:
         """Learns c from a rollout's states. States with fewer than two branches, or met again, tell nothing new."""

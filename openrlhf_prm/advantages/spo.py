@@ -20,11 +20,13 @@ class SPO(AdvantageEstimator):
     `probability`.
 
     A segment ends after every `cut_points` tokens that the policy gave less than `probability`: between such tokens
-    it had no real choice, so their values cannot differ much (the paper's probability mask). Tokens above the
-    threshold get 0; without `mask` every token gets its segment's advantage. A response without a low-probability token
-    is one segment.
+    it had no real choice, so their values cannot differ much. Probabilities are those of the distribution that was
+    sampled from, after temperature, top-p and top-k. With `mask` (the paper's probability mask) tokens above the
+    threshold get 0, and neither the deviation of `vine`'s whitening nor the mean of the loss counts them, as in the
+    authors' code; without it every token gets its segment's advantage, and all count. A response without a
+    low-probability token is one segment, and with `mask` trains nothing.
 
-    Whitening as in `vine`, before tokens are masked.
+    Another method of that name is Single-stream Policy Optimization (arXiv:2509.13232).
     """
 
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset(
@@ -35,15 +37,21 @@ class SPO(AdvantageEstimator):
     cut_points: int = option(5, "choices per segment", least=1)
     mask: bool = option(True, "no advantage for tokens that were no choice")
 
+    @property
+    def unbiased(self) -> bool:
+        return not self.std_norm and not self.mask
+
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
-        advantages = value_differences(batch, self.std_norm)
-        if not self.mask:
+        masks = self.trained_tokens(batch)
+        advantages = value_differences(batch, self.std_norm, masks)
+        if masks is None:
             return advantages
-        return [
-            tokens * (probabilities < self.probability)
-            for tokens, probabilities in zip(advantages, batch.probabilities, strict=True)
-        ]
+        return [tokens * mask for tokens, mask in zip(advantages, masks, strict=True)]
+
+    def trained_tokens(self, batch: StepBatch) -> list[torch.Tensor] | None:
+        """Where there was a choice, with `mask`."""
+        return [row < self.probability for row in batch.probabilities] if self.mask else None
 
     def segment_ends(self, probabilities: Sequence[float]) -> list[int]:
         """Token counts at which segments end, for one response; the last one is its length. No token: no segment."""

@@ -23,31 +23,47 @@ class StepGroup(AdvantageEstimator):
     (unbiased; left out with `std_norm` False, as in Dr. GRPO, arXiv:2503.20783). Every token of a step gets the
     step's advantage.
 
-    `lambd` below 1 credits a step less for what later steps did.
+    `lambd` below 1 credits a step less for what later steps did. `baseline` "others" leaves the response itself out of
+    the mean, so that with `std_norm` False and `lambd` 1 the gradient is exactly that of the rewards; at a step that no
+    other response reaches it is the mean of the others' returns from their last step. "group" shrinks the gradient by a
+    factor that varies with the number of responses that reach a step.
 
     Process supervision with group statistics follows GRPO (arXiv:2402.03300, section 4.1.3), which normalises rewards
     by one mean over all steps of the group and so rewards responses for having more steps; comparing returns at the
     same step index does not. With one step per response this is the host's `group_norm` (or `dr_grpo`) exactly.
     Where the returns of whole responses agree, those of later steps may not (potentials): they stay undivided.
-    Degenerates to 0 where all returns of a group agree, and at a step index that only one response reaches.
+    Degenerates to 0 where all returns of a group agree, and with "group" at a step index that only one response
+    reaches. A response without tokens counts as one whose first return is R.
     """
 
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.STEP_REWARDS, EstimatorNeed.GROUP})
     std_norm: bool = option(True, "divide by the deviation; the host's --algo.advantage.no_std_norm")
     lambd: float = option(1.0, "credit for what later steps did; the host's flag", least=0, most=1)
+    baseline: str = option("group", "whose returns a step's return is compared with", choices=("group", "others"))
+
+    @property
+    def unbiased(self) -> bool:
+        return self.baseline == "others" and not self.std_norm and self.lambd == 1.0
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
+        import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        returns = [
-            discounted(rewards, self.lambd) + outcome
-            for rewards, outcome in zip(batch.process_rewards, batch.outcome_rewards, strict=True)
-        ]
+        rows = zip(batch.process_rewards, batch.outcome_rewards, strict=True)
+        returns = [discounted(rewards, self.lambd) + outcome for rewards, outcome in rows]
         advantages = []
-        for start in range(0, len(returns), batch.group_size):
-            group = returns[start : start + batch.group_size]
+        for places in batch.groups:
+            group = [returns[place] if len(returns[place]) else batch.outcome_rewards[place][None] for place in places]
             padded = pad_sequence(group, batch_first=True, padding_value=float("nan"))  # (G, S)
             scale = padded[:, 0].std() if self.std_norm and not agrees(padded[:, 0]) else 1.0
-            advantages += [(steps - padded.nanmean(0)[: len(steps)]) / scale for steps in group]
+            for row, place in enumerate(places):
+                steps = returns[place]
+                if self.baseline == "group":
+                    baseline = padded.nanmean(0)
+                else:
+                    others = torch.cat([padded[:row], padded[row + 1 :]])
+                    last = [float(values[-1]) for other, values in enumerate(group) if other != row]
+                    baseline = others.nanmean(0).nan_to_num(sum(last) / max(len(last), 1))
+                advantages.append((steps - baseline[: len(steps)]) / scale)
         return [spread_over_tokens(steps, ends) for steps, ends in zip(advantages, batch.step_ends, strict=True)]

@@ -1,5 +1,5 @@
-"""What advantage estimators are made of: sums over later steps, baselines, whitening. Shapes: B responses, G responses
-per question, S steps and T tokens of a response.
+"""What advantage estimators are made of: sums over later steps, baselines, whitening. Shapes: B responses, S steps and
+T tokens of a response; G responses per question, one number or, where responses were left out, one for each question.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ def spread_over_tokens(values: torch.Tensor, step_ends: torch.Tensor) -> torch.T
     return values.repeat_interleave(step_ends.diff(prepend=step_ends.new_zeros(1)))
 
 
-def mean_of_others(values: torch.Tensor, group_size: int) -> torch.Tensor:
+def mean_of_others(values: torch.Tensor, group_size: int | list[int]) -> torch.Tensor:
     """(B,) -> (B,) means over the other responses of the group; 0 for a group of one."""
-    groups = values.reshape(-1, group_size)
-    return ((groups.sum(-1, keepdim=True) - groups) / max(group_size - 1, 1)).reshape(-1)
+    import torch
+
+    if isinstance(group_size, int):
+        groups = values.reshape(-1, group_size)
+        return ((groups.sum(-1, keepdim=True) - groups) / max(group_size - 1, 1)).reshape(-1)
+    return torch.cat([(group.sum() - group) / max(len(group) - 1, 1) for group in values.split(group_size)])
 
 
 def agrees(values: torch.Tensor) -> bool:
@@ -28,14 +32,19 @@ def agrees(values: torch.Tensor) -> bool:
     return len(values) < 2 or bool(values.std() <= 1e-6 * max(1.0, float(values.mean().abs())))
 
 
-def whitened(advantages: list[torch.Tensor], counted: list[bool]) -> list[torch.Tensor]:
+def whitened(
+    advantages: list[torch.Tensor], counted: list[bool], masks: list[torch.Tensor] | None = None
+) -> list[torch.Tensor]:
     """(A - mean) / std over the tokens of the counted responses; the others are divided by the same std.
 
-    Counted tokens that agree get 0 and the others keep what they have; fewer than two counted tokens: nothing changes.
+    masks: (T_b,) bool each; only these tokens count, all of them where there are none. Counted tokens that agree get 0
+    and the others keep what they have; fewer than two counted tokens: nothing changes.
     """
     import torch
 
-    chosen = [tokens for tokens, counts in zip(advantages, counted, strict=True) if counts]
+    masks = masks or [torch.ones(len(tokens), dtype=torch.bool) for tokens in advantages]
+    rows = zip(advantages, counted, masks, strict=True)
+    chosen = [tokens[mask] for tokens, counts, mask in rows if counts]
     joined = torch.cat(chosen) if chosen else torch.empty(0)
     if len(joined) < 2:
         return advantages

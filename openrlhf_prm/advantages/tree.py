@@ -22,17 +22,23 @@ class Tree(AdvantageEstimator):
     The first mean is an unbiased estimate of what step k leads to, the second of what was expected before it and
     independent of the step, so the advantage is unbiased. Process rewards are not used.
 
+    States are equal where the tokens before them are, those of an environment included: an agent's equal words after
+    another answer of its tool lead on from another state.
+
     Responses that part at the first step: R - mean of the others' outcomes, on all tokens (the host's `rloo`).
     Equal outcomes: 0. Short steps and confident policies share most.
     """
 
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.TOKENS, EstimatorNeed.GROUP})
 
+    @property
+    def unbiased(self) -> bool:
+        return True
+
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
         advantages = []
-        for start in range(0, len(batch.step_ends), batch.group_size):
-            members = range(start, start + batch.group_size)
+        for members in batch.groups:
             outcomes = {member: float(batch.outcome_rewards[member]) for member in members}
             for member in members:
                 sharing, values, baseline = [other for other in members if other != member], [], 0.0

@@ -30,13 +30,17 @@ class Vine(AdvantageEstimator):
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.BRANCH_VALUES, EstimatorNeed.GROUP})
     std_norm: bool = option(True, "divide by the deviation; the host's --algo.advantage.no_std_norm")
 
+    @property
+    def unbiased(self) -> bool:
+        return not self.std_norm
+
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
         return value_differences(batch, self.std_norm)
 
 
-def value_differences(batch: StepBatch, std_norm: bool) -> list[torch.Tensor]:
-    """`Vine`'s advantages, as B tensors (T_b,)."""
+def value_differences(batch: StepBatch, std_norm: bool, masks: list[torch.Tensor] | None = None) -> list[torch.Tensor]:
+    """`Vine`'s advantages, as B tensors (T_b,). masks: which tokens enter the deviation, all without them."""
     import torch
 
     outcomes = batch.outcome_rewards - batch.penalties
@@ -48,6 +52,6 @@ def value_differences(batch: StepBatch, std_norm: bool) -> list[torch.Tensor]:
         if values is None:
             differences = (outcome - question).expand(len(ends))
         else:
-            differences = torch.cat([question[None], values[1:], outcome[None]]).diff()
+            differences = torch.cat([question[None], values[1:], outcome[None]]).diff()[: len(ends)]
         advantages.append(spread_over_tokens(differences + penalty, ends))
-    return whitened(advantages, [values is not None for values in batch.values]) if std_norm else advantages
+    return whitened(advantages, [values is not None for values in batch.values], masks) if std_norm else advantages

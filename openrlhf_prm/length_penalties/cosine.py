@@ -1,4 +1,4 @@
-"""Cosine length reward with a repetition penalty (arXiv:2502.03373)."""
+"""Cosine length reward (arXiv:2502.03373) with a price on repetition."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ class Cosine(LengthPenalty):
     start is the reward at length 0, end at `max_tokens`: correct responses fall from `correct_short` to
     `correct_long`, wrong ones rise from `wrong_short` to `wrong_long`, so that thinking longer pays only while the
     answer is still wrong. A response of `max_tokens` or more gets `exceeded`, right or wrong: with `max_tokens` the
-    generation limit that is one which was cut. Every token of an n-gram (`ngram` tokens) that stood earlier in the
-    response costs `repetition` more, once. Defaults are the paper's. Outcome plus this is the paper's reward at
-    `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
+    generation limit that is one which was cut. Defaults are the paper's. Outcome plus this, without the price on
+    repetition, is the paper's cosine reward at `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
+    The authors' code gives `exceeded` from 16 tokens before the limit on.
+
+    Every token of an n-gram (`ngram` tokens) that stood earlier in the response costs `repetition` more, once. Here we
+    differ from the paper on purpose: it puts the same price on each repeated token where it stands, as a dense reward
+    with a discount of its own (0.99) beside the outcome's, so that later repetition is not charged to what was written
+    first; one outcome reward has no place for that, so all tokens of the response pay the sum.
     """
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.TOKENS})

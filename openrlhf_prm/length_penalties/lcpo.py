@@ -50,8 +50,12 @@ class LCPOMax(TargetPenalty):
     """Correct: clip(alpha * (n* - length) + 0.5, 0, 1) - 1; wrong: 0. Outcome plus this is the paper's LCPO-Max.
 
     Half of the reward at exactly n*, all of it when 0.5 / alpha tokens shorter, none when as many longer. The paper
-    names the same alpha for both forms as far as could be found.
+    names the same alpha for both forms as far as could be found. The authors' code has the slope alpha / 2:
+    (clip(a * (n* - length), -1, 1) + 1) / 2 is this with alpha = a / 2. Its prompts ask for a maximum, as
+    `target_template` does.
     """
+
+    target_template: str = option("Think for maximum {} tokens.", "sentence that states the target in the prompt")
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         return ((self.alpha * self._short_by(batch) + 0.5).clamp(0.0, 1.0) - 1) * batch.correct

@@ -16,21 +16,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class O1Pruner(LengthPenalty):
-    """reference_length / length - 1 + accuracy_coef * (correct - reference_accuracy) - correct.
+    """w - correct with w = clip(reference_length / length - 1 + accuracy_coef * (correct - reference_accuracy),
+    lowest, highest).
 
-    Outcome plus this is the paper's reward at `--length_penalty.coef` 1. `accuracy_coef` is 2 to 5 in the paper. The
-    reference of a question is the mean length and accuracy of its first group of responses in this run, which the
+    Outcome plus this is w, the authors' weight of a response, at `--length_penalty.coef` 1. `accuracy_coef` is 2 to 5
+    in the paper. The bounds are the authors' code's: without them one early end of sequence outweighs a whole group,
+    because its length stands in the denominator. Their code then standardises w over the data set; here baselines and
+    deviations are the advantage estimator's, so `standardise`, over the batch (its n of n deviation), is off.
+
+    The reference of a question is the mean length and accuracy of its first group of responses in this run, which the
     policy writes before it has learned from that question; `reference_file`, JSONL rows with "prompt", "length" and
     "accuracy", gives references from another model, and must then hold every prompt. A question's first group is its
-    own reference: only its deviations from its mean count. A response of no token counts as one of one token.
+    own reference: only its deviations from its mean count. A response of no token counts as one of one token. Weights
+    that agree are 0 when standardised.
     """
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.QUESTIONS, PenaltyNeed.STATE})
     accuracy_coef: float = option(2.0, "weight of accuracy against length", least=0)
+    lowest: float = option(-2.0, "smallest reward of a response, outcome included")
+    highest: float = option(4.0, "largest reward of a response, outcome included")
+    standardise: bool = option(False, "rewards less their mean in the batch, divided by their deviation")
     reference_file: str = option("", "JSONL rows with prompt, length and accuracy of another model")
 
     def __post_init__(self):
         super().__post_init__()
+        if not self.lowest < self.highest:
+            raise ValueError(f"lowest must be below highest ({self.highest}), got {self.lowest}")
         if self.reference_file and not Path(self.reference_file).is_file():
             raise ValueError(f"reference_file: there is no file {self.reference_file}")
         self._read()  # a malformed row shows before anything starts
@@ -49,7 +60,13 @@ class O1Pruner(LengthPenalty):
                     )
                 references[question] = [float(lengths[group].mean()), float(correct[group].mean())]
         length, accuracy = lengths.new_tensor([references[question] for question in batch.questions]).T
-        return length / lengths.clamp(min=1.0) - 1 + self.accuracy_coef * (correct - accuracy) - correct
+        weights = length / lengths.clamp(min=1.0) - 1 + self.accuracy_coef * (correct - accuracy)
+        weights = weights.clamp(self.lowest, self.highest)
+        if self.standardise:
+            deviations = weights - weights.mean()
+            scale = deviations.pow(2).mean().sqrt()
+            weights = deviations / scale if scale > 1e-6 else deviations * 0
+        return weights - correct
 
     def _read(self) -> dict[str, list[float]]:
         references: dict[str, list[float]] = {}

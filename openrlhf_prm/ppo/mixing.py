@@ -58,7 +58,7 @@ class RewardMixer:
         self.options = options
         self.penalties = OutcomePenalties(options)
         self.rollouts = 0
-        self.control = ControlVariate()
+        self.control = ControlVariate(options.vine)
         self.detector = HackingDetector(options.watch) if options.watch else None
 
     def __call__(self, rollout: RolloutColumns) -> MixedRewards:

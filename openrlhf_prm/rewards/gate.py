@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate(RewardShaping):
-    """Min form on groups whose responses are all wrong, 0 on every other group.
+    """Min form on groups whose outcomes all agree (`open_to` "agreeing"), 0 on every other group.
 
-    With a group baseline the outcome gives such a group no gradient at all; everywhere else it is exact and the PRM
-    could only disturb it. So the PRM can be hacked only on questions that are not solved, and its part shrinks as
-    accuracy grows. The idea is VeriGate's; which process reward it gates is our choice, the min form, whose
-    `temperature` it takes. A group of one counts as all wrong when it is wrong.
+    With a group baseline the outcome gives such a group, all right or all wrong, no gradient at all; everywhere else it
+    is exact and the PRM could only disturb it. The idea is VeriGate's; which process reward it gates is our choice, the
+    min form, whose `temperature` it takes. "wrong" opens to groups that are all wrong only, so that the PRM can be
+    hacked only on questions that are not solved, and its part shrinks as accuracy grows. A group of one agrees.
     """
 
     needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP})
+    open_to: str = option("agreeing", "groups that get process rewards", choices=("agreeing", "wrong"))
     temperature: float = option(0.1, "how sharply the worst step is picked out", above=0)
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
-        if correct.any():
+        solved = bool(correct.all()) and self.open_to == "agreeing"
+        if correct.any() and not solved:
             return [steps * 0 for steps in scores]
         min_form = MinForm(temperature=self.temperature)
         return [min_form(steps) for steps in scores]

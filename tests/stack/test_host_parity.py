@@ -22,7 +22,7 @@ pytestmark = pytest.mark.stack
 # that compare step rewards by tokens.
 TWINS = {
     "step_group": "group_norm",
-    "step_returns": "dr_grpo",
+    "step_returns": "rloo",
     "min_form_rloo": "rloo",
     "prime": "rloo",
     "tree": "rloo",
@@ -76,7 +76,7 @@ def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_t
     assert [len(row) for row in result["filter"]] == [
         1 if out else length for out, length in zip(left_out, lengths, strict=True)
     ]
-    assert result["targets"] == ["Q: 1+1=?\nThink for 7 tokens.", "Q: 2+2=?\nThink for 7 tokens."]
+    assert result["targets"] == ["Q: 1+1=?\nThink for maximum 7 tokens.", "Q: 2+2=?\nThink for maximum 7 tokens."]
     for start in (0, 4):
         assert sum(row[0] for row in result["filter"][start : start + 4]) == pytest.approx(0.0, abs=1e-6)
     # A critic learns nothing from them: the target is its own value.
@@ -242,7 +242,7 @@ def compare_one_step(folder: Path) -> dict:
             # The sum form on the probability scale hands a score of p over as a reward of p.
             prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum")
             # These whiten, which the host's rloo does not.
-            plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo", "prime") else ()
+            plain = ("--algo.advantage.no_std_norm",) if estimator in ("vine", "spo", "prime", "min_form_rloo") else ()
             args = arguments(chosen, "--rollout.n_samples_per_prompt", "4", *(prm if ours else ()), *plain)
             args.process_reward.score_scale = "probability"
             maker_class = ProcessExperienceMaker if ours else RemoteExperienceMaker

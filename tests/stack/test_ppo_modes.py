@@ -20,7 +20,7 @@ def async_flags(questions, model, folder) -> list:
         *("--rollout.max_tokens_per_gpu", 2048, "--train.max_tokens_per_gpu", 2048),
         *("--prm.model_name_or_path", model, "--data.max_samples", 16),
         # Branches also where all outcomes agree: this test is not about how good the policy is.
-        *("--algo.advantage.estimator", "vine", "--vine.k", 2, "--vine.no_skip_uniform"),
+        *("--algo.advantage.estimator", "vine", "--vine.k", 2),
         *("--vine.control_variate", "--vine.probes", 2, "--vine.probe_tokens", 16),
         *lagrangian_flags(),
         *("--ckpt.output_dir", folder / "out", "--ckpt.path", folder / "ckpt"),

@@ -26,6 +26,58 @@ def test_branches_stop_when_the_interval_is_narrow():
     assert options.next_round([0.5] * 4) == 4, "no interval for outcomes that are no verdicts"
 
 
+def expected(options: VineOptions, chance: float, estimate) -> float:
+    """The exact expectation of an estimate over all ways in which branches can come out."""
+
+    def onwards(outcomes: tuple[float, ...]) -> float:
+        count = options.next_round(outcomes)
+        if not count:
+            return estimate(outcomes)
+        total = 0.0
+        for more in itertools.product((0.0, 1.0), repeat=count):
+            right = sum(more)
+            total += chance**right * (1 - chance) ** (count - right) * onwards(outcomes + more)
+        return total
+
+    return onwards(())
+
+
+@pytest.mark.parametrize(("half_width", "mean"), [(0.2, 0.1825), (0.3, 0.1340)])
+def test_a_value_is_unbiased_where_sampling_stops_early_and_the_mean_is_not(half_width, mean):
+    options = VineOptions(k=9, k_min=3, half_width=half_width)
+    assert expected(options, 0.2, lambda outcomes: sum(outcomes) / len(outcomes)) == pytest.approx(mean, abs=5e-4)
+    assert expected(options, 0.2, options.value) == pytest.approx(0.2, abs=1e-12)
+
+
+@pytest.mark.parametrize(("k", "k_min"), [(9, 1), (9, 2), (8, 3), (5, 4), (3, 3)])
+@pytest.mark.parametrize("half_width", [0.2, 0.285, 0.4, 1.0])
+@pytest.mark.parametrize("chance", [0.0, 0.05, 0.5, 0.9, 1.0])
+def test_a_value_is_unbiased_whatever_stops_the_sampling(k, k_min, half_width, chance):
+    options = VineOptions(k=k, k_min=k_min, half_width=half_width)
+    assert expected(options, chance, options.value) == pytest.approx(chance, abs=1e-12)
+
+
+def test_values_of_states_without_room_or_verdicts_are_means():
+    options = VineOptions(k=9, k_min=3, half_width=0.3)
+    assert options.value((0.0,) * 9) == 0.0
+    assert options.value((0.5, 1.0, 0.0)) == 0.5
+
+
+def test_the_control_variate_stays_unbiased_where_sampling_stops_early():
+    options = VineOptions(k=4, k_min=2, half_width=0.4)
+    control = ControlVariate(options)
+    control.covariance, control.variance = 3.0, 2.0
+    # The PRM's score of a branch is what its outcome is, 0.25 or 0.75; its probe is right with the same chance, 0.3.
+    score = {0.0: 0.25, 1.0: 0.75}
+
+    def value(outcomes):
+        scores = tuple(score[outcome] for outcome in outcomes)
+        probed = ((0.25, 0.7), (0.75, 0.3))
+        return sum(weight * control.value(Branches(outcomes, scores, (probe,))) for probe, weight in probed)
+
+    assert expected(options, 0.3, value) == pytest.approx(0.3, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"values": "critic"}, {"k": 0}, {"k_min": 0}, {"half_width": -0.1}, {"max_new_tokens": -1}, {"probes": 0}],

@@ -1,5 +1,8 @@
 """Advantage estimators on numbers a reader can check by hand."""
 
+import dataclasses
+import math
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
+from openrlhf_prm.advantages.prime import Prime
 from openrlhf_prm.advantages.spo import SPO
 from openrlhf_prm.advantages.step_group import StepGroup
 from openrlhf_prm.advantages.step_returns import StepReturns
@@ -76,11 +80,11 @@ def test_discounted_by_hand():
 
 
 def test_step_returns_by_hand():
-    # First returns 0.5 and -0.5 have mean 0; outcomes 1 and 0 become 0.5 and -0.5.
+    # Against the other response: first returns 0.5 and -0.5 differ by 1, outcomes 1 and 0 too.
     rewards = [[0.5, 0.25], [-0.5]]
     advantages = StepReturns(lambd=0.0)(batch(rewards, [[2, 3], [2]], [1.0, 0.0], 2))
-    assert advantages[0].tolist() == [1, 1, 0.75]
-    assert advantages[1].tolist() == [-1, -1]
+    assert advantages[0].tolist() == [2, 2, 1.25]
+    assert advantages[1].tolist() == [-2, -2]
 
 
 def test_a_step_that_changes_nothing_gets_nothing_from_step_returns():
@@ -88,9 +92,9 @@ def test_a_step_that_changes_nothing_gets_nothing_from_step_returns():
     assert [row.tolist() for row in advantages] == [pytest.approx([0, 0]), pytest.approx([0, -0.9])]
 
 
-def test_step_returns_with_one_step_is_the_group_mean_baseline():
+def test_step_returns_with_one_step_is_the_leave_one_out_baseline():
     advantages = StepReturns()(batch([[0.3], [0.9]], [[1], [1]], [0.0, 0.0], 2))
-    assert torch.cat(advantages).tolist() == pytest.approx([-0.3, 0.3])
+    assert torch.cat(advantages).tolist() == pytest.approx([-0.6, 0.6])
 
 
 @pytest.mark.parametrize("estimator", [StepGroup, StepReturns])
@@ -108,8 +112,8 @@ def test_batches_that_do_not_align_are_refused():
         batch([[1.0], [1.0, 1.0]], [[1], [1]], [0.0] * 2, 2)
     with pytest.raises(ValueError, match="got 1 reward rows, expected 2"):
         batch([[1.0]], [[1], [1]], [1.0, 0.0], 1)
-    with pytest.raises(ValueError, match="no step"):
-        StepBatch(step_ends=[torch.empty(0)], outcome_rewards=torch.zeros(1))
+    with pytest.raises(ValueError, match=r"groups of \[2, 2\]"):
+        batch([[1.0]] * 3, [[1]] * 3, [0.0] * 3, [2, 2])
 
 
 def rows(values):
@@ -152,22 +156,108 @@ def outcomes_batch(outcomes, ends, group_size, **extra):
 
 def test_min_form_rloo_by_hand():
     # The others' rewards per token: -1 / 4 for the first, 1 / 2 for the second.
-    advantages = MinFormRLOO()(batch([[1.0, 0.0], [-1.0]], [[1, 2], [4]], [1.0, 0.0], 2))
+    advantages = MinFormRLOO(std_norm=False)(batch([[1.0, 0.0], [-1.0]], [[1, 2], [4]], [1.0, 0.0], 2))
     assert advantages[0].tolist() == pytest.approx([1 + 0.25 + 0.25 + 1, 0.25 + 1])
     assert advantages[1].tolist() == pytest.approx([-1 - 4 * 0.5 - 1] * 4)
 
 
 def test_min_form_rloo_does_not_see_where_steps_are_cut():
     # The same tokens and total reward in one step or in three: the first token's advantage is the same.
-    whole = MinFormRLOO()(batch([[0.6], [0.3]], [[6], [6]], [1.0, 0.0], 2))
-    cut = MinFormRLOO()(batch([[0.2, 0.2, 0.2], [0.3]], [[2, 4, 6], [6]], [1.0, 0.0], 2))
+    whole = MinFormRLOO(std_norm=False)(batch([[0.6], [0.3]], [[6], [6]], [1.0, 0.0], 2))
+    cut = MinFormRLOO(std_norm=False)(batch([[0.2, 0.2, 0.2], [0.3]], [[2, 4, 6], [6]], [1.0, 0.0], 2))
     assert whole[0][0].item() == pytest.approx(cut[0][0].item())
     assert whole[1].tolist() == pytest.approx(cut[1].tolist())
 
 
 def test_min_form_rloo_of_equal_responses_is_nothing_at_the_first_step():
-    advantages = MinFormRLOO()(batch([[0.5, 0.5]] * 3, [[2, 4]] * 3, [1.0] * 3, 3))
+    advantages = MinFormRLOO(std_norm=False)(batch([[0.5, 0.5]] * 3, [[2, 4]] * 3, [1.0] * 3, 3))
     assert torch.stack(advantages)[:, 0].tolist() == pytest.approx([0.0] * 3)
+
+
+def test_min_form_rloo_against_the_others_whole_returns_and_whitened():
+    given = batch([[1.0, 0.0], [-1.0]], [[1, 2], [4]], [1.0, 0.0], 2)
+    advantages = MinFormRLOO(std_norm=False, baseline="response")(given)
+    assert [row.tolist() for row in advantages] == [[1 + 1 + 1, 0 + 1 + 1], [-1 - 1 - 1] * 4]
+    white = torch.cat(MinFormRLOO()(given))
+    assert white.mean().item() == pytest.approx(0.0, abs=1e-6) and white.std().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_prime_as_the_paper_the_authors_code_and_without_bias():
+    given = batch([[0.5, 0.25], [-0.25]], [[1, 2], [2]], [1.0, 0.0], 2)
+    # Mean rewards 0.375 and -0.25; the outcome against the other's is 1 and -1.
+    paper = Prime(std_norm=False)(given)
+    assert [row.tolist() for row in paper] == [[0.75 + 2 * 0.25 + 1, 0.25 + 0.25 + 1], [-0.25 - 0.375 - 1] * 2]
+    # The code adds (r - own mean) / (2 - 1): 0.125 and -0.125, whose sum over both steps is 0.
+    code = Prime(std_norm=False, baseline="code")(given)
+    assert [row.tolist() for row in code] == [[2.25, 1.5 - 0.125], [-1.625] * 2]
+    whole = Prime(std_norm=False, baseline="response")(given)
+    assert [row.tolist() for row in whole] == [[0.75 + 0.25 + 1, 0.25 + 0.25 + 1], [-0.25 - 0.75 - 1] * 2]
+    # The largest process return is 0.75.
+    normed = Prime(std_norm=False, baseline="response", return_norm=True)(given)
+    assert normed[0].tolist() == pytest.approx([1 + 1 / 3 + 1, 1 / 3 + 1 / 3 + 1], abs=1e-5)
+
+
+def test_step_group_against_the_others_alone():
+    # At the second step of the second response no other is left: the first's return from its last step stands in.
+    given = batch([[1.0], [1.0, 0.5]], [[1], [1, 2]], [0.0, 0.25], 2)
+    advantages = StepGroup(std_norm=False, baseline="others")(given)
+    assert [row.tolist() for row in advantages] == [[1.0 - 1.75], [1.75 - 1.0, 0.75 - 1.0]]
+
+
+def undivided(name):
+    kind = ADVANTAGE_ESTIMATORS[name]
+    return kind(std_norm=False) if "std_norm" in {field.name for field in dataclasses.fields(kind)} else kind()
+
+
+@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+def test_groups_of_different_sizes_are_groups_of_their_own(name):
+    """The first question lost a response: each question's advantages are those of its own batch."""
+
+    def given(places, group_size):
+        there = dict(
+            process_rewards=[[0.5, 0.25], [0.0], [-0.5], [0.25, 0.0, 0.5], [1.0]],
+            token_ids=[[1, 2, 3], [1, 2], [1, 5], [1, 2, 3], [4, 4]],
+            values=[[float("nan"), 0.5], [float("nan")], [float("nan")], [float("nan"), 0.25, 0.75], [float("nan")]],
+            probabilities=[[0.5] * 3, [0.5] * 2, [0.5] * 2, [0.5] * 3, [0.5] * 2],
+        )
+        chosen = {field: [rows[place] for place in places] for field, rows in there.items()}
+        for field in ("process_rewards", "values", "probabilities"):
+            chosen[field] = [torch.tensor(row) for row in chosen[field]]
+        ends = [[2, 3], [2], [2], [1, 2, 3], [2]]
+        return StepBatch(
+            step_ends=[torch.tensor(ends[place]) for place in places],
+            outcome_rewards=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5])[list(places)],
+            penalties=torch.zeros(len(places)),
+            group_size=group_size,
+            **chosen,
+        )
+
+    estimator = undivided(name)
+    together = estimator(given(range(5), [2, 3]))
+    apart = estimator(given(range(2), 2)) + estimator(given(range(2, 5), 3))
+    assert [row.tolist() for row in together] == [pytest.approx(row.tolist()) for row in apart]
+
+
+@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+def test_a_response_without_tokens_has_no_advantage_and_its_outcome_counts_for_the_others(name):
+    nan = float("nan")
+
+    def advantages(outcome):
+        given = StepBatch(
+            step_ends=[torch.tensor([1, 2]), torch.tensor([], dtype=torch.long), torch.tensor([2])],
+            outcome_rewards=torch.tensor([1.0, outcome, 0.25]),
+            group_size=3,
+            process_rewards=rows([[0.5, 0.25], [], [0.0]]),
+            token_ids=[[1, 2], [], [1, 3]],
+            values=rows([[nan, 0.5], [nan], [nan]]),
+            penalties=torch.zeros(3),
+            probabilities=rows([[0.5, 0.5], [], [0.5, 0.5]]),
+        )
+        return undivided(name)(given)
+
+    got = advantages(0.0)
+    assert [len(row) for row in got] == [2, 0, 2] and torch.isfinite(torch.cat(got)).all()
+    assert [row.tolist() for row in got] != [row.tolist() for row in advantages(2.0)]
 
 
 def test_tree_by_hand():
@@ -190,6 +280,14 @@ def test_tree_of_equal_responses_is_nothing_and_a_prefix_is_not_the_whole():
     assert [row.tolist() for row in advantages] == [[0.0, 0.0]] * 2
     shorter = Tree()(outcomes_batch([1.0, 0.0], [[2], [1]], 2, token_ids=[[1, 2], [1]]))
     assert [row.tolist() for row in shorter] == [[1.0, 1.0], [-1.0]]
+
+
+def test_equal_words_after_another_answer_of_a_tool_are_another_state():
+    same = Tree()(outcomes_batch([1.0, 0.0], [[1, 2]] * 2, 2, token_ids=[[1, (8, 2)], [1, (8, 2)]]))
+    other = Tree()(outcomes_batch([1.0, 0.0], [[1, 2]] * 2, 2, token_ids=[[1, (8, 2)], [1, (9, 2)]]))
+    # The first step is shared in both: (1 + 0) / 2 - 0. After another answer only the response itself is left.
+    assert [row.tolist() for row in same] == [[0.5, 0.5], [-0.5, -0.5]]
+    assert [row.tolist() for row in other] == [[0.5, 1.0], [-0.5, -1.0]]
 
 
 def test_tree_does_not_mix_groups():
@@ -243,6 +341,21 @@ def test_spo_masks_tokens_without_a_choice():
     )
     assert [row.tolist() for row in SPO(std_norm=False)(given)] == [[0.75, 0.0, 0.25], [0.0, -1.0]]
     assert [row.tolist() for row in SPO(std_norm=False, mask=False)(given)] == [[0.75, 0.75, 0.25], [-1.0, -1.0]]
+
+
+def test_spo_whitens_over_the_tokens_with_a_choice_alone():
+    values = [torch.tensor([float("nan"), 0.8]), torch.tensor([float("nan")])]
+    probabilities = [torch.tensor([0.5, 0.95, 0.95, 0.95]), torch.tensor([0.2, 0.99])]
+    given = outcomes_batch(
+        [1.0, 0.0], [[1, 4], [2]], 2, values=values, penalties=nothing(2), probabilities=probabilities
+    )
+    # Two tokens count, with 0.8 and -1: mean -0.1, unbiased deviation 0.9 * sqrt(2).
+    expected = 0.9 / (0.9 * math.sqrt(2))
+    white = SPO()(given)
+    assert white[0].tolist() == pytest.approx([expected, 0.0, 0.0, 0.0])
+    assert white[1].tolist() == pytest.approx([-expected, 0.0])
+    assert [mask.tolist() for mask in SPO().trained_tokens(given)] == [[True, False, False, False], [True, False]]
+    assert SPO(mask=False).trained_tokens(given) is None
 
 
 def test_segments_end_after_low_probability_tokens():

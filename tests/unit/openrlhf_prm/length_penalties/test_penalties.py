@@ -81,6 +81,11 @@ def test_lcpo_max_by_hand():
     assert rewards.tolist() == pytest.approx([0.5, 0.75, 1.0, 0.0, 0.0])
 
 
+def test_prompts_of_lcpo_max_ask_for_a_maximum():
+    assert LCPOMax().target_template == "Think for maximum {} tokens."
+    assert LCPOExact().target_template == "Think for {} tokens."
+
+
 def test_o1_pruner_takes_the_first_group_as_reference():
     state = {}
     first = batch([10, 30], [True, False], questions=["q", "q"], state=state)
@@ -90,8 +95,23 @@ def test_o1_pruner_takes_the_first_group_as_reference():
     assert state == {"references": {"q": [20.0, 0.5]}}
     later = batch([20, 0], [True, True], questions=["q", "q"], state=state)
     rewards = O1Pruner(accuracy_coef=2.0)(later) + 1
-    assert rewards.tolist() == pytest.approx([1.0, 20.0 - 1 + 1.0])
+    assert rewards.tolist() == pytest.approx([1.0, 4.0]), "20 - 1 + 1 at one token, but the authors stop at 4"
     assert state == {"references": {"q": [20.0, 0.5]}}
+
+
+def test_o1_pruner_is_bounded():
+    def rewards(lengths, correct, **options):
+        given = batch(lengths, correct, questions=["q"] * len(lengths))
+        return (O1Pruner(**options)(given) + given.correct.float()).tolist()
+
+    # The mean of 1 and 4000 is 2000.5: 1999.5 - 1 for the wrong one without a bound.
+    assert rewards([1, 4000], [False, True]) == pytest.approx([4.0, 2000.5 / 4000 - 1 + 1])
+    assert rewards([100, 100], [False, True], accuracy_coef=5.0) == [-2.0, 2.5]
+    assert rewards([1, 4000], [False, True], highest=1.0)[0] == 1.0
+    assert rewards([1, 4000], [False, True], standardise=True) == pytest.approx([1.0, -1.0])
+    assert rewards([5, 5], [True, True], standardise=True) == [0.0, 0.0]
+    with pytest.raises(ValueError, match="^lowest must be below highest"):
+        O1Pruner(lowest=4.0)
 
 
 def test_o1_pruner_reads_references(tmp_path):

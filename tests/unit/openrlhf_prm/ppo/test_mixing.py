@@ -89,7 +89,8 @@ def test_targets_are_read_from_the_prompts():
 
 @pytest.mark.parametrize("kind", LENGTH_PENALTIES)
 def test_every_length_penalty_gets_what_it_declares(kind):
-    prompts = ["p Think for 4 tokens."] * 2 + ["q Think for 10 tokens."] * 2
+    ask = "Think for maximum" if kind == "lcpo_max" else "Think for"
+    prompts = [f"p {ask} 4 tokens."] * 2 + [f"q {ask} 10 tokens."] * 2
     mixed = mixer("--length_penalty.kind", kind)(rollout(prompts=prompts))
     assert torch.isfinite(mixed.penalties).all() and mixed.penalties.shape == (4,)
 

@@ -95,8 +95,9 @@ def test_options_of_the_chosen_algorithm_are_read(field, chosen):
     choice = CHOICES[field]
     for option in option_fields(choice.registry[chosen]):
         if option.name not in HOST_ESTIMATOR_FLAGS:
-            value = [f"--{choice.prefix}.no_{option.name}"] if option.default is True else None
-            value = value or [f"--{choice.prefix}.{option.name}", str(option.default)]
+            flag = f"--{choice.prefix}.{option.name}"
+            value = [f"--{choice.prefix}.no_{option.name}"] if option.default is True else [flag]
+            value += [str(option.default)] if option.metadata["kind"] is not bool else []
             if option.default == "":
                 continue
             args = arguments(*ENOUGH, choice.flag, chosen, *value)

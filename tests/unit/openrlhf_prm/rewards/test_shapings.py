@@ -86,12 +86,24 @@ def test_clip_delta_by_hand():
     assert returns(rewards).tolist() == [0.0, -0.25, 0.0]
 
 
-def test_gate_opens_only_where_all_are_wrong():
+def test_gate_opens_where_outcomes_agree():
     scores = rows([0.5, -1.0], [0.25])
-    closed = Gate()(scores, torch.tensor([False, True]))
-    assert [row.tolist() for row in closed] == [[0.0, 0.0], [0.0]]
-    opened = Gate()(scores, torch.tensor([False, False]))
-    assert [row.tolist() for row in opened] == [MinForm()(row).tolist() for row in scores]
+    shut, opened = [[0.0, 0.0], [0.0]], [MinForm()(row).tolist() for row in scores]
+
+    def gate(*verdicts, **options):
+        return [row.tolist() for row in Gate(**options)(scores, torch.tensor(verdicts))]
+
+    assert gate(False, True) == shut and gate(False, False) == gate(True, True) == opened
+    assert gate(True, True, open_to="wrong") == gate(True, False, open_to="wrong") == shut
+    assert gate(False, False, open_to="wrong") == opened
+
+
+def test_strict_min_form_returns_the_running_minimum():
+    rewards = MinForm(strict=True)(torch.tensor([0.5, -0.5, 0.25, 0.75]))
+    assert rewards.tolist() == [0.0, -0.75, -0.5, 0.75]
+    assert returns(rewards).tolist() == [-0.5, -0.5, 0.25, 0.75]
+    assert MinForm(strict=True)(torch.tensor([0.5])).tolist() == [0.5]
+    assert MinForm(strict=True)(torch.empty(0)).tolist() == []
 
 
 def test_progress_by_hand():
@@ -158,6 +170,27 @@ def test_filter_in_degenerate_groups():
     assert dropped([0.5, 0.5], [True, True], 0.5) == [0]
     assert dropped([0.5], [True], 0.1) == []
     assert dropped([0.9, 0.1, 0.5], [True, False, True], 1.0) == []
+
+
+def test_filter_drops_responses_with_too_few_or_too_many_steps_first():
+    scores = rows([0.9], [0.5, 0.5], [0.1, 0.1], [0.9] * 4, [0.0, 0.0], [])
+    correct = torch.tensor([True, True, True, False, False, False])
+
+    def gone(**options):
+        kept = ConsistencyFilter(keep=2 / 3, **options)(scores, correct)
+        return [index for index, row in enumerate(kept) if row is None]
+
+    # One of each side: the right one with the lowest mean, the wrong one with the highest.
+    assert gone() == [2, 3]
+    assert gone(min_steps=2) == [0, 5], "one step, and none"
+    assert gone(max_steps=3) == [2, 3]
+    assert gone(judged="right") == [2, 3] and gone(judged="right", min_steps=2, max_steps=3) == [0, 3]
+
+
+def test_filter_in_doubt_of_a_response_without_a_score():
+    scores = rows([float("nan")], [-0.9], [float("nan")], [-0.9])
+    kept = ConsistencyFilter()(scores, torch.tensor([True, True, False, False]))
+    assert [row is None for row in kept] == [True, False, False, True]
 
 
 @pytest.mark.parametrize("right", range(9))

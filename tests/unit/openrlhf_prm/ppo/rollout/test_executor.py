@@ -186,11 +186,11 @@ def test_states_between_steps_are_branched_from_and_judged(executor_module):
     assert first.scores is None and first.ends == (2, 5)
 
 
-def test_a_group_of_one_outcome_is_not_branched_from(executor_module):
+def test_a_group_of_one_outcome_may_be_skipped(executor_module):
     engine = Engine()
-    records = group_of(executor_module, branching(executor_module, 1.0, k=2), engine, 3)
+    records = group_of(executor_module, branching(executor_module, 1.0, k=2, skip_uniform=True), engine, 3)
     assert engine.asked == [] and [record.branches for record in records] == [None] * 3
-    records = group_of(executor_module, branching(executor_module, 1.0, k=2, skip_uniform=False), engine, 3)
+    records = group_of(executor_module, branching(executor_module, 1.0, k=2), engine, 3)
     assert len(engine.asked) == 1 and records[0].branches[0].outcomes == (1.0, 1.0)
 
 
