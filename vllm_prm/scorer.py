@@ -10,6 +10,7 @@ engine's prefix cache. Call `reset_cache` after the PRM's weights change.
 
 import inspect
 import math
+import warnings
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -95,6 +96,8 @@ class StepScorer:
             raise ValueError(f"engine is {engine!r}, allowed: {list(ENGINE_NAMES)}, or StepScorer.from_url")
         options = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
         loaded = load_served_family(model, family, options=family_options, **options)
+        for guess in loaded.guesses:
+            warnings.warn(f"{model}: {guess}", stacklevel=2)
         scorer = resolve_name(loaded.scorer)
         scorer.check_options(model, loaded)
         return scorer.start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)

@@ -17,7 +17,7 @@ from pkgutil import resolve_name
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
-from vllm_prm.families import PRM_FAMILIES, Detection, detect_family, load_family, resolve_family
+from vllm_prm.families import PRM_FAMILIES, Detection, PRMFamily, detect_family, load_family, resolve_family
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
 
@@ -34,6 +34,7 @@ def serve_command(
     """
     flags, user_overrides = _split_hf_overrides(vllm_flags)
     loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
+    _warn_of_guesses("serve", loaded)
     resolve_name(loaded.scorer).check_options(model, loaded)
     overrides = {**loaded.hf_overrides(), **user_overrides}
     ours = ["--runner", loaded.runner, "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
@@ -45,6 +46,11 @@ def serve_command(
     for name, value in device_defaults(given, loaded.engines).items():
         ours += [f"--{name.replace('_', '-')}", str(value)]
     return [*_server(model), *ours, *flags]
+
+
+def _warn_of_guesses(command: str, family: PRMFamily) -> None:
+    for guess in family.guesses:
+        print(f"vllm-prm {command}: warning: {guess}", file=sys.stderr)
 
 
 def _server(model: str) -> list[str]:
@@ -143,12 +149,14 @@ def inspect_checkpoint(model: str, family: str | None, family_options: Mapping |
     """What scoring with `model` would do: family and why, architecture, options, head, and a rendered example."""
     detection = Detection(family, "named by --family") if family else detect_family(model)
     loaded = load_family(model, detection.family, options=family_options)
+    _warn_of_guesses("inspect", loaded)
     rendered = loaded.render("1 + 1 = ?", ["1 + 1 = 2.", "The answer is 2."])
     return {
         "model": model,
         "family": detection.family,
         "reason": detection.reason,
         **loaded.hf_overrides(),
+        "guesses": list(loaded.guesses),
         "example": {
             "question": "1 + 1 = ?",
             "steps": ["1 + 1 = 2.", "The answer is 2."],

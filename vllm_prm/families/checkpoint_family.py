@@ -25,6 +25,10 @@ class CheckpointFamily(PRMFamily):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Repository name -> options, of checkpoints on the hub whose config.json does not tell their family."""
 
+    unseen: ClassVar[Sequence[str]] = ()
+    """Options that the training chose and no checkpoint shows: their defaults are guesses unless config.json declares
+    the family or its name is a published one."""
+
     def __init__(
         self, tokenizer: Any, *, architecture: str | None = None, path: str = "the checkpoint", **options: Any
     ) -> None:
@@ -60,14 +64,22 @@ class CheckpointFamily(PRMFamily):
         `prm` key of config.json, `options`."""
         checkpoint = Checkpoint(path, tokenizer)
         architecture = cls.served_as(checkpoint)
-        declared = checkpoint.declared_options if checkpoint.declared_family == cls.name else {}
-        given = {**declared, **(options or {})}
-        return cls(
+        declares = checkpoint.declared_family == cls.name
+        given = {**(checkpoint.declared_options if declares else {}), **(options or {})}
+        family = cls(
             checkpoint.tokenizer,
             architecture=architecture,
             path=path,
             **{**cls.seen_options(checkpoint, given), **given},
         )
+        if not declares and not any(name.lower() in checkpoint.names for name in cls.published):
+            family.guesses = tuple(
+                f"{name} {getattr(family.options, name)!r} is a guess: the checkpoint does not say what it was trained "
+                f"with; --family-options '{{\"{name}\": ...}}' does"
+                for name in cls.unseen
+                if name not in given
+            )
+        return family
 
     @classmethod
     def served_as(cls, checkpoint: Checkpoint) -> str:

@@ -56,6 +56,8 @@ class PRMFamily(ABC):
     """The checkpoint's own head, whose whole output `decode` expects; None for the language-model head."""
     scorer: str = "vllm_prm.scorer:StepScorer"
     """`module:Class` of the `StepScorer` that runs the engine, or the engines, this family needs."""
+    guesses: Sequence[str] = ()
+    """What the checkpoint does not show and nobody said, one sentence each: for the user's eyes."""
     runner: str = "pooling"
     """vLLM's runner for the model: "generate" where scores are read from what it writes."""
     engines: int = 1

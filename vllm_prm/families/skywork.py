@@ -27,6 +27,7 @@ class SkyworkFamily(ValueHeadFamily):
 
     name = "skywork"
     Options = SkyworkOptions
+    unseen = ()
     published = {"Skywork-o1-Open-PRM-Qwen-2.5-1.5B": {}, "Skywork-o1-Open-PRM-Qwen-2.5-7B": {}}
 
     @classmethod

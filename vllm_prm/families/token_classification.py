@@ -6,7 +6,8 @@ being the good one:
     score="probability"   s = p_1             in [0, 1]    TRL
     score="difference"    s = p_1 - p_0       in [-1, 1]   PURE-PRM (arXiv:2504.15275)
 
-The head is the checkpoint's `score`, a linear layer with bias. PURE's own sum of a solution, weighted by
+TRL's trainer takes any separator and writes it nowhere: only published names tell it. The head is the checkpoint's
+`score`, a linear layer with bias. PURE's own sum of a solution, weighted by
 softmax(-s / 0.1), is a reward shaping and not done here.
 """
 
@@ -31,7 +32,12 @@ class TokenClassificationFamily(SeparatorFamily):
 
     name = "token_classification"
     Options = TokenClassificationOptions
-    published = {"PURE-PRM-7B": {"score": "difference"}}
+    published = {
+        "PURE-PRM-7B": {"score": "difference"},
+        "Qwen2.5-Math-1.5B-Instruct-PRM-0.2": {"separator": "\n\n"},
+        "Qwen2.5-Math-7B-Instruct-PRM-0.2": {"separator": "\n\n"},
+    }
+    unseen = ("separator",)
     head = Head(("score",), outputs=2, bias=True)
 
     @classmethod

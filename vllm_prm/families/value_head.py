@@ -38,6 +38,7 @@ class ValueHeadFamily(SeparatorFamily):
 
     name = "value_head"
     Options = ValueHeadOptions
+    unseen = ("separator",)
 
     def __init__(self, tokenizer: Any, **arguments: Any) -> None:
         super().__init__(tokenizer, **arguments)

@@ -68,6 +68,28 @@ def test_published_names_bring_their_options(tmp_path):
     assert LLAMA.convert_ids_to_tokens(load_family(versa).placeholder_id) == "ĠĊĊĊĊ"
 
 
+@pytest.mark.parametrize("size", ["1.5B", "7B"])
+def test_the_separators_of_trls_published_prms_are_known(tmp_path, size):
+    """Of their training scripts (search-and-learn, recipes/training)."""
+    path = checkpoint(tmp_path / f"Qwen2.5-Math-{size}-Instruct-PRM-0.2", "Qwen2ForTokenClassification", QWEN)
+    loaded = load_family(path)
+    assert loaded.options.separator == "\n\n" and loaded.guesses == ()
+    assert loaded.render("Q", ["a.", "b"]).step_positions == [3, 5]
+
+
+def test_a_separator_that_nobody_said_is_a_guess(tmp_path):
+    path = checkpoint(tmp_path / "prm", "Qwen2ForTokenClassification", QWEN)
+    [guess] = load_family(path).guesses
+    assert guess.startswith(r"separator '\n' is a guess") and '{"separator": ...}' in guess
+    assert load_family(path, options={"separator": "\n"}).guesses == ()
+    declared = checkpoint(tmp_path / "b", "Qwen2ForTokenClassification", QWEN, prm={"family": "token_classification"})
+    assert load_family(declared).guesses == ()
+    scalar = checkpoint(tmp_path / "c", "LlamaForCausalLM", LLAMA, {"value_head.weight": (1, 4)})
+    assert len(load_family(scalar, "value_head").guesses) == 1
+    skywork = checkpoint(tmp_path / "d", "Qwen2ForPrmModel", qwen_tokenizer(bos=True))
+    assert load_family(skywork).guesses == ()
+
+
 @pytest.mark.parametrize(
     ("architecture", "tokenizer", "weights", "candidates"),
     [
@@ -140,8 +162,13 @@ def test_inspect_says_what_and_why(tmp_path, capsys):
 
     main(["inspect", path, "--family", "token_classification", "--family-options", '{"separator": "\\n\\n"}'])
     shown = json.loads(capsys.readouterr().out)
-    assert shown["reason"] == "named by --family"
+    assert shown["reason"] == "named by --family" and shown["guesses"] == []
     assert shown["prm"]["options"]["separator"] == "\n\n"
+
+    main(["inspect", path, "--family", "token_classification"])
+    shown = capsys.readouterr()
+    [guess] = json.loads(shown.out)["guesses"]
+    assert shown.err == f"vllm-prm inspect: warning: {guess}\n" and guess.startswith(r"separator '\n' is a guess")
 
 
 def test_mistakes_end_with_one_line(tmp_path, capsys):
