@@ -3,7 +3,7 @@ SEED ?= 0
 JOBS ?= 2
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup lint unit stack test quickstart rejection-sampling clean
+.PHONY: help setup lint unit stack test smoke quickstart rejection-sampling clean
 
 help:
 	@echo "make setup        build .venv for CPU, once (2 to 4 minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (14 minutes on 2 quiet cores);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
+	@echo "make smoke        every script of examples/cluster with toy models, and every dry run (10 minutes); JOBS=2"
 	@echo "make clean        remove .venv and what runs and tests left"
 
 setup:
@@ -32,6 +33,9 @@ test: setup
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory stack
+
+smoke: setup
+	$(RUN) -m pytest tests/smoke -n $(JOBS)
 
 quickstart: setup
 	.venv/bin/python -m examples.quickstart.run --seed $(SEED) $(if $(COMPARE),--compare)

@@ -18,7 +18,7 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).parents[1]
-LEFT_ALONE = {"cd", "curl", "docker", "echo", "export", "git", "python", "python3", "sudo"}
+LEFT_ALONE = {"cd", "curl", "docker", "echo", "export", "git", "kubectl", "python", "python3", "sudo"}
 """Programs of other people whose arguments are not looked at, `python -c` among them."""
 
 
@@ -84,6 +84,10 @@ def check(words: Sequence[str]) -> None:
     program, *rest = words
     if program == "ray" and rest[:2] == ["job", "submit"]:
         check(rest[rest.index("--") + 1 :])
+    elif program == "env":
+        check([word for word in rest if not re.match(r"[A-Z_]+=", word)])
+    elif program in ("bash", "sbatch"):
+        require_files(iter(rest[:1]))
     elif program in ("deepspeed", "torchrun"):
         at = next(index for index, word in enumerate(rest) if word in ("--module", "-m"))
         check_module(rest[at + 1], rest[at + 2 :])
@@ -106,7 +110,7 @@ def check(words: Sequence[str]) -> None:
     elif program == "pytest":
         require_files(word.partition("::")[0] for word in rest if word.startswith("tests"))
     elif (ROOT / program).is_file():
-        script = (ROOT / program).read_text()
+        script = with_sourced(ROOT / program)
         require(all(word in script for word in rest if word.startswith("--")), f"{program} lacks one of {rest}")
     else:
         require(program in LEFT_ALONE, f"an unknown program: {program}")
@@ -120,6 +124,15 @@ def require(holds: bool, message: str) -> None:
 def require_files(names: Iterator[str]) -> None:
     for name in names:
         require((ROOT / name).exists(), f"there is no {name}")
+
+
+def with_sourced(script: Path) -> str:
+    """The text of a shell script, and of the scripts that it sources from its folder or the one above."""
+    text = script.read_text()
+    folders = (script.parent, script.parent.parent)
+    names = re.findall(r'^\s*\. ".*?/(\w+\.sh)"$', text, re.MULTILINE)
+    files = (next(folder / name for folder in folders if (folder / name).is_file()) for name in names)
+    return "\n".join([text, *map(with_sourced, files)])
 
 
 def check_module(module: str, arguments: Sequence[str]) -> None:

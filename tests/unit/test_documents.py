@@ -4,10 +4,11 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import cluster_scripts
 import pytest
 from documents import (
     ROOT,
@@ -23,6 +24,7 @@ from documents import (
     table_rows,
 )
 
+from examples.cluster.tiny import smaller
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS
@@ -100,6 +102,7 @@ WRONG = {
     "python -m benchmarks.overhead --jbos 2": "--jbos",
     "COMPARE=1 make quikstart": "quikstart",
     "pip install 'openrlhf-prm[sevre]'": "sevre",
+    "env A=1 bash examples/cluster/no_such.sh": "no_such.sh",
     "vlm-prm serve prm": "vlm-prm",
 }
 """A command with a mistake -> what names it."""
@@ -115,12 +118,21 @@ def defined_on(page: str, flag: str) -> bool:
     return any(re.search(field, code, re.MULTILINE) for code in python_blocks((ROOT / page).read_text()))
 
 
-def test_every_command_and_flag_on_the_pages_is_there(tmp_path):
+def commands_of(script: str) -> Iterator[tuple[str, list[str]]]:
+    """The command of a script of examples/cluster, and what SMOKE=1 makes of it where it is ours."""
+    words = cluster_scripts.printed(script)
+    yield script, words
+    if words[0] in ("openrlhf-prm", "torchrun", "vllm-prm"):
+        yield f"SMOKE=1 {script}", smaller(words)
+
+
+def test_every_command_and_flag_on_the_pages_and_in_the_scripts_is_there(tmp_path):
     """One process parses all of them: its imports take their time."""
     lines = []
     for page in PAGES:
         text = (ROOT / page).read_text()
         lines += [(page, [written_out(word, text, tmp_path) for word in words]) for words in shell_commands(text)]
+    lines += [line for name in cluster_scripts.SCRIPTS for line in commands_of(name)]
     wrong = [words for line in WRONG for words in commands(line)]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "real_parsers.py")],

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Qwen2.5-Math-PRM-7B on one GPU, at /v1/step_rewards of port PORT. VLLM_API_KEY, where it is set, guards it.
+# shellcheck source=examples/cluster/common.sh
+. "$(dirname "$0")/common.sh"
+
+serve "${PRM:-Qwen/Qwen2.5-Math-PRM-7B}" --max-model-len 4096 --gpu-memory-utilization 0.9

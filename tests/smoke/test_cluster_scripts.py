@@ -1,0 +1,67 @@
+"""Every script of examples/cluster, started as a user starts it: with SMOKE=1 on the CPU stack, and its dry run."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from cluster_scripts import SCRIPTS, TRAINING, run
+from ppo_runs import logged_steps
+from servers import held_port
+
+OTHERS = ("annotate_math.sh", "serve_prm_7b.sh", "serve_prm_72b.sh", "train_prm.sh")
+PPO = [name for name in SCRIPTS if name not in OTHERS and name != TRAINING]
+SHOWS = {
+    "vineppo.sh": "vine/branch_tokens",
+    "prime.sh": "online_prm/loss",
+    "length_control.sh": "length_multiplier",
+}
+"""What a run without a PRM logs of its own."""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The folder of the models and the data, which the first script writes."""
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture
+def smoke(tiny, tmp_path):
+    """Runs a script to its end; its output. What it writes is in `tmp_path`/out."""
+
+    def start(name: str, **variables: object) -> str:
+        done = run(name, SMOKE=1, SMOKE_FILES=tiny, OUT=tmp_path / "out", **variables)
+        while done.returncode and "EADDRINUSE" in done.stderr:  # the host lost the port that it had picked
+            done = run(name, SMOKE=1, SMOKE_FILES=tiny, OUT=tmp_path / "out", **variables)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    return start
+
+
+@pytest.mark.parametrize("name", PPO)
+def test_ppo(smoke, tmp_path, name):
+    (update,) = logged_steps(smoke(name))
+    assert (tmp_path / "out" / "policy" / "config.json").exists()
+    assert math.isfinite(update["policy_loss"]) and update[SHOWS.get(name, "process/step_score")] > 0
+
+
+def test_labels(smoke, tmp_path):
+    smoke("annotate_math.sh")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "labels.jsonl").read_text().splitlines()]
+    assert rows and all(len(row["steps"]) == len(row["mc_values"]) for row in rows)
+
+
+def test_a_prm(smoke, tmp_path):
+    summary = json.loads(smoke("train_prm.sh").splitlines()[-1])
+    assert summary["updates"] == 2
+    config = json.loads((tmp_path / "out" / "prm" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForProcessRewardModel"]
+
+
+@pytest.mark.parametrize("name", ["serve_prm_7b.sh", "serve_prm_72b.sh"])
+def test_a_server(smoke, name):
+    with held_port() as port:
+        answers = [line for line in smoke(name, PORT=port).splitlines() if '"step_rewards"' in line]
+    (solution,) = json.loads(answers[-1])["data"]
+    assert len(solution["step_rewards"]) == 2 and all(0 < score < 1 for score in solution["step_rewards"])
