@@ -3,7 +3,7 @@
 # shellcheck source=examples/cluster/common.sh
 . "$(dirname "$0")/common.sh"
 
-MODEL=$(absolute "${MODEL:-Qwen/Qwen2.5-Math-7B-Instruct}")
+MODEL=$(model "${MODEL:-Qwen/Qwen2.5-Math-7B-Instruct}")
 DATA=$(absolute "${DATA:-math_train.jsonl}")
 
 run openrlhf-prm annotate --annotator omega_prm \

@@ -24,6 +24,13 @@ done
 # The absolute path of a file or folder, because actors have other working folders; any other name as it is.
 absolute() { if [ -e "$1" ]; then realpath "$1"; else printf '%s\n' "$1"; fi; }
 
+# The same of a model, which for a dry run is its shape.
+model() { if [ "$mode" = dry ] && [ ! -e "$1" ]; then python "$here/shapes.py" "$shapes" "$1"; else absolute "$1"; fi; }
+if [ "$mode" = dry ]; then
+    shapes=$(mktemp -d)
+    trap 'rm -rf "$shapes"' EXIT
+fi
+
 SMOKE=${SMOKE:-0}
 name=${name:-${me%.*}}
 if [ "$SMOKE" = 1 ]; then
@@ -67,7 +74,7 @@ run_on_gpus() {
 serve() {
     local port=${PORT:-8000}
     if [ "$mode$SMOKE" != run1 ]; then
-        run vllm-prm serve "$(absolute "$1")" --port "$port" "${@:2}"
+        run vllm-prm serve "$(model "$1")" --port "$port" "${@:2}"
         return
     fi
     run vllm-prm serve "$1" --port "$port" "${@:2}" &

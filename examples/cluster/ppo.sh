@@ -8,8 +8,8 @@
 # shellcheck source=examples/cluster/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-MODEL=$(absolute "${MODEL:-Qwen/Qwen2.5-Math-7B}")
-PRM=$(absolute "${PRM:-Qwen/Qwen2.5-Math-PRM-7B}")
+MODEL=$(model "${MODEL:-Qwen/Qwen2.5-Math-7B}")
+PRM=$(model "${PRM:-Qwen/Qwen2.5-Math-PRM-7B}")
 DATA=$(absolute "${DATA:-math_train.jsonl}")
 TP=${TP:-1}
 

@@ -38,7 +38,6 @@ IF_GIVEN = {
     "--train.num_episodes": "1",
     "--prm.num_engines": "1",
     "--prm.max_model_len": "512",
-    "--online_prm.num_gpus_per_node": "1",
     "--vine.k": "2",
     "--vine.k_min": "2",
     "--vine.max_new_tokens": "64",

@@ -3,7 +3,7 @@
 # shellcheck source=examples/cluster/common.sh
 . "$(dirname "$0")/common.sh"
 
-BASE=$(absolute "${BASE:-Qwen/Qwen2.5-Math-7B-Instruct}")
+BASE=$(model "${BASE:-Qwen/Qwen2.5-Math-7B-Instruct}")
 LABELS=$(absolute "${LABELS:-runs/annotate_math/labels.jsonl}")
 
 run_on_gpus train-prm \

@@ -7,7 +7,8 @@ NODES=${NODES:-4}
 . "$(dirname "$0")/../common.sh"
 
 if [ "$mode" = dry ]; then
-    exec bash "$here/ppo_4_nodes/train.sh" --dry-run
+    bash "$here/ppo_4_nodes/train.sh" --dry-run
+    exit
 elif [ "$mode" = print ]; then
     printf '%q ' kubectl create -f "$here/ppo_4_nodes/rayjob.yaml" && echo
 elif [ "$SMOKE" = 0 ]; then

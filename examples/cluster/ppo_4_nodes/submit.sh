@@ -8,7 +8,8 @@ NODES=${NODES:-4}
 CHECKOUT=${CHECKOUT:-$(realpath "$here/../..")}
 
 if [ "$mode" = dry ]; then
-    exec bash "$here/ppo_4_nodes/train.sh" --dry-run
+    bash "$here/ppo_4_nodes/train.sh" --dry-run
+    exit
 fi
 settings=()
 for variable in MODEL PRM DATA OUT INPUT_KEY LABEL_KEY NODES GPUS TP SMOKE SMOKE_FILES; do

@@ -10,13 +10,21 @@ import ray
 PATIENCE_S = 600
 
 
+def alive() -> int:
+    """The number of nodes; 0 where no cluster answers yet."""
+    try:
+        ray.init(log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+    except ConnectionError:
+        return 0
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 def main(wanted: int) -> int:
     """Waits; returns the exit code."""
-    ray.init(log_to_driver=False, logging_level="warning")
     deadline = time.monotonic() + PATIENCE_S
-    while (alive := sum(node["Alive"] for node in ray.nodes())) < wanted:
+    while (there := alive()) < wanted:
         if time.monotonic() > deadline:
-            print(f"wait_for_nodes: {alive} of {wanted} nodes have joined after {PATIENCE_S} s", file=sys.stderr)
+            print(f"wait_for_nodes: {there} of {wanted} nodes have joined after {PATIENCE_S} s", file=sys.stderr)
             return 1
         time.sleep(1)
     return 0

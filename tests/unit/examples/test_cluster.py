@@ -11,6 +11,8 @@ import yaml
 from cluster_scripts import FOLDER, SCRIPTS, TRAINING, printed, run
 from documents import ROOT, table_rows
 
+from examples.cluster.ppo_4_nodes import wait_for_nodes
+from examples.cluster.shapes import SHAPES
 from examples.cluster.tiny import ALWAYS, IF_GIVEN, NEVER, QUESTIONS, smaller, write_data
 
 FILES = sorted(path for path in FOLDER.rglob("*") if path.suffix in (".sh", ".sbatch", ".py", ".yaml", ".md"))
@@ -98,6 +100,11 @@ def test_the_ray_job_starts_the_script_with_the_versions_that_are_pinned():
     assert f"ray=={job['spec']['rayClusterSpec']['rayVersion']}" in (ROOT / "requirements/cpu.lock").read_text()
 
 
+def test_a_dry_run_knows_the_shape_of_every_model_that_a_script_names():
+    words = {word for name in SCRIPTS for word in printed(name) if re.fullmatch(r"Qwen/\S+", word)}
+    assert len(words) == 5 and words < set(SHAPES)
+
+
 def test_a_smoke_run_has_the_flags_of_the_script_and_smaller_sizes_behind():
     words = ["openrlhf-prm", "train-ppo", "--vine.k", "9", "--ds.enable_sleep", "--actor.num_nodes", "2"]
     small = smaller(words)
@@ -124,11 +131,16 @@ def test_tiny_data_is_what_the_commands_read(tmp_path):
 
 
 def test_nodes_that_do_not_come_end_the_wait(monkeypatch, capsys):
-    from examples.cluster.ppo_4_nodes import wait_for_nodes
+    tries = iter([ConnectionError, None, None])
 
-    monkeypatch.setattr(wait_for_nodes.ray, "init", lambda **options: None)
+    def init(**options):
+        if (fault := next(tries)) is not None:
+            raise fault
+
+    monkeypatch.setattr(wait_for_nodes.ray, "init", init)
     monkeypatch.setattr(wait_for_nodes.ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    monkeypatch.setattr(wait_for_nodes.time, "sleep", lambda seconds: None)
+    assert wait_for_nodes.main(1) == 0  # the first time no cluster answers
     monkeypatch.setattr(wait_for_nodes, "PATIENCE_S", -1)
-    assert wait_for_nodes.main(1) == 0
     assert wait_for_nodes.main(2) == 1
     assert "1 of 2 nodes have joined" in capsys.readouterr().err
