@@ -1,7 +1,7 @@
-"""The shapes of the models that these scripts name, so that a dry run needs no download: `python shapes.py FOLDER NAME`.
+"""The shapes of the models that these scripts name, so that a dry run needs no download.
 
-Where NAME is one of them, its config.json, as far as it is about sizes, is written into FOLDER, and the path is printed;
-else NAME itself.
+`python shapes.py FOLDER NAME` writes config.json, as far as it is about sizes, into FOLDER and prints the path, where
+NAME is one of them; else it prints NAME.
 """
 
 import json
