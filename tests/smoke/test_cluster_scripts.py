@@ -9,6 +9,8 @@ from cluster_scripts import SCRIPTS, TRAINING, run
 from ppo_runs import logged_steps
 from servers import held_port
 
+from examples.cluster.tiny import write_data
+
 OTHERS = ("annotate_math.sh", "serve_prm_7b.sh", "serve_prm_72b.sh", "train_prm.sh")
 PPO = [name for name in SCRIPTS if name not in OTHERS and name != TRAINING]
 SHOWS = {
@@ -39,6 +41,14 @@ def smoke(tiny, tmp_path):
     return start
 
 
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> dict[str, Path]:
+    """Questions and labels for a dry run, which reads them; the models are those that the scripts name."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return {"DATA": folder / "questions.jsonl", "LABELS": folder / "labels.jsonl"}
+
+
 @pytest.mark.parametrize("name", PPO)
 def test_ppo(smoke, tmp_path, name):
     (update,) = logged_steps(smoke(name))
@@ -65,3 +75,15 @@ def test_a_server(smoke, name):
         answers = [line for line in smoke(name, PORT=port).splitlines() if '"step_rewards"' in line]
     (solution,) = json.loads(answers[-1])["data"]
     assert len(solution["step_rewards"]) == 2 and all(0 < score < 1 for score in solution["step_rewards"])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_dry_run_fits(data, name):
+    done = run(name, "--dry-run", **data)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "role" in done.stdout and "GPUs" in done.stdout
+
+
+def test_a_dry_run_refuses_what_does_not_fit(data):
+    done = run("ppo_separate.sh", "--dry-run", GPUS=6, **data)
+    assert done.returncode == 2 and "8 GPUs" in done.stderr.splitlines()[-1]
