@@ -7,30 +7,67 @@ own process. No host file is changed and nothing else of the host is touched.
 """
 
 import os
+import sys
 
-from openrlhf_prm.ppo.flag_checks import check_args
-from openrlhf_prm.ppo.flags import add_arguments
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
+from openrlhf_prm.ppo import flag_checks, flags
 
 __all__ = ["add_arguments", "check_args", "setup"]
 
+RAY_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "true", "NCCL_DEBUG": "WARN", "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1"}
+"""What the host sets in the processes of a Ray that it starts or joins, where the user has not."""
+
+
+def add_arguments(parser) -> None:
+    """Adds the plugin's flags to the host's parser."""
+    flags.add_arguments(parser)
+    add_dry_run_flags(parser)
+
+
+def check_args(args) -> None:
+    """Raises ValueError, naming the flag, for what cannot work, and where Ray has no room for it. A dry run ends here,
+    with exit code 0.
+    """
+    flag_checks.check_args(args)
+    # Neither is needed to find a flag that is wrong, and both import Ray.
+    from openrlhf_prm.ppo import preflight
+
+    if asked_for(args):
+        preflight.dry_run(args)
+        sys.exit(0)
+    join_ray()
+    preflight.require_room(args)
+
+
+def join_ray() -> None:
+    """Starts Ray, or joins the cluster that this process belongs to, as the host would do next.
+
+    On a CPU machine without a cluster without Ray's dashboard, whose processes take longer to start there than they
+    are of use.
+    """
+    import ray
+
+    from openrlhf_prm.cluster.accelerator import on_cpu
+
+    if ray.is_initialized():
+        return
+    if on_cpu() and "RAY_ADDRESS" not in os.environ:
+        ray.init(include_dashboard=False)
+        return
+    given = {name: os.environ.get(name, default) for name, default in RAY_ENVIRONMENT.items()}
+    ray.init(runtime_env={"env_vars": given})
+
 
 def setup(args) -> None:
-    """Rebinds the host's trainer and rollout actor in this process. Idempotent; runs after the flags were checked.
-
-    On a CPU machine without a Ray cluster it starts one, because the host would start Ray's dashboard too, whose
-    processes take longer to start there than they are of use.
-    """
+    """Rebinds the host's trainer and rollout actor in this process. Idempotent; runs after the flags were checked."""
     import openrlhf.trainer.ppo_trainer as sync_trainer
     import openrlhf.trainer.ppo_trainer_async as async_trainer
     import openrlhf.trainer.ray.vllm_engine as vllm_engine
     import ray
 
-    from openrlhf_prm.cluster.accelerator import on_cpu
     from openrlhf_prm.ppo.rollout.actor import StepRolloutActor
     from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
     vllm_engine.RolloutRayActor = ray.remote(StepRolloutActor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)
     async_trainer.PPOTrainerAsync = ray.remote(ProcessPPOTrainerAsync)
-    if on_cpu() and not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-        ray.init(include_dashboard=False)
