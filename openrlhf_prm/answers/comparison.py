@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from openrlhf_prm.answers.normal_form import Quantity, normal_form, quantity
 from openrlhf_prm.answers.process import AnswerProcess
+from openrlhf_prm.answers.values import differs, same_value, values
 
 # A longer "answer" is a model gone astray.
 LONGEST = 500
@@ -30,6 +31,9 @@ _CHAIN = re.compile(r"(.+?)\s*(\\le|<)\s*«?[A-Za-z]»?\s*(\\le|<)\s*(.+)")
 _FALLING_CHAIN = re.compile(r"(.+?)\s*(\\ge|>)\s*«?[A-Za-z]»?\s*(\\ge|>)\s*(.+)")
 _BOUND = re.compile(r"«?[A-Za-z]»?\s*(\\le|<|\\ge|>)\s*([^<>=]+)")
 _BASE = re.compile(r"([0-9A-Za-z]+)_\{?(\d+)\}?")
+_NUMBERS_IN_A_ROW = re.compile(r"[-+]?\d+(?:\.\d+)?(?:\s+\d+(?:\.\d+)?)+")
+_MATRIX = re.compile(r"\\begin\{([pb]matrix)\}(.*)\\end\{\1\}", re.DOTALL)
+_NO_NUMBER = re.compile(r"«[^«»\d]*[A-Za-z][^«»\d]*»|[-+]?\\infty")
 _GREEK = frozenset("alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi chi psi omega".split())
 _NAMES = r"\b(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|inf|infty|infinity|mod|max|min|gcd|lcm)\b"
 _OPEN, _CLOSE = "([{", ")]}"
@@ -65,9 +69,14 @@ def _same(reference: str, answer: str) -> bool:
         verdict = _same_words(left, right)
     if verdict is None and (_variables(left) != _variables(right) or (r"\begin" in left) != (r"\begin" in right)):
         verdict = False
+    if verdict is None and any(_NUMBERS_IN_A_ROW.fullmatch(text) for text in (left, right)):
+        verdict = False  # "2 3" is neither 6 nor, as math-verify has it, 5
+    if verdict is None:
+        verdict = _same_cells(left, right)
     return _same_formula(left, right) if verdict is None else verdict
 
 
+@lru_cache(maxsize=16384)
 def _compact(text: str) -> str:
     """Without white space, but for that between two numbers or words."""
     return (
@@ -79,6 +88,7 @@ def _compact(text: str) -> str:
     )
 
 
+@lru_cache(maxsize=16384)
 def _value(text: str) -> str | None:
     """What is said of a single variable (`x = 5`, `x \\in S`), an inequality as an interval, else the text itself; None
     for any other equation.
@@ -108,6 +118,7 @@ def _value(text: str) -> str | None:
     return text
 
 
+@lru_cache(maxsize=16384)
 def _variables(text: str) -> frozenset[str]:
     r"""The letters that stand for variables, in lower case as math-verify reads them; Greek ones by their name. An
     answer in other variables is taken for another answer, so `x - x + 2` is not 2: nothing else is as fast.
@@ -126,6 +137,7 @@ def _same_choice(left: str, right: str) -> bool | None:
     return letters[0].lower() == letters[1].lower()
 
 
+@lru_cache(maxsize=16384)
 def _letter(text: str) -> str | None:
     match = _CHOICE.fullmatch(text) or _LABELLED_CHOICE.match(text)
     return match.group(1) if match else None
@@ -203,6 +215,7 @@ def _same_collection(left: str, right: str) -> bool | None:
     return all(map(_same, parts, other_parts))
 
 
+@lru_cache(maxsize=16384)
 def _collection(text: str) -> tuple[str | None, list[str]]:
     """Kind and parts: "any" for sets and bare lists, brackets for tuples and intervals; None for a single answer."""
     text = text.strip()
@@ -268,5 +281,34 @@ def _balanced(text: str) -> bool:
     return depth == 0
 
 
+def _same_cells(left: str, right: str) -> bool | None:
+    """Verdict on two matrices of one kind, cell by cell; None where they are none, or a cell does not settle it."""
+    matrices = [_MATRIX.fullmatch(text) for text in (left, right)]
+    if None in matrices or matrices[0].group(1) != matrices[1].group(1):
+        return None
+    rows = [[row.split("&") for row in match.group(2).split(r"\\")] for match in matrices]
+    if [len(row) for row in rows[0]] != [len(row) for row in rows[1]]:
+        return None
+    cells = zip(*([cell.strip() for row in part for cell in row] for part in rows), strict=True)
+    verdicts = [same_value(a, b) for a, b in cells]
+    return False if False in verdicts else None if None in verdicts else True
+
+
 def _same_formula(reference: str, answer: str) -> bool:
+    verdict = same_value(reference, answer)
+    if verdict is None and (_is_another_thing(reference, answer) or _is_another_thing(answer, reference)):
+        verdict = False
+    if verdict is not None:
+        return verdict
     return _FORMULAS.same(*(text.replace("«", r"\text{").replace("»", "}") for text in (reference, answer)))
+
+
+def _is_another_thing(text: str, constant: str) -> bool:
+    """Whether the second is a constant, and the first words, infinity, or a number with a unit that is another one."""
+    value = values(constant)
+    if value is None or not value.constant or values(text) is not None:
+        return False
+    if _NO_NUMBER.fullmatch(text):
+        return True
+    with_unit = quantity(text)
+    return with_unit is not None and all(differs(value, number) for number in (with_unit.value, with_unit.value / 100))

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\[", r"\]"), (r"\(", r"\)"), ("**", "**"), ("`", "`"))
 _SYMBOLS = {
@@ -62,6 +63,7 @@ class Quantity:
         return self.unit == "percent"
 
 
+@lru_cache(maxsize=16384)
 def normal_form(text: str) -> str:
     r"""The text without delimiters around it, spacing commands, `\left` and the like; one way to write fractions,
     roots, signs and thousands. `\text{...}` becomes `«...»`, so that words are told from variables.
@@ -115,6 +117,7 @@ def _quoted(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=16384)
 def quantity(text: str) -> Quantity | None:
     """A normal form that is one number, with or without a unit; None for anything else, a formula above all."""
     match = _QUANTITY.fullmatch(text.replace("«", " «"))

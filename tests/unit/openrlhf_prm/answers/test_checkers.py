@@ -13,9 +13,6 @@ from openrlhf_prm.answers.checkers import (
     math_answer,
     reasoning_gym_answer,
 )
-from openrlhf_prm.answers.process import AnswerProcess
-
-PATIENT_S = 3600.0
 
 
 @pytest.mark.parametrize(
@@ -57,16 +54,6 @@ def test_lists_are_no_number():
     assert not math_answer("Answer: 1 2", "12")
     assert math_answer(r"\boxed{2, 1}", "1, 2"), "roots in any order"
     assert math_answer(r"\boxed{1{,}234}", "1234") or math_answer(r"\boxed{1,234,567.5}", "1234567.5")
-
-
-def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_one_is_judged(caplog):
-    checker = AnswerProcess(limit_s=PATIENT_S)
-    assert checker.same("1/2", r"\frac{1}{2}")
-    checker.limit_s = 0.1  # any limit is too short for it
-    assert not checker.same("1", "9^{9^{9^9}}")
-    assert "took over 0.1 s: counted as wrong" in caplog.text
-    checker.limit_s = PATIENT_S
-    assert checker.same("x+1", "1+x")
 
 
 def test_an_endless_answer_is_compared_as_text():
