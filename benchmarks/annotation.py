@@ -67,10 +67,12 @@ class Method:
     alone: bool = False
 
 
+FRESH = {"count_endings": False}
+"""For solutions that were chosen for being wrong, whose endings are no samples of what the policy does."""
 METHODS = {
-    "brute": Method(MathShepherd, {"rollouts": ROLLOUTS, "stop_at_zero": False}, wrong_only=True),
-    "sequential": Method(MathShepherd, {"rollouts": ROLLOUTS}, wrong_only=True),
-    "sequential_alone": Method(MathShepherd, {"rollouts": ROLLOUTS}, wrong_only=True, alone=True),
+    "brute": Method(MathShepherd, {"rollouts": ROLLOUTS, "stop_at_zero": False, **FRESH}, wrong_only=True),
+    "sequential": Method(MathShepherd, {"rollouts": ROLLOUTS, **FRESH}, wrong_only=True),
+    "sequential_alone": Method(MathShepherd, {"rollouts": ROLLOUTS, **FRESH}, wrong_only=True, alone=True),
     "binary": Method(Adaptive, {"rollouts": ROLLOUTS, "round": ROLLOUTS, "rule": "positive"}),
     "omega_prm": Method(OmegaPRM, {"rollouts": ROLLOUTS, "searches": 16}, own_solutions=True),
     "adaptive_positive": Method(Adaptive, {"rule": "positive"}),
@@ -210,7 +212,7 @@ class StubEngine:
         self.seconds = seconds
         ones, values = [1] * labels, [1.0] * labels
         text = ["step"] * labels
-        solution = LabelledSolution("", text, values, ones, values, ones, ones, ones, True, False)
+        solution = LabelledSolution("", text, values, ones, values, ones, ones, ones, True, False, ones)
         self.answer = AnnotatedQuestion(Root(1, 2), [solution], {"rollouts": 2 * labels})
 
     async def annotate(self, question: Question) -> AnnotatedQuestion:

@@ -41,7 +41,7 @@ def samples(folder: Path) -> None:
 
 
 def labels(folder: Path) -> None:
-    solution = LabelledSolution("é=1", ["é=1"], [1.0], [1], [1.0], [0], [0], [0], True, False)
+    solution = LabelledSolution("é=1", ["é=1"], [1.0], [1], [1.0], [0], [0], [0], True, False, [0])
     with LabelFile(folder / "labels.jsonl", {"rollouts": 8}) as file:
         for question in QUESTIONS:
             if question.id not in file.finished:

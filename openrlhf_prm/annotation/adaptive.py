@@ -10,8 +10,13 @@ than a fixed number would give it, so that its labels are not noise.
 The reference that a prefix is compared with is the best value among the prefixes known to be good, the question
 included, each estimated with a uniform prior: (right + 1) / (rollouts + 2).
 
-Rollouts are shared: what was decoded after a shorter prefix of the same question, by whichever solution, and passes
-through this one counts here too (a fair sample of it), and so do the question's other solutions.
+Rollouts are shared (`count_endings`): what was decoded after a shorter prefix of the same question, by whichever
+solution, and passes through this one counts here too, and so do the question's other solutions. The searched solution
+itself does not: it is searched because it is wrong, and with n fair rollouts of a state of value m its own ending would
+pull the estimate to n m / (n + 1). The others do not depend on that: given that this one is wrong, each of them is
+right with chance m, and their share is unbiased at the first prefix of a search. (Dropped questions select them: one
+kept for its only right solution shows that one in every state it passes.) Under rule `positive` a right ending that was
+seen from a prefix, decoded after whichever, settles that it is good.
 
 Solutions that are right have no error that matters and are not searched; all their steps are good. A question none of
 whose first `rollouts` responses is right is dropped: where the policy never succeeds, rollouts say nothing about steps.
@@ -83,7 +88,8 @@ class Adaptive(Annotator):
         while high - low > 1:
             middle = (low + high) // 2
             good, counts = await self._measure(state, solution, solution.prefix(middle), reference)
-            measured[middle] = counts
+            if counts.rollouts:
+                measured[middle] = counts
             if good:
                 low, reference = middle, max(reference, _shrunk(counts))
             else:
@@ -100,13 +106,15 @@ class Adaptive(Annotator):
             state.usage["reused_rollouts"] += counts.rollouts
             while True:
                 good = rule.decide(counts, reference, self.options.confidence) if counts.rollouts else None
+                if self.options.count_endings and rule.reached_is_good and state.reached(prefix):
+                    good = True
                 if good is None and counts.rollouts >= self.options.rollouts:
                     good = rule.is_good(counts, reference)
                 if good is not None:
                     return good, counts
                 fresh = await state.decode(prefix, min(self.options.round, self.options.rollouts - counts.rollouts))
                 more = tally(fresh)
-                counts = Tally(counts.right + more.right, counts.rollouts + more.rollouts)
+                counts = Tally(counts.right + more.right, counts.rollouts + more.rollouts, counts.endings)
 
 
 def _shrunk(counts: Tally) -> float:

@@ -13,6 +13,7 @@ def label_solution(
     question_value: float,
     estimate: Callable[[Tally], float],
     visits: Sequence[int] | None = None,
+    copies: int = 1,
 ) -> LabelledSolution:
     """The record of a solution of S steps whose first wrong step is `first_error` (from 0; S: no error).
 
@@ -39,6 +40,8 @@ def label_solution(
         visits=list(visits) if visits is not None else [0] * count,
         correct=solution.rollout.correct,
         truncated=solution.rollout.truncated,
+        endings=[tally.endings for tally in counts],
+        copies=copies,
     )
 
 

@@ -16,7 +16,14 @@ prefixes is the soft label. So that a PRM also sees solutions without an error, 
 added, one for each searched one as far as there are.
 
 A rollout cut at the token limit is wrong for MC, but states no answer and so is not searched. A prefix measured in an
-earlier search is not sampled again.
+earlier search is not sampled again. Wrong rollouts of the same text are searched once, and right ones written once:
+`copies` says how many there were.
+
+MC(s) counts fresh rollouts alone. The rollout that is searched passes through s because it is wrong, and the others
+that pass are no fair sample either once one of them was picked for being wrong: of n that pass through a state of value
+m, one wrong at least, the share of right ones among those left is above m (2 m / (1 + m) of two). What they are good
+for, with `count_endings` and rule `positive`, is proof: a prefix from which a right ending was seen is good, whatever
+its k rollouts say, so the search goes right; its MC stays what it is.
 
 A search needs the result of the one before, so one question keeps one request in flight; have many questions in
 flight.
@@ -77,7 +84,7 @@ class OmegaPRM(Annotator):
         located: list[tuple[Solution, int]] = []
         while tree.pool and len(located) < self.options.searches:
             located.append(await tree.search(*tree.select()))
-        right = [solution for solution in first if solution.rollout.correct]
+        right = [solution for solution in first if solution.rollout.correct and tree.is_new(solution.rollout)]
         located += [(solution, len(solution.steps)) for solution in right[: max(len(located), 1)]]
         labelled = [tree.label(solution, first_error) for solution, first_error in located]
         root = Root(question.right, question.rollouts, tree.visits[()])
@@ -92,14 +99,22 @@ class _Tree:
         self.nodes: dict[Prefix, Tally] = {}
         self.visits: Counter[Prefix] = Counter()
         self.pool: list[tuple[Prefix, Rollout]] = []
+        self.copies: Counter[str] = Counter()
 
     def add_node(self, prefix: Prefix, rollouts: list[Rollout]) -> Tally:
-        """A measured prefix; its wrong rollouts join the pool where some are right."""
-        counts = self.nodes[prefix] = tally(rollouts)
+        """A measured prefix; its wrong rollouts join the pool where some are right, of equal texts the first."""
+        counts = self.nodes[prefix] = tally(rollouts, prefix)
         if counts.right:
             wrong = [rollout for rollout in rollouts if not rollout.correct and not rollout.truncated]
-            self.pool += [(prefix, rollout) for rollout in wrong]
+            self.pool += [(prefix, rollout) for rollout in wrong if self.is_new(rollout)]
         return counts
+
+    def is_new(self, rollout: Rollout) -> bool:
+        """Counts a rollout that is to become a record; False where one of the same text is there."""
+        text = self.state.text(rollout.token_ids)
+        self.copies[text] += 1
+        self.state.usage["merged_copies"] += self.copies[text] > 1
+        return self.copies[text] == 1
 
     def select(self) -> tuple[Prefix, Rollout]:
         """Takes the pair with the largest Q + U out of the pool and counts the visit; equal ones in order of age."""
@@ -127,7 +142,8 @@ class _Tree:
                 counts = self.add_node(prefix, await self.state.decode(prefix, self.options.rollouts))
             else:
                 self.state.usage["reused_rollouts"] += counts.rollouts
-            if self.rule.is_good(counts, reference):
+            reached = self.options.count_endings and self.rule.reached_is_good and self.state.reached(prefix)
+            if reached or self.rule.is_good(counts, reference):
                 low, reference = middle, max(reference, counts.value)
             else:
                 high = middle
@@ -138,7 +154,8 @@ class _Tree:
         prefixes = [solution.prefix(steps) for steps in range(1, len(solution.steps) + 1)]
         measured = {t: self.nodes[prefix] for t, prefix in enumerate(prefixes[:-1], start=1) if prefix in self.nodes}
         visits = [self.visits[prefix] for prefix in prefixes]
-        return label_solution(solution, first_error, measured, self.nodes[()].value, _share, visits)
+        copies = self.copies[solution.response]
+        return label_solution(solution, first_error, measured, self.nodes[()].value, _share, visits, copies)
 
 
 def _share(counts: Tally) -> float:

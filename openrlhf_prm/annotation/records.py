@@ -17,10 +17,13 @@ A record::
      "hard_labels": [1, ...],    S times 0 or 1
      "soft_labels": [1.0, ...],  S numbers in [0, 1]: the value, and between measured steps what lies between them
      "right": [8, ..., 0],       S times how many of the rollouts were right
-     "rollouts": [8, ..., 0],    S times the rollouts the value rests on; 0 where it is derived
+     "rollouts": [9, ..., 0],    S times the rollouts the value rests on; 0 where it is derived
+     "endings": [1, ..., 0],     S times how many of these were not decoded after this step but pass through it: endings
+                                 of solutions and of rollouts of earlier steps, which cost nothing
      "visits": [0, ...],         S times how often a tree search went on from after the step
      "correct": true,            whether the response reached the right answer
-     "truncated": false}         whether the response was cut at the token limit, which counts as not correct
+     "truncated": false,         whether the response was cut at the token limit, which counts as not correct
+     "copies": 1}                how many responses said the same and were merged into this record (omega_prm)
 
 The tree of a question is the union of its solutions: equal first steps are one node, with the counts written there, and
 `root` is its root. A solution without text has no steps (S = 0). The solutions of a question stand together and are
@@ -36,10 +39,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tally:
-    """`right` of `rollouts` rollouts reached the right answer."""
+    """`right` of `rollouts` rollouts reached the right answer. `endings` of them were decoded after an earlier step."""
 
     right: int
     rollouts: int
+    endings: int = 0
 
     @property
     def value(self) -> float:
@@ -70,9 +74,11 @@ class LabelledSolution:
     visits: list[int]
     correct: bool
     truncated: bool
+    endings: list[int]
+    copies: int = 1
 
     def __post_init__(self):
-        for name in ("mc_values", "hard_labels", "soft_labels", "right", "rollouts", "visits"):
+        for name in ("mc_values", "hard_labels", "soft_labels", "right", "rollouts", "visits", "endings"):
             assert len(getattr(self, name)) == len(self.steps), f"{name} must have one entry per step"
 
 

@@ -2,12 +2,20 @@
 
 A *prefix* is a tuple of response token ids that ends where a step ends; () is the question itself. A rollout decoded
 after prefix q is a fair sample of what the policy does after every longer prefix p that it happens to pass through, so
-p may use it too. It says nothing fair about prefixes shorter than q, where it was not free to choose.
+p may use it too: given that it passes through p, what follows is drawn from the policy as for a rollout decoded after
+p. It says nothing fair about prefixes shorter than q, where it was not free to choose.
+
+That holds as long as its outcome has no part in p being looked at. A solution of the policy that is labelled whatever
+its outcome is one more rollout of each of its states, free of charge (`math_shepherd`). One that is searched because it
+is wrong is none: with n fair rollouts of a state of value m and its own ending the estimate has the mean n m / (n + 1).
+What every rollout proves, however it was chosen, is that its right ending can be reached from each state it passes
+(`reached`).
 """
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from openrlhf_prm.annotation.records import Tally
@@ -27,6 +35,9 @@ class SamplingOptions(Options):
     top_p: float = option(1.0, "share of the probability that tokens are sampled from", above=0, most=1)
     max_new_tokens: int = option(256, "token limit of a whole response, its prefix included", least=1)
     splitter: str = option("auto", "where a reasoning step ends", registry=STEP_SPLITTERS)
+    count_endings: bool = option(
+        True, "count responses that pass through a state as rollouts of it, where that is fair"
+    )
 
     def require_random_samples(self, *counts: int) -> None:
         """Raises ValueError where several equal samples would be taken for several observations."""
@@ -36,11 +47,18 @@ class SamplingOptions(Options):
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """A whole response: a prefix and what was decoded after it. Compared by identity: equal texts are two samples."""
+    """A whole response: a prefix and what was decoded after it. Compared by identity: equal texts are two samples.
+    `start`: tokens of the prefix.
+    """
 
     token_ids: Prefix
     correct: bool
     truncated: bool
+    start: int = 0
+
+    def passes(self, prefix: Prefix) -> bool:
+        """Whether it begins with the tokens of a prefix and goes on."""
+        return len(self.token_ids) > len(prefix) and self.token_ids[: len(prefix)] == prefix
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,22 +132,32 @@ class QuestionRollouts:
 
     def decoded(self, prefix: Prefix) -> Tally:
         """The rollouts decoded after exactly this prefix."""
-        return tally(self._decoded.get(prefix, ()))
+        return tally(self._decoded.get(prefix, ()), prefix)
 
     def passing(self, prefix: Prefix, without: Rollout | None = None) -> Tally:
-        """All rollouts that are fair samples of what follows a prefix: decoded after it, or after a shorter one and
-        passing through it.
+        """All rollouts that are samples of what follows a prefix: decoded after it or, with `count_endings`, after a
+        shorter one and passing through it.
 
         `without`: the solution that is searched. It was chosen for being wrong, so it is no fair sample.
         """
         length = len(prefix)
         return tally(
-            rollout
-            for start, rollouts in self._decoded.items()
-            if len(start) <= length and start == prefix[: len(start)]
-            for rollout in rollouts
-            if rollout is not without and len(rollout.token_ids) > length and rollout.token_ids[:length] == prefix
+            (
+                rollout
+                for rollout in self._all()
+                if rollout is not without
+                and (rollout.start == length or (rollout.start < length and self.options.count_endings))
+                and rollout.passes(prefix)
+            ),
+            prefix,
         )
+
+    def reached(self, prefix: Prefix) -> bool:
+        """Whether the right answer was reached from a prefix: by a rollout that passes through it, decoded after
+        whichever prefix. Where the policy wrote all of it (no changed digits), its chance of a right answer from here
+        is above 0, however that rollout came to be looked at.
+        """
+        return any(rollout.correct and rollout.passes(prefix) for rollout in self._all())
 
     def split(self, rollout: Rollout) -> Solution:
         """A rollout with its steps. One without text has none."""
@@ -154,19 +182,23 @@ class QuestionRollouts:
             top_p=self.options.top_p,
         )
         assert len(completions) == n, f"the engine returned {len(completions)} of {n} samples"
-        rollouts = [self._judge((*prefix, *one.token_ids), one.truncated) for one in completions]
+        rollouts = [self._judge((*prefix, *one.token_ids), one.truncated, len(prefix)) for one in completions]
         self._decoded.setdefault(prefix, []).extend(rollouts)
         return rollouts
 
-    def _judge(self, token_ids: Prefix, truncated: bool) -> Rollout:
+    def _judge(self, token_ids: Prefix, truncated: bool, start: int) -> Rollout:
         correct = not truncated and bool(self.is_correct(self.text(token_ids), self.label))
-        return Rollout(token_ids, correct, truncated)
+        return Rollout(token_ids, correct, truncated, start)
+
+    def _all(self) -> Iterator[Rollout]:
+        return itertools.chain.from_iterable(self._decoded.values())
 
 
-def tally(rollouts) -> Tally:
-    """How many of the rollouts are right."""
-    right = [rollout.correct for rollout in rollouts]
-    return Tally(sum(right), len(right))
+def tally(rollouts: Iterable[Rollout], prefix: Prefix = ()) -> Tally:
+    """How many of the rollouts of a prefix are right."""
+    counted = list(rollouts)
+    endings = sum(rollout.start < len(prefix) for rollout in counted)
+    return Tally(sum(rollout.correct for rollout in counted), len(counted), endings)
 
 
 class Annotator:

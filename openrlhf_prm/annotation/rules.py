@@ -26,9 +26,12 @@ GOOD_SHARE = 0.8
 class Positive:
     """Good if any rollout is right, MC > 0: Math-Shepherd's and OmegaPRM's rule. A policy that repairs a mistake once
     in twenty makes wrong steps look good, the more the more rollouts are taken.
+
+    `reached_is_good`: a right ending that was seen from a state settles that it is good, whoever wrote it and why.
     """
 
     needs_question_value: bool = False
+    reached_is_good: bool = True
 
     def labels(self, question_value: float, values: Sequence[float]) -> list[int]:
         """S labels: 1[v_t > 0], each step by itself."""
@@ -57,6 +60,7 @@ class RelativeProgress:
     """
 
     needs_question_value: bool = True
+    reached_is_good: bool = False
 
     def labels(self, question_value: float, values: Sequence[float]) -> list[int]:
         """S labels, each step against the one before it: the published rule."""

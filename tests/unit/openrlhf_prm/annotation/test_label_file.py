@@ -12,7 +12,7 @@ SETTINGS = {"--annotator": "math_shepherd", "rollouts": 8}
 
 
 def solution(text: str) -> LabelledSolution:
-    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False)
+    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False, [0])
 
 
 def found(*texts: str) -> AnnotatedQuestion:
@@ -49,6 +49,8 @@ def test_records_hold_the_documented_fields(tmp_path):
         "visits": [0],
         "correct": True,
         "truncated": False,
+        "endings": [0],
+        "copies": 1,
     }
     assert rows[1]["solution"] == 1
     assert json.loads((tmp_path / "new" / "labels.jsonl.settings.json").read_text()) == SETTINGS

@@ -1,4 +1,4 @@
-"""Math-Shepherd labels from scripted rollouts, worked by hand."""
+"""Math-Shepherd labels from scripted rollouts, worked by hand; without the solutions' endings (`test_endings`)."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from openrlhf_prm.cluster.workers import Completion
 
 
 def label_with(script: dict[str, list[Completion]], **options):
-    defaults = {"solutions_per_question": 1, "rollouts": 4, "max_new_tokens": 100}
+    defaults = {"solutions_per_question": 1, "rollouts": 4, "max_new_tokens": 100, "count_endings": False}
     found, engine = annotate(MathShepherd, script, **{**defaults, **options})
     return found.solutions, engine, found
 

@@ -11,7 +11,7 @@ from openrlhf_prm.data.steps import split_text
 
 
 def solution(text: str) -> LabelledSolution:
-    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False)
+    return LabelledSolution(text, [text], [1.0], [1], [1.0], [0], [0], [0], True, False, [0])
 
 
 def found(*texts: str) -> AnnotatedQuestion:

@@ -105,10 +105,10 @@ def labels(tmp_path) -> str:
     path = tmp_path / "labels.jsonl"
     with LabelFile(path, {}) as file:
         for name in ("a", "b"):
-            right = LabelledSolution(f"{name}=7", [f"{name}=7"], [1.0], [1], [1.0], [0], [0], [0], True, False)
+            right = LabelledSolution(f"{name}=7", [f"{name}=7"], [1.0], [1], [1.0], [0], [0], [0], True, False, [0])
             wrong = LabelledSolution(
                 "x\ny\nz", ["x", "y", "z"], [None, 0.5, 0.0], [1, 1, 0], [0.5, 0.5, 0.0], [0, 1, 0], [0, 2, 0], [0] * 3,
-                False, False,
+                False, False, [0] * 3,
             )  # fmt: skip
             file.append(Question(name, f"{name}?", "7"), AnnotatedQuestion(Root(4, 8), [right, wrong], {}))
     return str(path)
