@@ -3,7 +3,7 @@ SEED ?= 0
 JOBS ?= 2
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup lint unit stack test smoke quickstart rejection-sampling clean
+.PHONY: help setup lint unit stack test smoke compat quickstart rejection-sampling clean
 
 help:
 	@echo "make setup        build .venv for CPU, once (2 to 4 minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make smoke        every script of examples/cluster with toy models, and every dry run (10 minutes); JOBS=2"
+	@echo "make compat VLLM=0.32.0     the tests of vllm_prm on another vLLM, in an environment of its own"
 	@echo "make clean        remove .venv and what runs and tests left"
 
 setup:
@@ -37,6 +38,9 @@ test: setup
 smoke: setup
 	$(RUN) -m pytest tests/smoke -n $(JOBS)
 
+compat:
+	@PYTHON="$(PYTHON)" scripts/compat.sh $(VLLM)
+
 quickstart: setup
 	.venv/bin/python -m examples.quickstart.run --seed $(SEED) $(if $(COMPARE),--compare)
 
@@ -45,4 +49,4 @@ rejection-sampling: setup
 	.venv/bin/python -m examples.rejection_sampling.run --seed $(SEED) $(if $(RANKED),--rank)
 
 clean:
-	rm -rf .venv runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-compat-* runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

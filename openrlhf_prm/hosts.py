@@ -4,6 +4,9 @@ OpenRLHF's seams move with every release, so its version is exact: another one i
 names of the other package, and what tells which are missing.
 """
 
+import importlib
+import importlib.metadata
+
 VERSIONS = {"openrlhf": "0.11.2", "vllm": "0.29.0", "ray": "2.55.0", "deepspeed": "0.19.6"}
 """Distribution -> version on which the names were checked."""
 
@@ -49,6 +52,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.utils.loss_utils": ("iter_grad_accum_global_norm",),
     "ray": (
         "available_resources",
+        "cloudpickle",
         "cluster_resources",
         "exceptions",
         "get",
@@ -68,19 +72,52 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm": (
         "AsyncEngineArgs",
         "AsyncLLMEngine",
+        "ModelRegistry",
         "SamplingParams",
         "sampling_params",
     ),
     "vllm.platforms": ("current_platform",),
+    "vllm.plugins": ("load_general_plugins",),
     "vllm.v1.engine.exceptions": ("EngineDeadError",),
     "vllm.v1.metrics.reader": ("get_metrics_snapshot",),
 }
 """Module -> its names that this package imports or rebinds."""
 
 
+GET_FLASH_ATTN = "scripts/install_gpu.sh installs it"
+
+
 def require_openrlhf() -> None:
     """Raises ValueError where another version of OpenRLHF is installed than the one the seams were checked on."""
-    from importlib.metadata import version
+    wanted = VERSIONS["openrlhf"]
+    try:
+        found = importlib.metadata.version("openrlhf")
+    except importlib.metadata.PackageNotFoundError:
+        raise ValueError(f"openrlhf {wanted} is needed and not installed: scripts/install_gpu.sh") from None
+    if found != wanted:
+        raise ValueError(f"openrlhf {wanted} is needed, found {found}")
 
-    if version("openrlhf") != VERSIONS["openrlhf"]:
-        raise ValueError(f"openrlhf {VERSIONS['openrlhf']} is needed, found {version('openrlhf')}")
+
+def require_flash_attn(attention: str | None = None) -> None:
+    """Raises ValueError where flash-attn cannot be imported and the host needs it: released, it always does; with
+    patch 0001 only for `attention` (`--ds.attn_implementation`) "flash_attention_2". Imports the host's models.
+    """
+    try:
+        importlib.import_module("openrlhf.models.ring_attn_utils")
+    except ImportError as error:
+        if "flash_attn" not in str(error):
+            raise
+        without = "`openrlhf-prm patch apply --only 0001` makes OpenRLHF do without"
+        raise ValueError(f"OpenRLHF imports flash-attn ({error}): {GET_FLASH_ATTN}, {without}") from None
+    if attention == "flash_attention_2" and (fault := flash_attn_fault()):
+        flag = f"--ds.attn_implementation {attention} needs flash-attn"
+        raise ValueError(f"{flag} ({fault}): {GET_FLASH_ATTN}, --ds.attn_implementation sdpa does without")
+
+
+def flash_attn_fault() -> str | None:
+    """Why flash-attn cannot be imported, which also happens to one that was built for another PyTorch; else None."""
+    try:
+        importlib.import_module("flash_attn")
+    except ImportError as error:
+        return str(error)
+    return None

@@ -84,7 +84,9 @@ def load_patches(version: str) -> list[Patch]:
     folder = patches_folder() / version
     if not folder.is_dir():
         known = ", ".join(patched_versions())
-        raise ValueError(f"OpenRLHF {version} is installed, the patches are for {known}: pip install openrlhf=={known}")
+        raise ValueError(
+            f"OpenRLHF {version} is installed, the patches are for {known}: pip install --no-deps openrlhf=={known}"
+        )
     return [parse_patch(file.name[:4], file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.patch"))]
 
 

@@ -10,7 +10,9 @@ import os
 import sys
 
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
+from openrlhf_prm.hosts import require_flash_attn
 from openrlhf_prm.ppo import flag_checks, flags
+from vllm_prm.hosts import require_vllm
 
 __all__ = ["add_arguments", "check_args", "setup"]
 
@@ -25,8 +27,8 @@ def add_arguments(parser) -> None:
 
 
 def check_args(args) -> None:
-    """Raises ValueError, naming the flag, for what cannot work, and where Ray has no room for it. A dry run ends here,
-    with exit code 0.
+    """Raises ValueError, naming the flag, for what cannot work, where an installed package cannot run it, and where
+    Ray has no room for it. A dry run, which may be of another machine, ends here, with exit code 0.
     """
     flag_checks.check_args(args)
     # Neither is needed to find a flag that is wrong, and both import Ray.
@@ -35,6 +37,8 @@ def check_args(args) -> None:
     if asked_for(args):
         preflight.dry_run(args)
         sys.exit(0)
+    require_vllm()
+    require_flash_attn(args.ds.attn_implementation)
     join_ray()
     preflight.require_room(args)
 

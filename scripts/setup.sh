@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Build .venv for CPU from requirements/cpu.lock, install this project into it and patch OpenRLHF.
-# Does nothing when .venv already matches the lock, the packaging and the patches.
+# Build .venv for CPU from requirements/cpu.lock, install this project into it and patch OpenRLHF. VENV: another folder.
+# Does nothing when it already matches the lock, the packaging and the patches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3.11}
-venv=.venv
+venv=${VENV:-.venv}
 stamp=$venv/.setup-stamp
 # The path is part of it: a virtual environment cannot be moved.
 wanted=$({ pwd; cat requirements/cpu.lock pyproject.toml setup.py scripts/setup.sh patches/openrlhf/*/*; } | sha256sum | cut -d' ' -f1)

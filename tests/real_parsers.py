@@ -18,7 +18,7 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).parents[1]
-LEFT_ALONE = {"cd", "curl", "docker", "echo", "export", "git", "kubectl", "python", "python3", "sudo"}
+LEFT_ALONE = {".", "cd", "curl", "docker", "echo", "export", "git", "kubectl", "python", "python3", "sudo"}
 """Programs of other people whose arguments are not looked at, `python -c` among them."""
 
 

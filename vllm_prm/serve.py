@@ -18,6 +18,7 @@ from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
 from vllm_prm.families import PRM_FAMILIES, Detection, PRMFamily, detect_family, load_family, resolve_family
+from vllm_prm.hosts import require_vllm
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
 
@@ -202,6 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         args.family_options = json_object("--family-options", args.family_options)
         _require_family(args.family)
+        if args.command == "serve" or (args.command == "score" and not args.url):
+            require_vllm()
         if args.command == "serve":
             environment = serve_environment(os.environ) | limits_from_flags(args).environment()
             command = serve_command(args.model, args.family, rest, args.family_options)

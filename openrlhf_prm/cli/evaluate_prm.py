@@ -122,7 +122,7 @@ def check_files(output: str, report: str | None, scores: str) -> None:
         if path is not None and Path(path).is_dir():
             raise ValueError(f"{flag}: {path} is a folder, not a file")
     if report is not None and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("--eval.report needs matplotlib: pip install 'openrlhf-prm[report]'")
+        raise ValueError("--eval.report needs matplotlib: pip install matplotlib")
     if len({output, report, scores}) < 3:
         raise ValueError("--eval.output, --eval.report and --eval.scores must be three different files")
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "convert gguf": Command("convert_gguf", "turn a GGUF file into a Hugging Face checkpoint"),
     "report": Command("report", "draw a training run as one HTML page"),
     "view-labels": Command("view_labels", "draw labelled solutions as one HTML page"),
+    "doctor": Command("doctor", "say what this machine and its Ray cluster can run, and what stands against it"),
     "patch": Command("patch", "patch the installed OpenRLHF to run on CPUs, or take the patches back"),
 }
 

@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn
 
 from openrlhf_prm.cli.parser import program_name
-from openrlhf_prm.hosts import require_openrlhf
+from openrlhf_prm.hosts import require_flash_attn, require_openrlhf
 
 HOST = "openrlhf.cli.train_ppo_ray"
 
@@ -30,6 +30,7 @@ def main() -> None:
 
     try:
         require_openrlhf()
+        require_flash_attn()  # the host's module imports it at its top
     except ValueError as error:
         complain(error)
 

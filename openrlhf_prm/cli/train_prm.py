@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from openrlhf_prm.cli.parser import FlagParser, nested
 from openrlhf_prm.cluster.accelerator import on_cpu, prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
+from openrlhf_prm.hosts import flash_attn_fault, require_flash_attn, require_openrlhf
 from openrlhf_prm.measures.agreement import METRICS
 from openrlhf_prm.options import add_flags
 from openrlhf_prm.prm_training.heads import PRM_HEADS
@@ -95,7 +96,7 @@ def _add_device_flags(add) -> None:
     dtype = "data type of weights and computation; bf16 where it is not given, on CPU fp32"
     add("--ds.param_dtype", "--param_dtype", choices=["bf16", "fp16", "fp32"], help=dtype)
     add("--bf16", dest="ds.param_dtype", action="store_const", const="bf16", help="the same as --ds.param_dtype bf16")
-    attention = "None: flash_attention_2 on CUDA, else sdpa"
+    attention = "None: flash_attention_2 on CUDA where flash-attn is installed, else sdpa"
     add("--ds.attn_implementation", "--attn_implementation", help=attention)
     flash = "the same as --ds.attn_implementation flash_attention_2"
     add("--flash_attn", dest="ds.attn_implementation", action="store_const", const="flash_attention_2", help=flash)
@@ -133,6 +134,10 @@ def main(argv: list[str] | None = None) -> int:
     _fill_in_device(options.host.ds)
     _single_process_defaults()
     try:
+        require_flash_attn(options.host.ds.attn_implementation)
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         # Imports torch and the host, which a wrong flag need not wait for.
         from openrlhf_prm.prm_training import run as prm_run
 
@@ -151,7 +156,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args: SimpleNamespace) -> TrainingOptions:
-    """What the nested flags ask for. Raises ValueError naming the flag that is wrong; touches no model."""
+    """What the nested flags ask for. Raises ValueError naming the flag, or the package, that is wrong; touches no
+    model.
+    """
+    require_openrlhf()
     require_at_least_one(
         args,
         "train.batch_size",
@@ -190,7 +198,7 @@ def _fill_in_device(ds: SimpleNamespace) -> None:
     if ds.param_dtype is None:
         ds.param_dtype = "fp32" if on_cpu() else "bf16"
     if ds.attn_implementation is None:
-        ds.attn_implementation = "sdpa" if on_cpu() else "flash_attention_2"
+        ds.attn_implementation = "sdpa" if on_cpu() or flash_attn_fault() else "flash_attention_2"
 
 
 def _single_process_defaults() -> None:

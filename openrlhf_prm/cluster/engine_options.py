@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.options import Options, option
+from vllm_prm.hosts import require_vllm
 
 GPU_MEMORY = 0.9
 """Of its share of a GPU's memory, what an engine takes; the rest is for CUDA, and for what is not counted."""
@@ -96,7 +97,11 @@ class EngineFlags(Options):
         return GPU_MEMORY * self.gpus_per_engine if self.gpu_memory_utilization is None else self.gpu_memory_utilization
 
     def engines(self, model: str, seed: int, extra: dict | None = None) -> EngineOptions:
-        """Engines of a model, each on GPUs that Ray sets aside for it. `extra`: further arguments of vLLM."""
+        """Engines of a model, each on GPUs that Ray sets aside for it. `extra`: further arguments of vLLM.
+
+        Raises ValueError where no vLLM could run them.
+        """
+        require_vllm()
         return EngineOptions(
             model=model,
             num_engines=self.num_engines,

@@ -7,6 +7,7 @@ from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
 from openrlhf_prm.options import Options, option
 from vllm_prm.durable_file import checkpoint_state
+from vllm_prm.hosts import require_vllm
 from vllm_prm.json_flags import json_object
 
 
@@ -53,13 +54,16 @@ class PrmSource(Options):
         return self.model_name_or_path or self.url
 
     def check(self) -> None:
-        """Raises ValueError naming the flag where there is no such PRM as far as can be told without an engine."""
+        """Raises ValueError naming the flag where there is no such PRM, as far as can be told without an engine, and
+        where no vLLM could run it.
+        """
         if (self.model_name_or_path is None) == (self.url is None):
             raise ValueError("give one of --prm.model_name_or_path and --prm.url")
         if self.url is not None:
             require_urls("--prm.url", [self.url])
         else:
             require_checkpoint("--prm.model_name_or_path", self.model_name_or_path)
+            require_vllm()
         require_family(self.family)
 
     def settings(self) -> dict:

@@ -72,7 +72,7 @@ COMMANDS = {
         *("openrlhf_prm.cli.train_ppo_ray", "--actor.model_name_or_path", POLICY, "--prm.model_name_or_path", "{}/prm"),
         *("--reward.remote_url", ROOT / "openrlhf_prm/answers/outcome.py", "--data.max_len", 256),
         *("--data.prompt_dataset", "{}/questions.jsonl", "--data.input_key", "question", "--data.label_key", "label"),
-        *("--vllm.num_engines", 1),
+        *("--vllm.num_engines", 1, "--ds.attn_implementation", "sdpa"),
     ),
 }
 STARTS = {"serve": "server", "score": "engine", "evaluate --benchmark": "engine"}

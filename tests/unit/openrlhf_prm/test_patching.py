@@ -125,7 +125,7 @@ def test_another_version_is_refused(site, capsys):
     before = content(site)
     assert run(site, "apply") == 2
     assert capsys.readouterr().err == (
-        "error: OpenRLHF 0.12.0 is installed, the patches are for 0.11.2: pip install openrlhf==0.11.2\n"
+        "error: OpenRLHF 0.12.0 is installed, the patches are for 0.11.2: pip install --no-deps openrlhf==0.11.2\n"
     )
     assert content(site) == before
 
