@@ -7,6 +7,7 @@ rewards it is about to sum up. Our estimators get a `StepBatch` and return advan
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import torch
 from openrlhf.models.utils import compute_reward
@@ -17,7 +18,9 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
 from openrlhf_prm.advantages.tensors import weigh_negative
+from openrlhf_prm.ppo.credit import left_of_outcome, turn_rewards
 from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer
+from openrlhf_prm.ppo.own_tokens import has_observations, over_own_tokens
 from openrlhf_prm.ppo.plugin_options import PluginOptions
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
@@ -58,7 +61,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         if self.options.estimator is not None:
             experiences = self._estimate(experiences, rollout, mixed)
         else:
-            experiences = self._estimate_by_host(experiences, mixed)
+            experiences = self._estimate_by_host(experiences, rollout, mixed)
         if self.options.advantages.constant_length_norm:
             self._divide_by_limit(experiences)
         for experience in experiences:
@@ -69,13 +72,21 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
     # The host calls these two with the rewards of one experience; `action_mask` tells which.
 
     def get_cumulative_returns(self, rewards, action_mask, gamma):
-        return super().get_cumulative_returns(self._mix(rewards, action_mask), action_mask, gamma)
+        rewards = self._mix(rewards, action_mask)
+        recursion = partial(super().get_cumulative_returns, gamma=gamma)
+        if self.options.acts and has_observations(action_mask):
+            return over_own_tokens(recursion, [rewards], action_mask)
+        return recursion(rewards, action_mask)
 
     def get_advantages_and_returns(self, values, rewards, action_mask, gamma, lambd):
-        return super().get_advantages_and_returns(values, self._mix(rewards, action_mask), action_mask, gamma, lambd)
+        rewards = self._mix(rewards, action_mask)
+        recursion = partial(super().get_advantages_and_returns, gamma=gamma, lambd=lambd)
+        if self.options.acts and has_observations(action_mask):
+            return over_own_tokens(recursion, [values, rewards], action_mask)
+        return recursion(values, rewards, action_mask)
 
     def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
-        """Host rewards (B, A), outcome at the end, KL everywhere -> the same with process rewards."""
+        """Host rewards (B, A), outcome at the end, KL everywhere -> the same with process rewards and turns'."""
         process = self._token_rewards.get(id(action_mask))
         return rewards if process is None else rewards + process
 
@@ -87,9 +98,14 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         places = {index: (e, row) for e in experiences for row, index in enumerate(e.index)}
         ordered = [places[index] for index in range(len(places))]
         reads_text = self.mixer.penalties.reads_text
+        outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
+        turns = None
+        if self.options.credit is not None and self.options.credit.turn_rewards:
+            turns = turn_rewards(self._records, self.options.credit.turn_coef)
+            outcomes = left_of_outcome(outcomes, turns.total)
         token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
         return RolloutColumns(
-            outcomes=self._in_rollout_order(experiences, [experience.rewards for experience in experiences]),
+            outcomes=outcomes,
             correct=self._in_rollout_order(experiences, verdicts) > 0.5,
             lengths=torch.tensor([float(len(tokens)) for tokens in token_ids]),
             truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
@@ -97,6 +113,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             responses=self.tokenizer.batch_decode(token_ids, skip_special_tokens=True) if reads_text else None,
             token_ids=token_ids,
             records=self._records,
+            turns=turns,
             group_size=self.args.rollout.n_samples_per_prompt,
         )
 
@@ -121,18 +138,26 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
         means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
         outcomes = groups.where(kept, means).reshape(-1)
+        came = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
         for experience in experiences:
             index = torch.tensor(experience.index)
-            if not torch.equal(outcomes, rollout.outcomes):
+            if not torch.equal(outcomes, came):
                 experience.rewards = outcomes[index]
             experience.info |= {name: column[index].float() for name, column in mixed.columns.items()}
 
-    def _estimate_by_host(self, experiences: list[Experience], mixed: MixedRewards) -> list[Experience]:
+    def _estimate_by_host(
+        self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards
+    ) -> list[Experience]:
         if mixed.process:
             group_size = self.args.rollout.n_samples_per_prompt
             # Weights come after the baseline: `group_norm` divides by the deviation, which would take them out again.
             adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
             adjusted = [mixed.weight * rewards for rewards in adjusted]
+            if rollout.turns is not None:
+                # Against other turns, not against steps that nobody paid for.
+                paid = apply_host_baseline(self.advantage_estimator, rollout.turns.rewards, group_size)
+                paid = replace(rollout.turns, rewards=paid).at(mixed.ends)
+                adjusted = [rewards + turns for rewards, turns in zip(adjusted, paid, strict=True)]
             self._token_rewards = {
                 id(experience.action_mask): self._at_step_ends(experience, adjusted, mixed.ends)
                 for experience in experiences
@@ -183,6 +208,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         needs, coef = self.options.estimator.needs, self.options.outcome.outcome_coef
         there = {"group_size": rollout.group_size, "token_ids": rollout.token_ids}
         there["process_rewards"] = [mixed.weight * rewards for rewards in mixed.process]
+        if rollout.turns is not None:
+            paid = zip(there["process_rewards"], rollout.turns.at(mixed.ends), strict=True)
+            there["process_rewards"] = [rewards + turns for rewards, turns in paid]
         there["penalties"] = outcomes - coef * rollout.outcomes
         if EstimatorNeed.BRANCH_VALUES in needs:
             there["values"] = [None if values is None else coef * values for values in mixed.values]

@@ -54,8 +54,11 @@ def _check_estimator(args: SimpleNamespace, options: PluginOptions) -> None:
     flag = f"--algo.advantage.estimator {args.algo.advantage.estimator}"
     needs = options.estimator_needs
     if options.estimator is not None:
-        if EstimatorNeed.STEP_REWARDS in needs and options.shaping is None:
-            raise ValueError(f"{flag} needs {A_PRM}, or {LEARNING_PRM}")
+        of_turns = options.credit is not None and options.credit.turn_rewards
+        if EstimatorNeed.STEP_REWARDS in needs and options.shaping is None and not of_turns:
+            raise ValueError(f"{flag} needs {A_PRM}, {LEARNING_PRM}, or --credit.turn_rewards")
+        if EstimatorNeed.STEP_REWARDS not in needs and of_turns:
+            raise ValueError(f"{flag} reads no rewards but the outcome: leave out --credit.turn_rewards")
         if EstimatorNeed.GROUP in needs and args.rollout.n_samples_per_prompt < 2:
             raise ValueError(f"{flag} needs --rollout.n_samples_per_prompt above 1")
         if args.algo.advantage.gamma != 1.0:

@@ -14,6 +14,7 @@ from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.answers.outcome_rewards import OUTCOME_REWARD_FILES, outcome_reward
 from openrlhf_prm.options import add_flags, named_in
 from openrlhf_prm.ppo.algorithm_choices import ESTIMATOR, PENALTY, SHAPING, AlgorithmChoice
+from openrlhf_prm.ppo.credit import CreditOptions
 from openrlhf_prm.ppo.diversity import DiversityOptions
 from openrlhf_prm.ppo.option_groups import (
     AdvantageOptions,
@@ -32,6 +33,7 @@ from vllm_prm.extension_files import names_file
 TITLES = {
     "prm": "process reward model (PRM)",
     "steps": "reasoning steps",
+    "credit": "turns of an agent",
     "process_reward": "process reward",
     "online_prm": "PRM trained in the loop",
     "vine": "values of states",
@@ -69,6 +71,7 @@ GROUPS = (
     OptionGroup("prm", "prm", PRMOptions, A_PRM),
     OptionGroup("workers", "prm", PRMWorkerOptions, "--prm.model_name_or_path"),
     OptionGroup("steps", "steps", StepOptions, "a PRM, or an estimator of the plugin that reads steps of text"),
+    OptionGroup("credit", "credit", CreditOptions, "--train.agent_func_path"),
     OptionGroup("process_reward", "process_reward", ProcessRewardOptions, ANY_PRM),
     OptionGroup("outcome", "process_reward", OutcomeOptions),
     OptionGroup("online_prm", "online_prm", OnlinePRMOptions, LEARNING_PRM),

@@ -8,11 +8,12 @@ from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 def outcome_columns(rollout: RolloutColumns) -> dict[str, torch.Tensor]:
     """The outcome reward as it came, and whether a response is right and was cut."""
-    return {
+    columns = {
         "process/outcome": rollout.outcomes,
         "process/accuracy": rollout.correct.float(),
         "process/truncated": rollout.truncated.float(),
     }
+    return columns if rollout.turns is None else columns | {"process/turn_reward": rollout.turns.total}
 
 
 def step_columns(records: list[StepRecord], lengths: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -20,6 +21,7 @@ def step_columns(records: list[StepRecord], lengths: torch.Tensor) -> dict[str, 
     steps = torch.tensor([len(record.ends) for record in records], dtype=torch.float32)
     return {
         "process/steps": steps,
+        "process/turns": torch.tensor([float(len(record.turn_ends)) for record in records]),
         "process/tokens_per_step": lengths / steps.clamp(min=1.0),
         "process/repetition": torch.tensor([record.repetition for record in records]),
     }

@@ -8,6 +8,7 @@ from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed
 from openrlhf_prm.length_penalties.penalty import LengthPenalty
 from openrlhf_prm.options import build
 from openrlhf_prm.ppo.algorithm_choices import ESTIMATOR, PENALTY, SHAPING
+from openrlhf_prm.ppo.credit import CreditOptions
 from openrlhf_prm.ppo.diversity import DiversityOptions
 from openrlhf_prm.ppo.option_groups import (
     AdvantageOptions,
@@ -29,8 +30,8 @@ class PluginOptions:
     """Options by what they are for; None where nothing in the run reads them.
 
     prm: a PRM that scores steps, workers: its engines here. online_prm: a PRM that learns in the loop. process_reward,
-    shaping and watch: with one or the other. steps: how text is split. vine: how states are valued. estimator: ours,
-    None for one of the host's.
+    shaping and watch: with one or the other. steps: how text is split. credit: turns of an agent. vine: how states are
+    valued. estimator: ours, None for one of the host's.
     """
 
     prm: PRMOptions | None
@@ -43,6 +44,7 @@ class PluginOptions:
     steps: StepOptions | None
     vine: VineOptions | None
     diversity: DiversityOptions
+    credit: CreditOptions | None
     length: LengthOptions
     penalty: LengthPenalty | None
     advantages: AdvantageOptions
@@ -55,8 +57,9 @@ class PluginOptions:
 
     @property
     def looks_at_steps(self) -> bool:
-        """Whether responses are split: for a PRM, or for an estimator of the plugin."""
-        return self.shaping is not None or self.estimator is not None
+        """Whether responses are split: for a PRM, for an estimator of the plugin, or for turns."""
+        of_turns = self.credit is not None and self.credit.turn_rewards
+        return self.shaping is not None or self.estimator is not None or of_turns
 
     @property
     def acts(self) -> bool:
@@ -91,6 +94,8 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
     scored, learns = bool(prm.model_name_or_path or prm.url), ShapingNeed.LOG_RATIOS in shaping.needs
     rewarded = scored or learns
     split_by_text = (rewarded or estimator is not None) and EstimatorNeed.SEGMENTS not in needs
+    credit = build(CreditOptions, args.credit, "credit")
+    split_by_text &= not (args.train.agent_func_path and credit.unit == "turn")
     length = build(LengthOptions, args.length_penalty, "length_penalty")
     return PluginOptions(
         prm=prm if scored else None,
@@ -102,6 +107,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
         watch=watch if rewarded else None,
         steps=steps if split_by_text else None,
         vine=vine if EstimatorNeed.BRANCH_VALUES in needs else None,
+        credit=credit if args.train.agent_func_path else None,
         diversity=build(DiversityOptions, args.diversity, "diversity"),
         length=length,
         penalty=PENALTY.built(length.kind, args.length_penalty) if length.kind else None,

@@ -35,7 +35,7 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
     scoring = None
     if options.looks_at_steps:
         segments = EstimatorNeed.SEGMENTS in options.estimator_needs
-        prm, vine = options.prm, options.vine
+        prm, vine, credit = options.prm, options.vine, options.credit
         scoring = StepScoring(
             scorer=start_scorer(options, args, vllm_engines, actors) if prm else None,
             splitter=options.steps.splitter if options.steps else None,
@@ -43,6 +43,8 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
             score_range=prm.score_range if prm else "probability",
             segment_ends=options.estimator.segment_ends if segments else None,
             vine=vine if vine and vine.values == "rollouts" else None,
+            observations=credit is None or not credit.hide_observations,
+            turn_rewards=credit is not None and credit.turn_rewards,
         )
     ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
     return scoring

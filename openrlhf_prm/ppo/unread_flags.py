@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from functools import reduce
 from types import SimpleNamespace
 
+from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.options import option_fields
 from openrlhf_prm.ppo.algorithm_choices import ESTIMATOR, PENALTY, SHAPING
-from openrlhf_prm.ppo.flags import CHOICES, GROUPS, HOST_ESTIMATOR_FLAGS, TITLES
+from openrlhf_prm.ppo.flags import A_PRM, CHOICES, GROUPS, HOST_ESTIMATOR_FLAGS, TITLES
 from openrlhf_prm.ppo.plugin_options import PluginOptions
 from openrlhf_prm.rewards.shaping import ShapingNeed
 
@@ -44,6 +45,12 @@ def _read_of(options: PluginOptions, prefix: str) -> tuple[set[str], dict[str, s
     if prefix == "process_reward" and options.shaping is not None:
         if options.shaping.needs & {ShapingNeed.PROBABILITY, ShapingNeed.LOG_RATIOS}:
             unread["score_scale"] = "a --process_reward.shaping that takes scores on either scale"
+    if prefix == "credit":
+        if options.prm is None:
+            unread["hide_observations"] = A_PRM
+        reads = options.shaping is not None or options.estimator is not None
+        if not reads or EstimatorNeed.SEGMENTS in options.estimator_needs:
+            unread["unit"] = "a PRM, or an estimator of the plugin that reads steps"
     return read, unread
 
 

@@ -63,6 +63,16 @@ def test_one_step_with_its_reward_on_the_last_token_is_the_hosts_scalar_reward(a
         assert difference < 1e-5, (estimator, difference)
 
 
+def test_a_turns_reward_on_the_last_token_is_the_hosts_scalar_reward(advantages):
+    result = advantages["turns"]
+    assert set(result["one"]) == {*HOST_BASELINES}
+    for estimator, difference in result["one"].items():
+        assert difference < 1e-5, (estimator, difference)
+    # A critic that says 1 everywhere, an outcome of 1, 20 observation tokens between two turns: all targets are 1.
+    assert result["host_target"] == pytest.approx(0.95**20, abs=1e-6)
+    assert result["targets"] == pytest.approx([1.0] * 6, abs=1e-6)
+
+
 def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_they_say(advantages):
     result = advantages["batches"]
     assert result["dynamic"] == result["plain"]
@@ -334,9 +344,68 @@ def compare_batches(folder: Path) -> dict:
     return result
 
 
+def compare_turns(folder: Path) -> dict:
+    """Responses of one turn that holds all of the reward; and GAE over two turns with an observation between them."""
+    import torch
+    from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+    from openrlhf.utils import get_strategy
+
+    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.plugin_options import read_options
+    from openrlhf_prm.ppo.rollout.records import StepRecord
+
+    _, tokenizer = policy(folder)
+    flags = ("--rollout.n_samples_per_prompt", "4", "--train.agent_func_path", "agent.py")
+
+    def makers(estimator: str) -> tuple:
+        stock = arguments(estimator, *flags)
+        turns = arguments(estimator, *flags, "--credit.turn_rewards")
+        host = RemoteExperienceMaker(None, None, None, None, FixedKLController(0.01), get_strategy(stock), tokenizer)
+        ours = ProcessExperienceMaker(
+            *(None, None, None, None, FixedKLController(0.01), get_strategy(turns), tokenizer),
+            options=read_options(turns),
+        )
+        return host, ours
+
+    result = {"one": {}}
+    for estimator in HOST_BASELINES:
+        advantages = []
+        for maker in makers(estimator):
+            samples = rollouts(tokenizer, 4)
+            generator = torch.Generator().manual_seed(1)
+            for index, sample in enumerate(samples):
+                length = int(sample.action_mask.sum())
+                paid = (float(sample.rewards),)
+                sample.index = [index]
+                sample.kl = torch.rand(sample.action_mask.shape, generator=generator)
+                sample.values = torch.rand(sample.action_mask.shape, generator=generator)
+                sample.steps = StepRecord((length,), None, 0.0, 0.0, turn_ends=(length,), turn_rewards=paid)
+            maker._records = [sample.steps for sample in samples]
+            experiences = maker.compute_advantages_and_returns(samples)
+            advantages.append(torch.cat([e.advantages[e.action_mask.bool()] for e in experiences]))
+        result["one"][estimator] = float((advantages[0] - advantages[1]).abs().max())
+
+    mask = torch.tensor([[0, *[1] * 3, *[0] * 20, *[1] * 3]])
+    rewards, values = torch.zeros(mask.shape), torch.ones(mask.shape)
+    rewards[0, -1] = 1.0
+    host, ours = makers("gae")
+    (_, stock), (_, targets) = (
+        maker.get_advantages_and_returns(values, rewards, mask, 1.0, 0.95) for maker in (host, ours)
+    )
+    result["host_target"] = float(stock[0, 3])
+    result["targets"] = targets[mask.bool()].tolist()
+    return result
+
+
 def compare_advantages(folder: Path) -> dict:
     batches = compare_batches(folder)
-    return {"one_step": compare_one_step(folder), "batches": batches, "weights": batches.pop("weights")}
+    return {
+        "one_step": compare_one_step(folder),
+        "turns": compare_turns(folder),
+        "batches": batches,
+        "weights": batches.pop("weights"),
+    }
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ length multiplier that the plugin keeps between rollouts; all models on one devi
 """
 
 import pytest
+from commands import ROOT
 from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, prm, train  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.stack
@@ -42,13 +43,15 @@ def test_branches_in_async_mode_with_partial_rollouts_and_dynamic_batches(data, 
         assert status["length_multiplier"] == pytest.approx(multiplier, abs=1e-3) and multiplier > 0
 
 
-def test_step_rewards_with_a_critic_where_all_models_share_a_device(data, prm, tmp_path):  # noqa: F811
+def test_steps_and_turns_with_a_critic_where_all_models_share_a_device(data, prm, tmp_path):  # noqa: F811
     done = train(
         *host_flags(data),
+        *("--train.agent_func_path", ROOT / "tests/stack/two_turn_agent.py", "--credit.turn_rewards"),
         *("--train.colocate_all", "--data.max_samples", 8, "--prm.model_name_or_path", prm),
         *("--process_reward.shaping", "potential", "--algo.advantage.estimator", "gae"),
         *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (status,) = logged_steps(done.stdout + done.stderr)
+    assert status["process/turns"] == 2 and 0.25 <= status["process/turn_reward"] <= 1.75
     assert status["critic_loss"] > 0 and status["process/reward"] != 0 and 0 <= status["process/step_score"] <= 1

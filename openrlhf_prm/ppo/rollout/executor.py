@@ -18,9 +18,17 @@ from itertools import pairwise
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from openrlhf_prm.advantages.branch_values import VineOptions
-from openrlhf_prm.data.steps import Step, split_steps
+from openrlhf_prm.data.steps import Step
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
 from openrlhf_prm.ppo.rollout.records import StepRecord
+from openrlhf_prm.ppo.rollout.turns import (
+    Turn,
+    paid_turns,
+    read_turns,
+    recording_rewards,
+    steps_within,
+    texts_for_prm,
+)
 from openrlhf_prm.ppo.score_ranges import as_probabilities
 
 # Of the response being written: responses of one question run as tasks of one call.
@@ -34,7 +42,8 @@ class StepScoring:
     scorer: a pool of PRM workers or an URL, or None; the question is cut out of the prompt for it. score_range: what
     its numbers mean, see `score_ranges`. splitter: where steps end in the text. segment_ends: token probabilities of a
     response -> where its segments end, instead of steps; then there is no splitter. vine: how states are sampled, None
-    for not at all.
+    for not at all. observations: whether the PRM reads what an agent's environment wrote. turn_rewards: whether the
+    agent must say what it pays for each turn. Without a splitter and segments a turn is a step.
     """
 
     scorer: object | None
@@ -43,6 +52,8 @@ class StepScoring:
     score_range: str = "probability"
     segment_ends: Callable[[Sequence[float]], list[int]] | None = None
     vine: VineOptions | None = None
+    observations: bool = True
+    turn_rewards: bool = False
 
     def question(self, prompt: str) -> str:
         """The question within a prompt: the last match of the pattern's first group, or the prompt itself.
@@ -58,16 +69,25 @@ class StepScoring:
             )
         return matches[-1].group(1)
 
-    async def record(self, prompt: str, steps: Sequence[Step]) -> StepRecord:
-        """The steps of one response and their scores."""
+    async def record(self, prompt: str, turns: Sequence[Turn], steps: Sequence[Step]) -> StepRecord:
+        """The steps of one response, its turns, and the steps' scores."""
         started, ended = time.monotonic(), time.time()
         texts = [step.text.rstrip() for step in steps]
+        read = texts_for_prm(turns, steps, self.observations)
+        turn_ends, turn_rewards = paid_turns(turns)
+        if self.turn_rewards and turn_ends and turn_rewards is None:
+            raise ValueError(
+                "--credit.turn_rewards: the executor of --train.agent_func_path says nothing of its turns; it must "
+                'give "rewards", one number per turn, beside "reward"'
+            )
         return StepRecord(
             ends=tuple(step.end for step in steps),
-            scores=tuple(await self.score(prompt, texts)) if self.scorer is not None else None,
+            scores=tuple(await self.score(prompt, read)) if self.scorer is not None else None,
             repetition=1 - len(set(texts)) / len(texts) if texts else 0.0,
             scoring_s=time.monotonic() - started,
             ended_s=ended,
+            turn_ends=turn_ends,
+            turn_rewards=turn_rewards,
         )
 
     async def score(self, prompt: str, steps: list[str]) -> list[float]:
@@ -97,7 +117,8 @@ class StepScoringExecutor(AgentExecutorBase):
         if wants_logprobs and params.logprobs is None:
             params = deepcopy(params)
             params.logprobs = 0
-        output = await self.inner.execute(prompt, label, params, max_length, hf_tokenizer, llm_engine, images=images)
+        inner, paid = recording_rewards(self.inner) if self.looking else (self.inner, None)
+        output = await inner.execute(prompt, label, params, max_length, hf_tokenizer, llm_engine, images=images)
         # The host logs a failed reward and trains on without one; a missing reward is an error here.
         if isinstance(self.inner, SingleTurnAgentExecutor) and self.inner.reward_endpoints and output["reward"] is None:
             raise RuntimeError(
@@ -106,14 +127,13 @@ class StepScoringExecutor(AgentExecutorBase):
             )
         if not self.looking:
             return output
-        tokens = output["observation_tokens"]
-        response = [token for start, end in output["action_ranges"] for token in tokens[start:end]]
+        turns = read_turns(output, hf_tokenizer, paid)
         if wants_logprobs:
-            steps, probabilities = self._segments(output, response, hf_tokenizer)
+            steps, probabilities = self._segments(output, turns, hf_tokenizer)
         else:
-            steps, probabilities = split_steps(response, hf_tokenizer, self.scoring.splitter), None
+            steps, probabilities = steps_within(turns, hf_tokenizer, self.scoring.splitter), None
         record, branches = await asyncio.gather(
-            self.scoring.record(prompt, steps),
+            self.scoring.record(prompt, turns, steps),
             self._branches(prompt, label, sampling_params, max_length, output, steps, hf_tokenizer, llm_engine),
         )
         output["steps"] = replace(record, branches=branches, probabilities=probabilities)
@@ -121,12 +141,13 @@ class StepScoringExecutor(AgentExecutorBase):
             output["rollout_log_probs"] = None
         return output
 
-    def _segments(self, output, response, tokenizer) -> tuple[list[Step], tuple[float, ...]]:
+    def _segments(self, output, turns, tokenizer) -> tuple[list[Step], tuple[float, ...]]:
         log_probs = output["rollout_log_probs"]
         probabilities = tuple(
             math.exp(value) for start, end in output["action_ranges"] for value in log_probs[start:end]
         )
-        bounds = [0, *self.scoring.segment_ends(probabilities)]
+        response = [token for turn in turns for token in turn.tokens]
+        bounds = sorted({0, *self.scoring.segment_ends(probabilities), *paid_turns(turns)[0]})
         return [Step(tokenizer.decode(response[a:b]), a, b) for a, b in pairwise(bounds)], probabilities
 
     async def _branches(self, prompt, label, sampling, max_length, output, steps, tokenizer, engine):

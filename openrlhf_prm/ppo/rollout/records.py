@@ -15,7 +15,8 @@ class StepRecord:
     repetition: share of steps whose text stood earlier in the response. scoring_s: seconds from the response's end, at
     ended_s by the clock, to its scores. branches: what was sampled from the states before steps 2, 3, ..., one entry
     less than there are steps; None where nothing was sampled. probabilities: of the response's tokens, None unless
-    steps are cut by them.
+    steps are cut by them. turn_ends: token counts at which turns end, each of which is the end of a step;
+    turn_rewards: what an agent paid for each, None where it pays for the response alone.
     """
 
     ends: tuple[int, ...]
@@ -25,6 +26,8 @@ class StepRecord:
     branches: tuple[Branches, ...] | None = None
     probabilities: tuple[float, ...] | None = None
     ended_s: float = 0.0
+    turn_ends: tuple[int, ...] = ()
+    turn_rewards: tuple[float, ...] | None = None
 
     def __post_init__(self):
         if self.scores is not None and len(self.ends) != len(self.scores):
@@ -35,18 +38,22 @@ class StepRecord:
             )
 
     def cut(self, tokens: int) -> "StepRecord":
-        """The record of the response's first `tokens` tokens: later steps are dropped, the last one kept ends at the
-        cut.
+        """The record of the response's first `tokens` tokens: later steps and turns are dropped, the last ones kept end
+        at the cut. What later turns were paid stays the response's: the last turn kept gets it.
         """
         if not self.ends or self.ends[-1] <= tokens:
             return self
         kept = sum(end < tokens for end in self.ends) + 1
+        turns = sum(end < tokens for end in self.turn_ends) + 1
+        paid = self.turn_rewards
         return replace(
             self,
             ends=(*self.ends[: kept - 1], tokens),
             scores=None if self.scores is None else self.scores[:kept],
             branches=None if self.branches is None else self.branches[: kept - 1],
             probabilities=None if self.probabilities is None else self.probabilities[:tokens],
+            turn_ends=(*self.turn_ends[: turns - 1], tokens) if self.turn_ends else (),
+            turn_rewards=None if paid is None else (*paid[: turns - 1], sum(paid[turns - 1 :])),
         )
 
 

@@ -14,6 +14,7 @@ from openrlhf_prm.rewards.min_form import MinForm
 
 POLICY = Path(__file__).parents[4] / "examples" / "quickstart" / "policy"
 IMPLICIT = ("--process_reward.shaping", "implicit")
+AGENT = ("--train.agent_func_path", "agent.py")
 VINE = ("--algo.advantage.estimator", "vine")
 BRANCHED = (*VINE, "--vllm.enable_prefix_caching", "--reward.remote_url", "http://x")
 
@@ -171,6 +172,18 @@ def test_what_a_run_does_not_read_is_not_built():
         ([*IMPLICIT, "--online_prm.batch_size", "0"], "--online_prm.batch_size must be at least 1"),
         ([*IMPLICIT, "--online_prm.gpus_per_actor", "2"], "--online_prm.gpus_per_actor must lie in"),
         ([*IMPLICIT, "--online_prm.reference", "/no/model"], "--online_prm.reference: there is no folder /no/model"),
+        (["--credit.turn_rewards"], "--credit.turn_rewards needs --train.agent_func_path"),
+        ([*AGENT, "--credit.turn_coef", "2"], "--credit.turn_coef needs --credit.turn_rewards"),
+        ([*AGENT, "--credit.unit", "turn"], "--credit.unit needs a PRM, or an estimator"),
+        ([*AGENT, "--credit.hide_observations"], "--credit.hide_observations needs --prm.model_name_or_path"),
+        (
+            [*AGENT, "--credit.turn_rewards", "--algo.advantage.estimator", "tree"],
+            "tree reads no rewards but the outcome: leave out --credit.turn_rewards",
+        ),
+        (
+            [*AGENT, "--credit.unit", "turn", "--prm.url", "http://x", "--steps.splitter", "newline"],
+            "--steps.splitter needs",
+        ),
         (["--online_prm.save"], "--online_prm.save needs --process_reward.shaping implicit"),
         (["--data.prompt_dataset", "/no/data.jsonl"], "--data.prompt_dataset: there is no file /no/data.jsonl"),
     ],
@@ -178,6 +191,10 @@ def test_what_a_run_does_not_read_is_not_built():
 def test_bad_flags_are_named(flags, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         check_args(parse(*flags))
+
+
+def test_rewards_of_turns_are_rewards_enough_for_an_estimator_that_knows_steps():
+    check_args(parse(*AGENT, "--credit.turn_rewards", "--algo.advantage.estimator", "step_group"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""An agent of the host's kind with two turns: it asks its question again, and pays less for the first answer."""
+
+import torch
+from openrlhf.utils.agent import AgentInstanceBase, MultiTurnAgentExecutor
+
+from openrlhf_prm.answers.checkers import answer_checker
+
+
+class Twice(AgentInstanceBase):
+    def __init__(self):
+        self.turns, self.is_correct = 0, answer_checker("math")
+
+    async def reset(self, states, **kwargs):
+        self.question = states["observation"]
+        return {"observation": self.question}
+
+    async def step(self, states, **kwargs):
+        self.turns += 1
+        right = float(self.is_correct(states["action_text"], states["label"]))
+        last = self.turns == 2
+        return {
+            "rewards": torch.tensor(right if last else 0.25 + right / 2),
+            "scores": torch.tensor(right),
+            "environment_feedback": "" if last else self.question,
+            "done": last,
+        }
+
+
+class AgentExecutor(MultiTurnAgentExecutor):
+    def __init__(self):
+        super().__init__(Twice)
