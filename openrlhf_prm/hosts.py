@@ -48,6 +48,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "SingleTurnAgentExecutor",
     ),
     "openrlhf.utils.config": ("hierarchize",),
+    "openrlhf.utils.deepspeed.deepspeed_utils": ("offload_deepspeed_states", "reload_deepspeed_states"),
     "openrlhf.utils.distributed_sampler": ("DistributedSampler",),
     "openrlhf.utils.loss_utils": ("iter_grad_accum_global_norm",),
     "ray": (

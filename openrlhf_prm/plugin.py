@@ -11,10 +11,11 @@ import sys
 
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.hosts import require_flash_attn
-from openrlhf_prm.ppo import flag_checks, flags
+from openrlhf_prm.ppo import flag_checks, flags, paths
+from openrlhf_prm.ppo.paths import absolute_paths
 from vllm_prm.hosts import require_vllm
 
-__all__ = ["add_arguments", "check_args", "setup"]
+__all__ = ["absolute_paths", "add_arguments", "check_args", "setup"]
 
 RAY_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "true", "NCCL_DEBUG": "WARN", "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1"}
 """What the host sets in the processes of a Ray that it starts or joins, where the user has not."""
@@ -28,7 +29,8 @@ def add_arguments(parser) -> None:
 
 def check_args(args) -> None:
     """Raises ValueError, naming the flag, for what cannot work, where an installed package cannot run it, and where
-    Ray has no room for it. A dry run, which may be of another machine, ends here, with exit code 0.
+    Ray has no room for it or a node lacks what a flag names. A dry run, which may be of another machine, ends here,
+    with exit code 0.
     """
     flag_checks.check_args(args)
     # Neither is needed to find a flag that is wrong, and both import Ray.
@@ -41,6 +43,7 @@ def check_args(args) -> None:
     require_flash_attn(args.ds.attn_implementation)
     join_ray()
     preflight.require_room(args)
+    paths.require_seen(args, args.prm.api_key_env)
 
 
 def join_ray() -> None:

@@ -15,6 +15,7 @@ from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.spawning import spawn
 from openrlhf_prm.cluster.workers import Completion, GenerationWorker
 from openrlhf_prm.data.questions import Question
 
@@ -141,8 +142,7 @@ def start_engines(
     if urls:
         remote = ray.remote(UrlAnnotationActor).options(num_cpus=0, **common)
         actors = [remote.remote(url, work) for url in urls]
+        ray.get([actor.ready.remote() for actor in actors])
     else:
-        remote = ray.remote(LocalAnnotationActor).options(num_cpus=1, num_gpus=options.gpus, **common)
-        actors = [remote.remote(options, work) for _ in range(options.num_engines)]
-    ray.get([actor.ready.remote() for actor in actors])
+        actors = spawn(LocalAnnotationActor, "annotation", options, work, **common)
     return [RayEngine(actor, prompt_of) for actor in actors]

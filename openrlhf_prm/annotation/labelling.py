@@ -32,7 +32,7 @@ def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
     """Labels the questions that `labels` lacks, each on disk the moment it is finished; returns the summary's counts.
     Starts nothing where none is left.
 
-    Raises QuestionTooLong and TooFewGPUs before an engine starts, and what an engine raises.
+    Raises QuestionTooLong, TooFewGPUs and NotSeen before an engine starts, and what an engine raises.
     """
     run = labelling.run
     questions = run.unfinished(labels.finished)
@@ -42,7 +42,7 @@ def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
     from openrlhf_prm.cluster.session import ray_session
 
     prompt_of = run.prompt_maker(questions)
-    with ray_session(run.gpus):
+    with ray_session(run.gpus, run.paths):
         annotator = ANNOTATORS[labelling.annotator]
         with run.started_engines(annotator, labelling.options, prompt_of) as engines:
             return counts | asyncio.run(label_all(questions, engines, run.in_flight, labels))

@@ -9,7 +9,7 @@ from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from vllm_prm.durable_file import checkpoint_state
-from vllm_prm.extension_files import absolute
+from vllm_prm.extension_files import absolute, names_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,13 @@ class PolicyRun:
     def gpus(self) -> float:
         """How many the engines take."""
         return 0 if self.urls else self.engines.num_engines * self.engines.gpus
+
+    @property
+    def paths(self) -> list[tuple[str, str]]:
+        """What the engines read, by flag; of a checker's file the path alone."""
+        checker = absolute(self.answer_checker).partition(":")[0]
+        own = [("--answers.checker", checker)] if names_file(checker) else []
+        return [("--actor.model_name_or_path", self.policy), *own]
 
     def settings(self) -> dict:
         """What the policy's responses depend on besides how they are sampled."""
@@ -66,8 +73,9 @@ class PolicyRun:
         import ray
 
         from openrlhf_prm.annotation.actors import Work, start_engines
+        from openrlhf_prm.cluster.spawning import found_from_anywhere
 
-        work = Work(self.policy, annotator, options, absolute(self.answer_checker))
+        work = Work(found_from_anywhere(self.policy), annotator, options, absolute(self.answer_checker))
         engines = start_engines(self.engines, self.urls, work, self.in_flight, prompt_of)
         try:
             yield engines

@@ -20,7 +20,7 @@ def outcome_reward(value: str) -> str:
     if value.endswith(".py") and "," not in value:
         if not Path(value).is_file():
             raise ValueError(f"there is no file {value}")
-        return value
+        return str(Path(value).absolute())  # processes of a run may work in another folder
     if all(part.strip().startswith(("http://", "https://")) for part in value.split(",")):
         return value
     raise ValueError(

@@ -26,7 +26,7 @@ from openrlhf_prm.cli.parser import (
     questions_of,
 )
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.cluster.checks import TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
+from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
 from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         before = len(labels.finished)
         try:
             summary = label_questions(labelling, labels)
-        except (QuestionTooLong, TooFewGPUs) as error:
+        except (QuestionTooLong, TooFewGPUs, NotSeen) as error:
             parser.error(str(error))
         except KeyboardInterrupt:
             print(

@@ -177,10 +177,10 @@ def prm_servers(args: SimpleNamespace) -> ServerFlags:
 
 
 def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:
-    """Starts Ray. Raises ValueError where it has too few GPUs for the engines."""
+    """Starts Ray. Raises ValueError where it has too few GPUs for the engines, or a node lacks a checkpoint."""
     from openrlhf_prm.cluster.session import start_ray
 
-    start_ray(evaluation.gpus, show_logs)
+    start_ray(evaluation.gpus, show_logs, evaluation.paths)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from openrlhf_prm.cli.parser import (
 )
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import (
+    NotSeen,
     TooFewGPUs,
     require_at_least_one,
     require_checkpoint,
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     with samples:
         try:
             counts = write_sft_data(task, samples)
-        except (QuestionTooLong, TooFewGPUs) as error:
+        except (QuestionTooLong, TooFewGPUs, NotSeen) as error:
             parser.error(str(error))
         except KeyboardInterrupt:
             kept = f"{len(samples.finished)} finished questions are in {samples.path}"

@@ -44,6 +44,7 @@ def main() -> None:
         parser.error = complain  # the host's usage, which argparse prints before an error, fills screens
         plugin.add_arguments(parser)
         flat = host_parse_args(parser, *args, **kwargs)
+        vars(flat).update(plugin.absolute_paths(vars(flat)))
         from openrlhf.utils.config import hierarchize
 
         namespace = hierarchize(flat)

@@ -10,6 +10,10 @@ class TooFewGPUs(ValueError):
     """The flags ask for more GPUs than Ray has."""
 
 
+class NotSeen(ValueError):
+    """A node of the cluster does not have what a flag names."""
+
+
 def require_at_least_one(args: SimpleNamespace, *flags: str) -> None:
     """Numbers of `args`, as `nested` makes it, that count something; None where a flag was not given."""
     for flag in flags:

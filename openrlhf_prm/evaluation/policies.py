@@ -80,6 +80,12 @@ class PolicyEvaluation:
     servers: ServerFlags = ServerFlags()
 
     @property
+    def paths(self) -> list[tuple[str, str]]:
+        """What the engines read, by flag."""
+        paths = [("--actor.model_name_or_path", policy.model) for policy in self.policies]
+        return paths if self.prm is None else [*paths, ("--prm.model_name_or_path", self.prm.model)]
+
+    @property
     def prm_name(self) -> str | None:
         """The PRM's checkpoint, or where it is served."""
         return (" ".join(self.servers.url) or None) if self.prm is None else self.prm.model

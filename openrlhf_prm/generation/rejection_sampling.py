@@ -33,6 +33,11 @@ class RankingPRM:
         """How many its engines take."""
         return 0 if self.engines is None else self.engines.num_engines * self.engines.gpus
 
+    @property
+    def paths(self) -> list[tuple[str, str]]:
+        """What its engines read, by flag."""
+        return [] if self.engines is None else [("--prm.model_name_or_path", self.engines.model)]
+
     def settings(self) -> dict:
         """What the step scores depend on."""
         model = None if self.engines is None else self.engines.model
@@ -72,7 +77,7 @@ class RejectionSampling:
 def write_sft_data(task: RejectionSampling, samples: SamplesFile) -> dict[str, int]:
     """Samples the questions that `samples` lacks, selects and writes the output; returns the summary's counts.
 
-    Raises QuestionTooLong and TooFewGPUs before an engine starts, and what an engine raises.
+    Raises QuestionTooLong, TooFewGPUs and NotSeen before an engine starts, and what an engine raises.
     """
     questions = task.run.unfinished(samples.finished)
     retried = sample(task, questions, samples) if questions else 0
@@ -88,7 +93,7 @@ def sample(task: RejectionSampling, questions: list[Question], samples: SamplesF
     from openrlhf_prm.cluster.session import ray_session
 
     prompt_of = task.run.prompt_maker(questions)
-    with ray_session(task.run.gpus + task.prm.gpus):
+    with ray_session(task.run.gpus + task.prm.gpus, [*task.run.paths, *task.prm.paths]):
         prm = task.prm.start()
         with task.run.started_engines(Sampler, task.sampling, prompt_of) as engines:
             scored = engines if prm is None else [ScoredEngine(engine, prm) for engine in engines]

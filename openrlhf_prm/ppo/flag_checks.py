@@ -15,6 +15,7 @@ from openrlhf_prm.length_penalties.penalty import PenaltyNeed
 from openrlhf_prm.ppo.colocation import check_colocation
 from openrlhf_prm.ppo.flags import A_PRM, LEARNING_PRM
 from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER
+from openrlhf_prm.ppo.paths import make_absolute
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
 from openrlhf_prm.ppo.prompt_checks import check_prompts
 from openrlhf_prm.ppo.unread_flags import refuse_unread_flags
@@ -22,8 +23,9 @@ from openrlhf_prm.ppo.unread_flags import refuse_unread_flags
 
 def check_args(args: SimpleNamespace) -> None:
     """Raises ValueError, naming the flag or the dataset row, for what cannot work. `args` is the host's hierarchized
-    namespace.
+    namespace, whose relative paths become absolute.
     """
+    make_absolute(args)
     options = read_options(args)
     _check_prm(options)
     _check_estimator(args, options)

@@ -7,6 +7,7 @@ responses go through them once to be judged and, before or after that (`--online
 Shapes: L tokens of a response with its prompt, A = L - 1 action positions, T response tokens.
 """
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from deepspeed.accelerator import get_accelerator
 from openrlhf.models import Actor
 from openrlhf.trainer.ray.launcher import BaseModelActor, RayActorGroup
 from openrlhf.utils import get_tokenizer
+from openrlhf.utils.deepspeed.deepspeed_utils import offload_deepspeed_states, reload_deepspeed_states
 
 from openrlhf_prm.ppo.colocation import SHARE
 from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER, OnlinePRMOptions
@@ -62,6 +64,8 @@ class OnlinePRMActor(BaseModelActor):
         frozen._offload = args.ref.offload
         self.reference = strategy.prepare(frozen)
         self.reference.eval()
+        if options.colocate and args.ds.enable_sleep:
+            self.offload_states()
 
     def log_ratios(self, rows: Sequence[Row], micro_batches) -> list[torch.Tensor]:
         """This rank's share of the rows -> (T,) each, log pi_phi - log pi_ref, those of weight 0 left out."""
@@ -96,6 +100,14 @@ class OnlinePRMActor(BaseModelActor):
             "online_prm/loss": self.strategy.all_reduce(total, "sum") / len(rows),
             "online_prm/grad_norm": self.strategy.get_grad_norm(self.model),
         }
+
+    def offload_states(self) -> None:
+        """The optimizer's states leave the GPU; the host's way for its own models."""
+        offload_deepspeed_states(self.model.model)
+
+    def reload_states(self) -> None:
+        """They come back."""
+        reload_deepspeed_states(self.model.model)
 
     def save_checkpoint(self, tag: str) -> None:
         """The PRM and its optimizer, unless `--ckpt.disable_ds`."""
@@ -132,6 +144,7 @@ class OnlinePRM:
         self.update_first = options.update == "before"
         self.seed, self.batch_size = args.train.seed, options.batch_size or args.train.batch_size
         self.ranks = options.num_nodes * options.num_gpus_per_node
+        self.sleeps = options.colocate and args.ds.enable_sleep
         self.micro_train, self.micro_judge = args.train.micro_batch_size, args.rollout.micro_batch_size
         pretrain = options.model_name_or_path or args.actor.model_name_or_path
         actors_strategy = copy.copy(strategy)
@@ -155,21 +168,33 @@ class OnlinePRM:
         or after that, with columns (B,) to be logged.
         """
         rows = list(zip(tokens, masks, strict=True))
-        ratios = None if self.update_first else self._log_ratios(rows)
-        figures = self._update(rows, correct.tolist(), number)
-        ratios = self._log_ratios(rows) if ratios is None else ratios
+        with self._awake():
+            ratios = None if self.update_first else self._log_ratios(rows)
+            figures = self._update(rows, correct.tolist(), number)
+            ratios = self._log_ratios(rows) if ratios is None else ratios
         columns = {name: torch.full((len(rows),), value) for name, value in figures.items()}
         verdicts = torch.stack([row.sum() for row in ratios]) > 0
         return ratios, columns | {"online_prm/accuracy": (verdicts == correct).float()}
 
     def save(self, tag: str) -> None:
-        ray.get(self.group.async_run_method("save_checkpoint", tag))
+        with self._awake():
+            ray.get(self.group.async_run_method("save_checkpoint", tag))
 
     def load(self, tag: str) -> None:
-        ray.get(self.group.async_run_method("load_checkpoint", tag))
+        with self._awake():
+            ray.get(self.group.async_run_method("load_checkpoint", tag))
 
     def save_model(self) -> None:
         ray.get(self.group.async_save_model())
+
+    @contextlib.contextmanager
+    def _awake(self):
+        """Meanwhile the optimizer's states are on the GPU, where they sleep otherwise."""
+        if self.sleeps:
+            ray.get(self.group.async_run_method("reload_states"))
+        yield
+        if self.sleeps:
+            ray.get(self.group.async_run_method("offload_states"))
 
     def _log_ratios(self, rows: list[Row]) -> list[torch.Tensor]:
         batches = shares(len(rows), self.ranks, self.micro_judge)

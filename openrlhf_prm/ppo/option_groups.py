@@ -116,7 +116,7 @@ class OnlinePRMOptions(Options):
     num_gpus_per_node: int = option(1, "number of GPUs per node for the PRM", least=1)
     gpus_per_actor: float = option(1.0, "share of a GPU per process of the PRM", above=0, most=1)
     colocate: bool = option(
-        False, "the PRM lives on the GPUs of --train.colocate_all; with --ds.enable_sleep it sleeps between updates"
+        False, "the PRM lives on the GPUs of --train.colocate_all, and with --ds.enable_sleep its states leave them"
     )
     save: bool = option(False, "save the PRM beside --ckpt.output_dir, with the suffix _online_prm")
 

@@ -77,3 +77,18 @@ def test_actors_see_the_gpus_that_ray_gave_them(session):
     assert len(set(taken)) == 3
     for worker in workers:
         session.kill(worker)
+
+
+def test_what_another_node_lacks_is_named(session, tmp_path):
+    from openrlhf_prm.cluster.visibility import require_seen_by_nodes
+
+    nodes = session.nodes()
+    here = nodes[0]["NodeManagerAddress"]
+    made, mine = str(tmp_path / "made"), f"/proc/self/task/{os.getpid()}"
+    assert os.path.exists(mine)  # for this process alone
+    require_seen_by_nodes([("--a", made)], folders=[made], variables={"--b": "PATH", "--c": None}, nodes=nodes)
+    with pytest.raises(ValueError, match=f"^--a: there is no {mine} on the node {here}$"):
+        require_seen_by_nodes([("--b", made), ("--a", mine)], nodes=nodes)
+    with pytest.raises(ValueError, match=f"^--b: NO_SUCH_KEY is not set on the node {here}$"):
+        require_seen_by_nodes([], variables={"--b": "NO_SUCH_KEY"}, nodes=nodes)
+    require_seen_by_nodes([("--a", "/no/such")])  # of a single machine there is nothing to ask

@@ -5,7 +5,6 @@ in a fork until an engine or Ray would start, and answers with one JSON a line: 
 of every call that touched CUDA before.
 """
 
-import importlib.metadata
 import json
 import os
 import runpy
@@ -39,8 +38,6 @@ def become_gpu_build() -> None:
     """PyTorch's own rules, on eight GPUs that NVML sees."""
     import torch
 
-    version = importlib.metadata.version
-    importlib.metadata.version = lambda name: version(name).removesuffix("+cpu") if name == "torch" else version(name)
     torch.cuda._is_compiled = lambda: True
     torch.cuda._device_count_nvml = lambda: 8
     torch._C._cuda_getDeviceCount = touched  # through which torch.cuda.is_available() poisons forks
@@ -52,8 +49,10 @@ def stop_at_engines() -> None:
     """No command gets further than the start of Ray, of the server's program or of vLLM's engine."""
     import ray
 
+    from openrlhf_prm.cluster import accelerator
     from vllm_prm.engines import OfflineEngine
 
+    accelerator._cpu_build = lambda: False
     ray.init = stops("Ray")
     os.execve = stops("server")
     OfflineEngine.start = stops("engine")

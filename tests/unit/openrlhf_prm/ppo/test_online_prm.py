@@ -31,9 +31,17 @@ class TwoRanks:
     def __init__(self):
         self.trained = 0
         self.batches = []
+        self.called = []
 
-    def async_run_method(self, method, rows, *arguments):
-        return [getattr(self, method)(rank, rows, *arguments) for rank in range(2)]
+    def async_run_method(self, method, *arguments):
+        self.called.append(method)
+        return [getattr(self, method)(rank, *arguments) for rank in range(2)]
+
+    def reload_states(self, rank):
+        pass
+
+    def offload_states(self, rank):
+        pass
 
     def log_ratios(self, rank, rows, batches):
         return [
@@ -59,6 +67,7 @@ def online_prm(monkeypatch, update: str):
     prm = object.__new__(module.OnlinePRM)
     prm.update_first, prm.seed, prm.batch_size, prm.ranks = update == "before", 3, 2, 2
     prm.micro_train = prm.micro_judge = 1
+    prm.sleeps = False
     prm.group = TwoRanks()
     return prm
 
@@ -86,3 +95,10 @@ def test_the_order_of_its_updates_follows_from_seed_and_rollout(monkeypatch):
         return prm.group.batches
 
     assert order(1) == order(1) != order(2)
+
+
+def test_states_are_on_the_gpu_only_while_the_prm_judges_and_learns(monkeypatch):
+    prm = online_prm(monkeypatch, "after")
+    prm.sleeps = True
+    prm.judge([torch.tensor([10, 1])], [torch.tensor([True])], torch.tensor([True]), number=0)
+    assert prm.group.called == ["reload_states", "log_ratios", "update", "offload_states"]
