@@ -93,10 +93,13 @@ def test_the_launchers_ask_for_what_the_run_takes():
     assert int(asked["nodes"]) * int(asked["gpus-per-node"]) == wanted
 
 
-def test_the_ray_job_starts_the_script_with_the_versions_that_are_pinned():
+def test_the_ray_job_starts_the_script_in_the_image_with_the_version_that_is_pinned():
     job = yaml.safe_load((FOLDER / "ppo_4_nodes" / "rayjob.yaml").read_text())
     program, path = job["spec"]["entrypoint"].split()
-    assert program == "bash" and ROOT / path.removeprefix("/opt/openrlhf-prm/") == SCRIPTS[TRAINING]
+    image = (ROOT / "Dockerfile").read_text()
+    folder = re.search(r"^WORKDIR (.+)$", image, re.MULTILINE)[1]
+    assert program == "bash" and ROOT / path.removeprefix(f"{folder}/") == SCRIPTS[TRAINING]
+    assert re.search(r"apt-get install[^&]* wget ", image), "KubeRay's probes call it"
     assert f"ray=={job['spec']['rayClusterSpec']['rayVersion']}" in (ROOT / "requirements/cpu.lock").read_text()
 
 
