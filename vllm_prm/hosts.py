@@ -31,7 +31,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm.config": ("VllmConfig",),
     "vllm.distributed": (
         "cleanup_dist_env_and_memory",
-        "tensor_model_parallel_all_gather",
+        "get_tensor_model_parallel_rank",
+        "get_tensor_model_parallel_world_size",
         "tensor_model_parallel_all_reduce",
     ),
     "vllm.engine.arg_utils": ("AsyncEngineArgs",),

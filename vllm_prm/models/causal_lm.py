@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from vllm.config import VllmConfig
-from vllm.distributed import tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader.weight_utils import default_weight_loader
 from vllm.model_executor.models.interfaces_base import default_pooling_type
@@ -21,6 +20,7 @@ from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 
 from vllm_prm.models.step_head import StepHead
 from vllm_prm.models.step_pooler import StepPooler
+from vllm_prm.models.tensor_parallel import sum_over_ranks
 
 EMBEDDING = "model.embed_tokens.weight"
 
@@ -65,6 +65,8 @@ class StepReward:
         With tensor parallelism each rank multiplies the rows it holds and the results are summed. A quantised head
         has no plain rows; it is applied whole.
         """
+        if not len(hidden_states):  # vLLM's warm-up, and a batch without a step's end
+            return hidden_states.new_zeros(0, len(token_ids), dtype=torch.float32)
         if not isinstance(self.lm_head.quant_method, UnquantizedEmbeddingMethod):
             logits = self.compute_logits(hidden_states)
             if logits is None:  # the gather of a tensor-parallel head leaves a result on rank 0 only
@@ -79,7 +81,7 @@ class StepReward:
         logits = hidden_states.float() @ rows.T
         if self.lm_head.bias is not None:
             logits = logits + self.lm_head.bias.index_select(0, local).float() * held
-        return tensor_model_parallel_all_reduce(logits) * self.logits_processor.scale
+        return sum_over_ranks(logits) * self.logits_processor.scale
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load a checkpoint, later a part of one as an update.

@@ -18,7 +18,6 @@ from collections.abc import Callable, Set
 
 import torch
 from vllm.config import VllmConfig
-from vllm.distributed import tensor_model_parallel_all_gather, tensor_model_parallel_all_reduce
 from vllm.model_executor.layers.pooler import Pooler
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.model_executor.models.interfaces_base import default_pooling_type
@@ -28,6 +27,8 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
+
+from vllm_prm.models.tensor_parallel import rank_rows, sum_over_ranks
 
 POSITIONS_AT_ONCE = 1024
 VOCABULARY_AT_ONCE = 16_384
@@ -143,7 +144,8 @@ class StepLogProbs:
         local = torch.where(held, targets - shard.org_vocab_start_index, 0).unsqueeze(1)
         hidden_states = hidden_states.float()
         target_logits = hidden_states.new_zeros(len(hidden_states))
-        normalisers = []
+        # A rank of a small vocabulary may hold padding alone.
+        normalisers = [hidden_states.new_full((len(hidden_states),), -torch.inf)]
         for begin in range(0, shard.num_org_elements, VOCABULARY_AT_ONCE):
             # Rows beyond num_org_elements are padding and no part of the vocabulary.
             end = min(begin + VOCABULARY_AT_ONCE, shard.num_org_elements)
@@ -155,10 +157,9 @@ class StepLogProbs:
             inside = held.unsqueeze(1) & (local >= begin) & (local < end)
             picked = logits.gather(1, torch.where(inside, local - begin, 0))
             target_logits += torch.where(inside, picked, 0.0).squeeze(1)
-        normaliser = torch.stack(normalisers, dim=1).logsumexp(1, keepdim=True)
-        return tensor_model_parallel_all_reduce(target_logits) - tensor_model_parallel_all_gather(normaliser).logsumexp(
-            1
-        )
+        normaliser = torch.stack(normalisers, dim=1).logsumexp(1)
+        target_logits, *normalisers = sum_over_ranks(torch.cat([target_logits.unsqueeze(0), rank_rows(normaliser)]))
+        return target_logits - torch.stack(normalisers).logsumexp(0)
 
 
 @default_pooling_type(tok_pooling_type="ALL")
