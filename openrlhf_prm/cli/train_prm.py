@@ -11,7 +11,6 @@ Exit code 2: a flag, the tokenizer or a row is wrong; said in one line before tr
 import json
 import math
 import os
-import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,12 +201,10 @@ def _fill_in_device(ds: SimpleNamespace) -> None:
 
 
 def _single_process_defaults() -> None:
-    """What a launcher would set, for a run without one."""
+    """What a launcher would set, for a run without one. PyTorch's store takes a free port of its own for port 0; nobody
+    else needs to find it."""
     if "RANK" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
 
 
 if __name__ == "__main__":
