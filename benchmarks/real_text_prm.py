@@ -123,10 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     prm, scores = args.work / "prm", args.work / "scores.jsonl"
     if not prm.exists():
         start = time.time()
-        head = ["--prm.add_placeholder_token"] if args.head in ("placeholder", "qwen_prm") else []
         template = [] if args.head in ("qwen_prm", "implicit") else ["--data.apply_chat_template"]
         run(
-            *("train_prm", "--model.model_name_or_path", model, "--prm.head", args.head, *head, *template),
+            *("train_prm", "--model.model_name_or_path", model, "--prm.head", args.head, *template),
             *("--data.dataset", args.work / "train.jsonl", "--eval.dataset", args.work / "heldout.jsonl"),
             *("--eval.output", scores, "--data.report", args.work / "data.json", "--data.max_len", args.max_len),
             *("--train.batch_size", args.batch_size, "--train.micro_batch_size", args.micro_batch_size),

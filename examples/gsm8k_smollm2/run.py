@@ -66,7 +66,7 @@ def training_stages(folder: Path, seed: int) -> list[Stage]:
     # question.
     train_prm = command(
         *("train_prm", "--model.model_name_or_path", policy, "--data.apply_chat_template"),
-        *("--prm.add_placeholder_token", "--data.dataset", folder / "steps.jsonl"),
+        *("--data.dataset", folder / "steps.jsonl"),
         *("--eval.dataset", folder / "heldout_steps.jsonl", "--data.max_len", 320),
         *("--train.batch_size", 4, "--train.micro_batch_size", 4, "--train.seed", seed),
         *("--adam.lr", 1e-4, "--ckpt.output_dir", prm),

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.cli.parser import FlagParser, nested
-from openrlhf_prm.cluster.accelerator import on_cpu, prepare_environment
+from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
-from openrlhf_prm.hosts import flash_attn_fault, require_flash_attn, require_openrlhf
+from openrlhf_prm.hosts import require_flash_attn, require_openrlhf
 from openrlhf_prm.measures.agreement import METRICS
 from openrlhf_prm.options import add_flags
 from openrlhf_prm.prm_training.heads import PRM_HEADS
@@ -50,19 +50,28 @@ def build_parser() -> FlagParser:
 
 def _add_model_flags(add) -> None:
     add("--model.model_name_or_path", "--pretrain", required=True, help="causal LM, or a PRM, to start from")
-    checkpointing = "recompute activations to save memory"
-    add("--model.gradient_checkpointing_enable", "--gradient_checkpointing", action="store_true", help=checkpointing)
+    checkpointing = {"dest": "model.gradient_checkpointing_enable", "default": None}
+    on = "recompute activations to save memory; the default on GPUs"
+    add(
+        "--model.gradient_checkpointing_enable",
+        "--gradient_checkpointing",
+        action="store_true",
+        help=on,
+        **checkpointing,
+    )
+    off = "keep activations, a third faster for ten times their memory; the default on CPUs"
+    add("--model.no_gradient_checkpointing", action="store_false", help=off, **checkpointing)
 
 
 def _add_training_flags(add) -> None:
     add("--train.batch_size", "--train_batch_size", type=int, default=128, help="solutions per update, all devices")
-    per_device = "solutions per device and forward pass"
-    add("--train.micro_batch_size", "--micro_train_batch_size", type=int, default=8, help=per_device)
+    per_device = "solutions per device and forward pass; default: 4, on CPUs 8, or the power of two below that divides"
+    add("--train.micro_batch_size", "--micro_train_batch_size", type=int, help=per_device)
     add("--train.max_epochs", "--max_epochs", type=int, default=1, help="times all solutions are seen")
     add("--train.seed", "--seed", type=int, default=42, help="of the data's order, new weights and dropout")
     kernels = "reproducible kernels, slower"
     add("--train.full_determinism_enable", "--full_determinism", action="store_true", help=kernels)
-    add("--adam.lr", "--learning_rate", type=float, default=1e-6, help="highest learning rate")
+    add("--adam.lr", "--learning_rate", type=float, help=_rate_help())
     moments = "decay of the means of gradients and of their squares"
     add("--adam.betas", "--adam_betas", type=float, nargs=2, default=(0.9, 0.95), help=moments)
     add("--adam.eps", type=float, default=1e-8, help="added to the root of the mean square before dividing by it")
@@ -74,6 +83,14 @@ def _add_training_flags(add) -> None:
     add("--max_norm", type=float, default=1.0, help="longer gradients are clipped to this norm")
     add("--logger.tensorboard_dir", "--use_tensorboard", help="folder for TensorBoard")
     add("--logger.logging_steps", "--logging_steps", type=int, default=1, help="updates between TensorBoard's points")
+
+
+def _rate_help() -> str:
+    by_rate: dict[float, list[str]] = {}
+    for name, head in PRM_HEADS.items():
+        by_rate.setdefault(head.rate, []).append(name)
+    rates = ", ".join(f"{rate:g} ({', '.join(names)})" for rate, names in by_rate.items())
+    return f"highest learning rate; default: {rates} x 4096 / the model's hidden size, 10 times that with LoRA"
 
 
 def _add_checkpoint_flags(add) -> None:
@@ -91,7 +108,8 @@ def _add_checkpoint_flags(add) -> None:
 
 
 def _add_device_flags(add) -> None:
-    add("--ds.zero_stage", "--zero_stage", type=int, default=2, help="0 to 3: what is spread over the devices")
+    stage = "0 to 3: what is spread over the devices; default: 2, on GPUs 3 where the model would not fit in 2"
+    add("--ds.zero_stage", "--zero_stage", type=int, choices=range(4), metavar="{0,1,2,3}", help=stage)
     dtype = "data type of weights and computation; bf16 where it is not given, on CPU fp32"
     add("--ds.param_dtype", "--param_dtype", choices=["bf16", "fp16", "fp32"], help=dtype)
     add("--bf16", dest="ds.param_dtype", action="store_const", const="bf16", help="the same as --ds.param_dtype bf16")
@@ -99,7 +117,10 @@ def _add_device_flags(add) -> None:
     add("--ds.attn_implementation", "--attn_implementation", help=attention)
     flash = "the same as --ds.attn_implementation flash_attention_2"
     add("--flash_attn", dest="ds.attn_implementation", action="store_const", const="flash_attention_2", help=flash)
-    add("--ds.adam_offload", "--adam_offload", action="store_true", help="keep the optimizer's state on the CPU")
+    offload = {"dest": "ds.adam_offload", "default": None}
+    on = "keep the optimizer's state on the CPU; the default on GPUs where the model fits in no other way"
+    add("--ds.adam_offload", "--adam_offload", action="store_true", help=on, **offload)
+    add("--ds.no_adam_offload", action="store_false", help="keep the optimizer's state on the device", **offload)
     add(
         "--ds.zpg",
         "--zpg",
@@ -130,7 +151,6 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     prepare_environment()
-    _fill_in_device(options.host.ds)
     _single_process_defaults()
     try:
         require_flash_attn(options.host.ds.attn_implementation)
@@ -159,21 +179,16 @@ def check(args: SimpleNamespace) -> TrainingOptions:
     model.
     """
     require_openrlhf()
-    require_at_least_one(
-        args,
-        "train.batch_size",
-        "train.micro_batch_size",
-        "train.max_epochs",
-        "logger.logging_steps",
-        "ds.tensor_parallel_size",
-    )
-    per_pass = args.train.micro_batch_size * int(os.environ.get("WORLD_SIZE", "1")) // args.ds.tensor_parallel_size
+    counts = ("train.batch_size", "train.micro_batch_size", "train.max_epochs", "logger.logging_steps")
+    require_at_least_one(args, *counts, "ds.tensor_parallel_size")
+    devices = int(os.environ.get("WORLD_SIZE", "1")) // args.ds.tensor_parallel_size
+    per_pass = (args.train.micro_batch_size or 1) * devices
     if args.train.batch_size % per_pass:
         raise ValueError(
             f"--train.batch_size {args.train.batch_size} must be a multiple of {per_pass}, which is "
             "--train.micro_batch_size times the number of data-parallel devices"
         )
-    if not (math.isfinite(args.adam.lr) and args.adam.lr > 0):
+    if args.adam.lr is not None and not (math.isfinite(args.adam.lr) and args.adam.lr > 0):
         raise ValueError(f"--adam.lr must be above 0, got {args.adam.lr}")
     if args.ds.lora.rank < 0:
         raise ValueError(f"--ds.lora.rank must be at least 0, got {args.ds.lora.rank}")
@@ -190,14 +205,6 @@ def check(args: SimpleNamespace) -> TrainingOptions:
         require_checkpoint("--prm.reference", args.prm.reference)
     require_checkpoint("--model.model_name_or_path", args.model.model_name_or_path)
     return options
-
-
-def _fill_in_device(ds: SimpleNamespace) -> None:
-    """What the device decides where the flags leave it open."""
-    if ds.param_dtype is None:
-        ds.param_dtype = "fp32" if on_cpu() else "bf16"
-    if ds.attn_implementation is None:
-        ds.attn_implementation = "sdpa" if on_cpu() or flash_attn_fault() else "flash_attention_2"
 
 
 def _single_process_defaults() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from openrlhf_prm.data.formats_in import ROW_FORMATS, with_format
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from openrlhf_prm.prm_training.heads import PRMHead
+from openrlhf_prm.prm_training.open_flags import fill_in
 from openrlhf_prm.prm_training.rendered import once_per_node
 from openrlhf_prm.prm_training.training_options import TrainingOptions
 from vllm_prm.durable_file import write_atomically
@@ -46,6 +47,12 @@ def run(options: TrainingOptions) -> dict:
     """Loads, trains and saves; returns the summary. Raises UserError naming the flag, token, file or line."""
     from openrlhf.utils import get_strategy
 
+    try:
+        filled = fill_in(options)
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if filled and os.environ["RANK"] == "0":
+        print("flags left open:", *(f"{flag} {value}" for flag, value in filled.items()), flush=True)
     strategy = get_strategy(options.host)
     if os.environ["WORLD_SIZE"] == "1":
         inputs = load(options)  # first, so that a wrong row is said before DeepSpeed says anything

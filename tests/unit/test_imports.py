@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.cluster": {"vllm_prm", "options"},
     "openrlhf_prm.annotation": {"vllm_prm", "options", "answers", "cluster", "data", "measures"},
     "openrlhf_prm.generation": {"vllm_prm", "options", "annotation", "cluster", "data"},
-    "openrlhf_prm.prm_training": {"vllm_prm", "options", "data", "measures"},
+    "openrlhf_prm.prm_training": {"vllm_prm", "options", "cluster", "data", "hosts", "measures"},
     "openrlhf_prm.ppo": {
         *("vllm_prm", "options", "advantages", "answers", "cluster", "data", "length_penalties", "rewards"),
     },

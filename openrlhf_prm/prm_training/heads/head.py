@@ -54,6 +54,8 @@ class PRMHead(ABC):
     """Whether `--data.apply_chat_template` is read; other heads write every question through the template."""
     layers: ClassVar[tuple[str, ...]] = ()
     """The checkpoint's names of the head's linear layers, which LoRA trains whole."""
+    rate: ClassVar[float] = 1e-5
+    """Learning rate for a model of hidden size 4096, see `prm_training.open_flags`."""
     placeholder: str | None = None
     """The token at which it reads, where it has one."""
 
@@ -131,7 +133,9 @@ class PRMHead(ABC):
 
 
 class ClassLogits:
-    """Mixed into heads whose model gives logits at every token."""
+    """Mixed into heads whose model gives logits at every token, by layers that are new."""
+
+    rate = 2e-5
 
     def raw(self, actor: Any, reference: Any, batch: PaddedSolutions) -> torch.Tensor:
         """The model's outputs where the steps are scored: (S, R)."""

@@ -37,6 +37,7 @@ class ImplicitHead(PRMHead):
     reads_chat_template = False
     Options = ImplicitHeadOptions
     outcome = True
+    rate = 1e-6  # one step moves the log-probability of every token of the response, and z is their sum
 
     def family_options(self) -> dict[str, Any]:
         reference = self.options.reference or self.model

@@ -12,7 +12,9 @@ from openrlhf_prm.prm_training.heads import PRM_HEADS
     ("flags", "message"),
     [
         (["--train.max_epochs", "0"], "--train.max_epochs must be at least 1"),
-        (["--train.batch_size", "12"], "--train.batch_size 12 must be a multiple of 8"),
+        (["--train.batch_size", "12", "--train.micro_batch_size", "8"], "batch_size 12 must be a multiple of 8"),
+        (["--train.micro_batch_size", "0"], "--train.micro_batch_size must be at least 1"),
+        (["--ds.zero_stage", "4"], "invalid choice: 4"),
         (["--adam.lr", "0"], "--adam.lr must be above 0"),
         (["--model.model_name_or_path", "./nowhere"], "--model.model_name_or_path: there is no folder ./nowhere"),
         (["--ckpt.output_dir", "."], "--ckpt.output_dir . already exists"),
@@ -63,7 +65,7 @@ def test_flags_of_older_openrlhf_are_understood(tmp_path):
     new += " --ds.param_dtype bf16"
     new += " --ds.zero_stage 3 --train.batch_size 256 --data.max_len 8192 --ckpt.save_steps 500 --ckpt.load_enable"
     new += " --model.gradient_checkpointing_enable --ds.packing_samples --data.label_key value"
-    new += " --prm.placeholder_token ки --ds.lora.rank 8"
+    new += " --prm.placeholder_token ки --ds.lora.rank 8 --adam.lr 1e-6 --train.micro_batch_size 8"
     assert options == parsed(tmp_path, *new.split())
     assert options.head_options.placeholder_token == "ки" and options.data.max_len == 8192
 
