@@ -19,6 +19,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.models.utils": ("compute_reward",),
     "openrlhf.trainer.ppo_trainer": (
         "PPOTrainer",
+        "PPOTrainer._compute_rollout_stats",
+        "PPOTrainer.fit",
+        "PPOTrainer.init_checkpoint_states",
+        "PPOTrainer.save_best_checkpoint",
+        "PPOTrainer.save_logs_and_checkpoints",
         "PromptDataset",
         "RemoteExperienceMaker",
         "SamplesGenerator",
@@ -28,25 +33,38 @@ NAMES: dict[str, tuple[str, ...]] = {
         "PPOTrainerAsync",
         "SamplesGenerator",
         "TrainingActor",
+        "TrainingActor._compute_rollout_stats",
+        "TrainingActor.fit",
+        "TrainingActor.init_checkpoint_states",
+        "TrainingActor.save_best_checkpoint",
+        "TrainingActor.save_logs_and_checkpoints",
     ),
     "openrlhf.trainer.ppo_utils.experience": ("Experience",),
-    "openrlhf.trainer.ppo_utils.experience_maker": ("RemoteExperienceMaker",),
+    "openrlhf.trainer.ppo_utils.experience_maker": (
+        "RemoteExperienceMaker",
+        "RemoteExperienceMaker.compute_advantages_and_returns",
+        "RemoteExperienceMaker.get_advantages_and_returns",
+        "RemoteExperienceMaker.get_cumulative_returns",
+        "RemoteExperienceMaker.make_experience_batch",
+    ),
     "openrlhf.trainer.ppo_utils.length_penalty": ("apply_length_penalties",),
-    "openrlhf.trainer.ppo_utils.samples_generator": ("SamplesGenerator",),
-    "openrlhf.trainer.ray.launcher": (
-        "BaseModelActor",
-        "RayActorGroup",
+    "openrlhf.trainer.ppo_utils.samples_generator": (
+        "SamplesGenerator",
+        "SamplesGenerator._process_response_into_experience",
+        "SamplesGenerator.generate_eval_samples",
+        "SamplesGenerator.generate_samples",
     ),
+    "openrlhf.trainer.ray.launcher": ("BaseModelActor", "RayActorGroup"),
     "openrlhf.trainer.ray.utils": ("get_bundle_indices",),
-    "openrlhf.trainer.ray.vllm_engine": ("RolloutRayActor",),
-    "openrlhf.utils": (
-        "get_strategy",
-        "get_tokenizer",
+    "openrlhf.trainer.ray.vllm_engine": (
+        "RolloutRayActor",
+        "RolloutRayActor.generate",
+        "RolloutRayActor.generate_responses",
+        "RolloutRayActor.update_weight",
+        "RolloutRayActor.update_weight_cuda_ipc",
     ),
-    "openrlhf.utils.agent": (
-        "AgentExecutorBase",
-        "SingleTurnAgentExecutor",
-    ),
+    "openrlhf.utils": ("get_strategy", "get_tokenizer"),
+    "openrlhf.utils.agent": ("AgentExecutorBase", "AgentExecutorBase.execute", "SingleTurnAgentExecutor"),
     "openrlhf.utils.config": ("hierarchize",),
     "openrlhf.utils.deepspeed.deepspeed_utils": ("offload_deepspeed_states", "reload_deepspeed_states"),
     "openrlhf.utils.distributed_sampler": ("DistributedSampler",),
@@ -70,19 +88,13 @@ NAMES: dict[str, tuple[str, ...]] = {
         "wait",
     ),
     "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy", "PlacementGroupSchedulingStrategy"),
-    "vllm": (
-        "AsyncEngineArgs",
-        "AsyncLLMEngine",
-        "ModelRegistry",
-        "SamplingParams",
-        "sampling_params",
-    ),
+    "vllm": ("AsyncEngineArgs", "AsyncLLMEngine", "ModelRegistry", "SamplingParams", "sampling_params"),
     "vllm.platforms": ("current_platform",),
     "vllm.plugins": ("load_general_plugins",),
     "vllm.v1.engine.exceptions": ("EngineDeadError",),
     "vllm.v1.metrics.reader": ("get_metrics_snapshot",),
 }
-"""Module -> its names that this package imports or rebinds."""
+"""Module -> its names that this package imports or rebinds, and what it overrides of its classes (`Class.method`)."""
 
 
 GET_FLASH_ATTN = "scripts/install_gpu.sh installs it"

@@ -23,12 +23,28 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm": (
         "AsyncEngineArgs",
         "LLM",
+        "LLM.encode",
+        "LLM.reset_prefix_cache",
         "ModelRegistry",
         "PoolingParams",
+        "PoolingParams.extra_kwargs",
+        "PoolingParams.skip_reading_prefix_cache",
         "SamplingParams",
         "TokensPrompt",
     ),
-    "vllm.config": ("VllmConfig",),
+    "vllm.config": (
+        "ModelConfig.architecture",
+        "ModelConfig.hf_config",
+        "ModelConfig.hf_overrides",
+        "ModelConfig.max_model_len",
+        "ModelConfig.model",
+        "ModelConfig.revision",
+        "ModelConfig.word_embeddings_untied_by_checkpoint",
+        "ParallelConfig._api_process_count",
+        "VllmConfig",
+        "VllmConfig.model_config",
+        "VllmConfig.parallel_config",
+    ),
     "vllm.distributed": (
         "cleanup_dist_env_and_memory",
         "get_tensor_model_parallel_rank",
@@ -41,42 +57,51 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm.entrypoints.serve.engine.protocol": ("ErrorResponse",),
     "vllm.entrypoints.serve.exception_handling.error_response": ("create_error_response",),
     "vllm.entrypoints.serve.middleware.authenticate": ("AuthenticationMiddleware",),
-    "vllm.entrypoints.serve.utils.api_utils": (
-        "load_aware_call",
-        "validate_json_request",
-        "with_cancellation",
-    ),
-    "vllm.envs": (
-        "VLLM_API_KEY",
-        "VLLM_PLUGINS",
-        "VLLM_SERVER_DEV_MODE",
-    ),
+    "vllm.entrypoints.serve.utils.api_utils": ("load_aware_call", "validate_json_request", "with_cancellation"),
+    "vllm.envs": ("VLLM_API_KEY", "VLLM_PLUGINS", "VLLM_SERVER_DEV_MODE"),
     "vllm.exceptions": ("VLLMValidationError",),
-    "vllm.inputs": (
-        "PromptType",
-        "TokensPrompt",
-        "tokens_input",
-    ),
+    "vllm.inputs": ("PromptType", "TokensPrompt", "tokens_input"),
     "vllm.logger": ("init_logger",),
-    "vllm.model_executor.layers.pooler": ("Pooler",),
+    "vllm.model_executor.layers.pooler": ("Pooler", "Pooler.forward", "Pooler.get_supported_tasks"),
     "vllm.model_executor.layers.vocab_parallel_embedding": ("UnquantizedEmbeddingMethod",),
     "vllm.model_executor.model_loader.weight_utils": ("default_weight_loader",),
     "vllm.model_executor.models.interfaces_base": ("default_pooling_type",),
-    "vllm.model_executor.models.llama": ("LlamaForCausalLM",),
-    "vllm.model_executor.models.mistral": ("MistralForCausalLM",),
-    "vllm.model_executor.models.qwen2": ("Qwen2ForCausalLM",),
-    "vllm.model_executor.models.qwen3": ("Qwen3ForCausalLM",),
+    "vllm.model_executor.models.llama": ("LlamaForCausalLM", "LlamaForCausalLM.load_weights"),
+    "vllm.model_executor.models.mistral": ("MistralForCausalLM", "MistralForCausalLM.load_weights"),
+    "vllm.model_executor.models.qwen2": ("Qwen2ForCausalLM", "Qwen2ForCausalLM.load_weights"),
+    "vllm.model_executor.models.qwen3": ("Qwen3ForCausalLM", "Qwen3ForCausalLM.load_weights"),
     "vllm.outputs": ("PoolingRequestOutput",),
     "vllm.platforms": ("current_platform",),
-    "vllm.plugins.io_processors.interface": ("IOProcessor",),
+    "vllm.plugins.io_processors.interface": (
+        "IOProcessor",
+        "IOProcessor.merge_pooling_params",
+        "IOProcessor.parse_data",
+        "IOProcessor.post_process",
+        "IOProcessor.pre_process",
+    ),
     "vllm.pooling_params": ("PoolingParams",),
     "vllm.renderers": ("BaseRenderer",),
     "vllm.sampling_params": ("RequestOutputKind",),
     "vllm.tasks": ("PoolingTask",),
-    "vllm.v1.engine.async_llm": ("AsyncLLM",),
-    "vllm.v1.pool.metadata": ("PoolingMetadata",),
+    "vllm.v1.engine.async_llm": (
+        "AsyncLLM",
+        "AsyncLLM.encode",
+        "AsyncLLM.from_engine_args",
+        "AsyncLLM.reset_prefix_cache",
+        "AsyncLLM.shutdown",
+    ),
+    "vllm.v1.pool.metadata": (
+        "PoolingCursor.get_finished_mask",
+        "PoolingCursor.num_scheduled_tokens_cpu",
+        "PoolingCursor.seq_lens_cpu",
+        "PoolingMetadata",
+        "PoolingMetadata.get_pooling_cursor",
+        "PoolingMetadata.pooling_params",
+        "PoolingMetadata.pooling_states",
+        "PoolingStates.clean",
+    ),
 }
-"""Module -> its names that this package imports."""
+"""Module -> its names that this package imports, and what it reads or overrides of its classes (`Class.attribute`)."""
 
 
 def vllm_version() -> str | None:
@@ -133,6 +158,13 @@ def missing_names(names: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _has(module, name: str) -> bool:
+    """Whether a module has a name or a submodule, or its class an attribute, a field without a default included."""
+    name, _, attribute = name.partition(".")
+    if attribute:
+        owner = getattr(module, name, None)
+        # Ray hides the class of an actor.
+        owner = getattr(getattr(owner, "__ray_metadata__", None), "modified_class", owner)
+        return hasattr(owner, attribute) or any(attribute in vars(c).get("__annotations__", ()) for c in _mro(owner))
     if hasattr(module, name):
         return True
     try:
@@ -140,3 +172,7 @@ def _has(module, name: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+def _mro(owner) -> tuple[type, ...]:
+    return owner.__mro__ if isinstance(owner, type) else ()

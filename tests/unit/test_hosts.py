@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from upstream_names import names_used
+from upstream_names import HOSTS, names_used
 
 import openrlhf_prm.hosts
 import vllm_prm.hosts
@@ -18,9 +18,56 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("hosts", [vllm_prm.hosts, openrlhf_prm.hosts], ids=["vllm_prm", "openrlhf_prm"])
 def test_the_table_is_what_the_source_uses(hosts):
-    listed = {(module, name) for module, names in hosts.NAMES.items() for name in names}
+    listed = {(module, name) for module, names in hosts.NAMES.items() for name in names if "." not in name}
     used = names_used(Path(hosts.__file__).parent)
     assert listed == used, f"not listed: {sorted(used - listed)}; not used: {sorted(listed - used)}"
+
+
+def attributes(hosts) -> set[str]:
+    """The last part of every `Class.attribute` in a table."""
+    return {name.partition(".")[2] for names in hosts.NAMES.values() for name in names if "." in name}
+
+
+@pytest.mark.parametrize("hosts", [vllm_prm.hosts, openrlhf_prm.hosts], ids=["vllm_prm", "openrlhf_prm"])
+def test_no_attribute_is_listed_that_the_source_does_not_name(hosts):
+    source = "\n".join(
+        path.read_text() for path in Path(hosts.__file__).parent.rglob("*.py") if path.name != "hosts.py"
+    )
+    assert [name for name in attributes(hosts) if not re.search(rf"(\.|def ){name}\b|\b{name}=", source)] == []
+
+
+OVERRIDING = {
+    vllm_prm.hosts: ("models.causal_lm", "models.step_log_probs", "models.step_pooler", "io_processor"),
+    openrlhf_prm.hosts: ("ppo.experience", "ppo.rollout.actor", "ppo.rollout.executor", "ppo.samples", "ppo.trainers"),
+}
+"""Package -> its modules that derive from classes of a host."""
+
+
+@pytest.mark.parametrize("hosts", OVERRIDING, ids=["vllm_prm", "openrlhf_prm"])
+def test_every_method_of_a_host_that_is_overridden_is_listed(hosts):
+    package = hosts.__name__.partition(".")[0]
+    modules = [importlib.import_module(f"{package}.{name}") for name in OVERRIDING[hosts]]
+    classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    overridden = set().union(*(_overridden(each, package) for each in classes))
+    assert len(overridden) >= 5
+    assert overridden <= attributes(hosts), f"not listed: {sorted(overridden - attributes(hosts))}"
+
+
+def _overridden(derived: type, package: str) -> set[str]:
+    """Methods that a class takes from the package and not from the class of a host that has them too."""
+    ours = [each for each in derived.__mro__ if each.__module__.partition(".")[0] == package]
+    theirs = [each for each in derived.__mro__ if each.__module__.partition(".")[0] in HOSTS]
+    methods = {name for each in ours for name, value in vars(each).items() if callable(value) and name[:2] != "__"}
+    return {name for name in methods if any(name in vars(each) for each in theirs)}
+
+
+def test_a_missing_attribute_is_named_and_a_field_without_default_is_there():
+    names = {
+        "argparse": ("ArgumentParser.parse_args", "ArgumentParser.parse", "No.x"),
+        "vllm_prm.engines": ("PoolRequest.extra_kwargs", "PoolRequest.token_ids", "PoolRequest.tokens"),
+    }
+    missing = ["argparse:ArgumentParser.parse", "argparse:No.x", "vllm_prm.engines:PoolRequest.tokens"]
+    assert vllm_prm.hosts.missing_names(names) == missing
 
 
 def test_a_missing_name_and_a_missing_module_are_named():
