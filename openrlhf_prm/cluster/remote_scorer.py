@@ -27,8 +27,10 @@ class RemoteScorer:
         self.rests_until = [0.0] * len(self.urls)
         self._clients: list | None = None
 
-    async def score(self, question: str, steps: list[str]) -> list[float]:
-        """Scores of one solution. Raises what a server says of it, and ServiceUnavailableError where none answers."""
+    async def score(self, question: str, steps: list[str], truncate: bool = False) -> list[float | None]:
+        """Scores of one solution; with `truncate` None for steps beyond the PRM's context. Raises what a server says of
+        it, and ServiceUnavailableError where none answers.
+        """
         if not steps:
             return []
         untried = set(range(len(self.urls)))
@@ -37,7 +39,7 @@ class RemoteScorer:
             untried.remove(index)
             self.in_flight[index] += 1
             try:
-                return await self._client(index).score_async(question, steps)
+                return await self._client(index).score_async(question, steps, truncate=truncate)
             except ServiceUnavailableError:
                 self.rests_until[index] = time.monotonic() + REST_S
                 if not untried:
@@ -62,8 +64,7 @@ def check_servers(servers: ServerFlags, model: str | None) -> None:
     if model is not None and servers.url:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
     require_urls("--prm.url", servers.url)
-    for name, needed in servers.unread("prm").items():
-        if getattr(servers, name) is not None:
-            raise ValueError(f"--prm.{name} needs {needed}")
+    if servers.api_key_env is not None and not servers.url:
+        raise ValueError("--prm.api_key_env needs --prm.url")
     if servers.api_key_env is not None and not os.environ.get(servers.api_key_env):
         raise ValueError(f"--prm.api_key_env: the environment variable {servers.api_key_env} is not set")

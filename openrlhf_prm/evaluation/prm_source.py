@@ -1,23 +1,25 @@
-"""Where a benchmark's step scores come from: a checkpoint in an engine of this process, or a server that runs."""
+"""Where a benchmark's step scores come from: a checkpoint in an engine of this process, or servers that run."""
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
-from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
-from openrlhf_prm.options import Options, option
+from openrlhf_prm.cluster.checks import require_checkpoint, require_family
+from openrlhf_prm.cluster.engine_options import ServerFlags
+from openrlhf_prm.cluster.remote_scorer import RemoteScorer, check_servers
+from openrlhf_prm.options import option
 from vllm_prm.durable_file import checkpoint_state
 from vllm_prm.hosts import require_vllm
 from vllm_prm.json_flags import json_object
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrmSource(Options):
+class PrmSource(ServerFlags):
     """One of `model_name_or_path` and `url`; the other options but the key are those of an engine."""
 
     model_name_or_path: str | None = option(None, "checkpoint of the PRM", kind=str)
-    url: str | None = option(None, "a running `vllm-prm serve`, instead of an engine in this process", kind=str)
-    api_key_env: str | None = option(None, "environment variable with the server's API key", kind=str, read_with="url")
     family: str | None = option(
         None,
         "PRM family or FILE.py:Class, where the checkpoint does not tell",
@@ -50,18 +52,17 @@ class PrmSource(Options):
 
     @property
     def name(self) -> str:
-        """The checkpoint or the address."""
-        return self.model_name_or_path or self.url
+        """The checkpoint or the addresses."""
+        return self.model_name_or_path or " ".join(self.url)
 
     def check(self) -> None:
         """Raises ValueError naming the flag where there is no such PRM, as far as can be told without an engine, and
         where no vLLM could run it.
         """
-        if (self.model_name_or_path is None) == (self.url is None):
+        if bool(self.model_name_or_path) == bool(self.url):
             raise ValueError("give one of --prm.model_name_or_path and --prm.url")
-        if self.url is not None:
-            require_urls("--prm.url", [self.url])
-        else:
+        check_servers(self, self.model_name_or_path)
+        if not self.url:
             require_checkpoint("--prm.model_name_or_path", self.model_name_or_path)
             require_vllm()
         require_family(self.family)
@@ -71,7 +72,7 @@ class PrmSource(Options):
         return {
             "--prm.model_name_or_path": self.model_name_or_path,
             "state of the checkpoint": self.model_name_or_path and checkpoint_state(self.model_name_or_path),
-            "--prm.url": self.url,
+            "--prm.url": " ".join(self.url) or None,
             "--prm.family": self.family,
             "--prm.family_options": self._family_options(),
             "--prm.dtype": self.dtype,
@@ -79,11 +80,11 @@ class PrmSource(Options):
         }
 
     def scorer(self) -> Any:
-        """A `vllm_prm.scorer.StepScorer`, whose engine it starts."""
+        """A `vllm_prm.scorer.StepScorer`, whose engine it starts, or what stands for it."""
         from vllm_prm.scorer import StepScorer
 
-        if self.url is not None:
-            return StepScorer.from_url(self.url, self.api_key_env)
+        if self.url:
+            return _ServedScorer(RemoteScorer(self.url, self.api_key_env))
         engine = {
             "dtype": engine_dtype(self.dtype),
             "max_model_len": self.max_model_len,
@@ -100,3 +101,19 @@ class PrmSource(Options):
 
     def _family_options(self) -> dict | None:
         return None if self.family_options is None else json_object("--prm.family_options", self.family_options)
+
+
+class _ServedScorer:
+    """Of a `StepScorer` what a benchmark asks for, from servers that share the solutions."""
+
+    def __init__(self, servers: RemoteScorer):
+        self.servers = servers
+
+    def score(self, solutions: Sequence[tuple[str, list[str]]], *, truncate: bool) -> list[list[float | None]]:
+        async def together() -> list[list[float | None]]:
+            return await asyncio.gather(*(self.servers.score(*solution, truncate) for solution in solutions))
+
+        return asyncio.run(together())
+
+    def shutdown(self) -> None:
+        """Connections end with the event loop of a call."""

@@ -24,6 +24,11 @@ def train(*flags: object, module: str = "openrlhf_prm.cli.train_ppo_ray") -> sub
             return done
 
 
+def one_gpu() -> str:
+    """Ray's resources, as its environment variable has them, on a machine with a single GPU."""
+    return json.dumps({**json.loads(cpu_environment()["RAY_OVERRIDE_RESOURCES"]), "GPU": 1})
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ppo")

@@ -10,7 +10,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, train  # noqa: F401 (fixtures)
+from ppo_runs import (  # noqa: F401 (fixtures)
+    data,
+    host_flags,
+    lagrangian_flags,
+    logged_steps,
+    multiplier_after,
+    one_gpu,
+    train,
+)
 from safetensors.torch import load_file
 
 from openrlhf_prm.ppo.trainers import _KeepsState
@@ -23,7 +31,7 @@ def flags(questions: Path, folder: Path) -> list:
         *host_flags(questions),
         *("--process_reward.shaping", "implicit", "--data.max_samples", 16),
         *("--online_prm.update", "after", "--online_prm.lr", 1e-3, "--online_prm.batch_size", 32),
-        *("--online_prm.gpus_per_actor", 0.5, "--online_prm.save", *lagrangian_flags()),
+        *("--online_prm.save", *lagrangian_flags()),
         *("--ckpt.output_dir", folder / "out", "--ckpt.path", folder / "ckpt", "--ckpt.save_steps", 1),
     ]
 
@@ -39,7 +47,8 @@ def trained(data, tmp_path_factory) -> SimpleNamespace:  # noqa: F811
     """A run of two updates, each with its checkpoint: folder, logged."""
     folder = tmp_path_factory.mktemp("prime")
     seam = ("--train.plugin", "openrlhf_prm.plugin", "--algo.advantage.estimator", "gae")
-    logged = run(*flags(data, folder), *seam, module="openrlhf.cli.train_ppo_ray")
+    own = ("--online_prm.gpus_per_actor", 0.5)
+    logged = run(*flags(data, folder), *own, *seam, module="openrlhf.cli.train_ppo_ray")
     return SimpleNamespace(folder=folder, logged=logged)
 
 
@@ -59,11 +68,14 @@ def test_the_prm_and_the_hosts_critic_learn_in_the_loop(trained):
     assert config["prm"]["family"] == "implicit"
 
 
-def test_it_goes_on_after_a_resume(data, trained, tmp_path):  # noqa: F811
+def test_it_goes_on_after_a_resume(data, trained, tmp_path, monkeypatch):  # noqa: F811
     shutil.copytree(trained.folder / "ckpt", tmp_path / "ckpt")
     # Half the micro-batches' size: the same optimizer step in two parts.
     on = ("--algo.advantage.estimator", "prime", "--ckpt.load_enable", "--train.num_episodes", 2)
-    second = run(*flags(data, tmp_path), "--train.micro_batch_size", 8, *on)
+    # All on one GPU, where the states of both optimizers leave it between updates.
+    shared = ("--train.colocate_all", "--online_prm.colocate", "--vllm.enable_sleep", "--ds.enable_sleep")
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", one_gpu())
+    second = run(*flags(data, tmp_path), "--train.micro_batch_size", 8, *on, *shared)
     assert second[0]["process/reward"] != 0.0, "the resumed run has a fresh PRM"
     expected = multiplier_after(trained.logged[-1]["length_multiplier"], second[0])
     assert second[0]["length_multiplier"] == pytest.approx(expected, abs=1e-3)

@@ -3,8 +3,7 @@ length multiplier that the plugin keeps between rollouts; all models on one devi
 """
 
 import pytest
-from commands import ROOT
-from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, prm, train  # noqa: F401 (fixtures)
+from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, one_gpu, prm, train  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.stack
 
@@ -43,15 +42,50 @@ def test_branches_in_async_mode_with_partial_rollouts_and_dynamic_batches(data, 
         assert status["length_multiplier"] == pytest.approx(multiplier, abs=1e-3) and multiplier > 0
 
 
-def test_steps_and_turns_with_a_critic_where_all_models_share_a_device(data, prm, tmp_path):  # noqa: F811
+WATCHING = """
+from dataclasses import dataclass
+
+import ray
+
+from openrlhf_prm.answers.outcome import reward_func as judged
+from openrlhf_prm.rewards import REWARD_SHAPINGS
+
+
+def note(phase):
+    worker = ray.get_actor("openrlhf_prm_prm_0")
+    asleep = ray.get(worker.__ray_call__.remote(lambda worker: worker.asleep))
+    with open("{log}", "a") as log:
+        log.write(f"{{phase}}: {{'asleep' if asleep else 'awake'}}\\n")
+
+
+def reward_func(queries, prompts, labels):
+    note("the policy writes")
+    return judged(queries, prompts, labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(REWARD_SHAPINGS["potential"]):
+    def __call__(self, scores):
+        note("it learns")
+        return super().__call__(scores)
+"""
+"""An outcome reward, which the rollout actor calls, and a shaping, which the trainer calls before it trains."""
+
+
+def test_a_critic_and_a_sleeping_prm_where_all_models_share_one_gpu(data, prm, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", one_gpu())
+    watching = tmp_path / "watching.py"
+    watching.write_text(WATCHING.format(log=tmp_path / "states"))
     done = train(
         *host_flags(data),
-        *("--train.agent_func_path", ROOT / "tests/stack/two_turn_agent.py", "--credit.turn_rewards"),
-        *("--train.colocate_all", "--data.max_samples", 8, "--prm.model_name_or_path", prm),
-        *("--process_reward.shaping", "potential", "--algo.advantage.estimator", "gae"),
+        *("--train.colocate_all", "--vllm.enable_sleep", "--vllm.gpu_memory_utilization", 0.5),
+        *("--prm.colocate", "--prm.gpus_per_engine", 0.4, "--prm.model_name_or_path", prm, "--data.max_samples", 8),
+        *("--process_reward.shaping", f"{watching}:Watched", "--reward.remote_url", watching),
+        *("--algo.advantage.estimator", "gae"),
         *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    states = (tmp_path / "states").read_text().splitlines()
+    assert set(states[:32]) == {"the policy writes: awake"} and set(states[32:]) == {"it learns: asleep"}
     (status,) = logged_steps(done.stdout + done.stderr)
-    assert status["process/turns"] == 2 and 0.25 <= status["process/turn_reward"] <= 1.75
     assert status["critic_loss"] > 0 and status["process/reward"] != 0 and 0 <= status["process/step_score"] <= 1

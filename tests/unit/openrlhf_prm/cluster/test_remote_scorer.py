@@ -18,7 +18,7 @@ class Server:
         self.asked = 0
         self.release = asyncio.Event()
 
-    async def score_async(self, question, steps):
+    async def score_async(self, question, steps, truncate):
         self.asked += 1
         if self.error is not None:
             raise self.error

@@ -1,0 +1,54 @@
+"""In what order engines start, and what Ray is asked for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from openrlhf_prm.cluster import spawning
+from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.spawning import Place, found_from_anywhere, spawn
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What is asked of Ray, in order."""
+    events: list = []
+
+    def options(**given):
+        events.append(given)
+        return SimpleNamespace(remote=lambda *args: (given["name"], args))
+
+    monkeypatch.setattr(spawning.ray, "remote", lambda kind: SimpleNamespace(options=options))
+    monkeypatch.setattr(spawning, "_wait", lambda workers, name, gpus: events.append(f"wait for {len(workers)}"))
+    return events
+
+
+def test_engines_that_share_gpus_start_one_after_the_other(log):
+    workers = spawn(object, "prm", EngineOptions("owner/prm", num_engines=3, gpus=0.5), "family", max_restarts=-1)
+    asked = [event if isinstance(event, str) else event["name"][-1] for event in log]
+    assert asked == ["0", "wait for 1", "1", "wait for 1", "2", "wait for 1", "wait for 3"]
+    assert log[0] == {"num_cpus": 1, "num_gpus": 0.5, "max_restarts": -1, "name": "openrlhf_prm_prm_0"}
+    assert [args[1:] for _, args in workers] == [("family",)] * 3
+
+
+def test_engines_with_gpus_of_their_own_start_together(log):
+    spawn(object, "prm", EngineOptions("owner/prm", num_engines=2, gpus=4, tensor_parallel_size=4))
+    assert [isinstance(event, str) for event in log] == [False, False, True] and log[0]["num_gpus"] == 4
+
+
+def test_engines_in_a_group_go_to_their_places(log):
+    places = [Place("group", (3,), 0.2), Place("group", (4, 5), 0.2)]
+    workers = spawn(object, "prm", EngineOptions("owner/prm", num_engines=2), places=places)
+    assert [event if isinstance(event, str) else event["num_gpus"] for event in log] == [0.2, 0, "wait for 2"]
+    where = [event["scheduling_strategy"] for event in log[:2]]
+    assert [strategy.placement_group_bundle_index for strategy in where] == [3, 4]
+    assert all(strategy.placement_group_capture_child_tasks for strategy in where)
+    assert [args[-1] for _, args in workers] == places
+
+
+def test_a_checkpoint_is_found_from_any_folder(tmp_path, monkeypatch, log):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prm").mkdir()
+    assert found_from_anywhere("prm") == str(tmp_path / "prm") and found_from_anywhere("owner/prm") == "owner/prm"
+    [(_, (options,))] = spawn(object, "prm", EngineOptions("prm"))
+    assert options.model == str(tmp_path / "prm")
