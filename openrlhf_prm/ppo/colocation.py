@@ -16,26 +16,10 @@ MOST_MEMORY = 0.95
 """Of a GPU's memory, what engines that are awake at the same time may take together."""
 
 
-def group_size(args: SimpleNamespace) -> int:
-    """GPUs, and bundles, of the host's group."""
-    return args.actor.num_nodes * args.actor.num_gpus_per_node
-
-
-def roles_in_group(args: SimpleNamespace) -> list[str]:
-    """The host's processes on each GPU of the group."""
-    roles = {
-        "rollouts": not args.train.async_enable,
-        "actor": True,
-        "reference": args.algo.kl.init_coef > 0,
-        "critic": args.algo.advantage.estimator == "gae" and not args.train.colocate_critic_reward,
-        "reward model": not (args.reward.remote_url or args.train.agent_func_path)
-        and not (args.algo.advantage.estimator == "gae" and args.train.colocate_critic_reward),
-    }
-    return [role for role, there in roles.items() if there]
-
-
 def check_colocation(args: SimpleNamespace, options: PluginOptions) -> None:
-    """Raises ValueError, naming the flag, where the PRM cannot live on the policy's GPUs."""
+    """Raises ValueError, naming the flag, where the PRM has no group to live in, or no memory there. Whether the group
+    has a place for it is the business of `demands`.
+    """
     workers, online = options.workers, options.online_prm
     if workers is not None and workers.colocate:
         if not args.train.colocate_all or args.train.async_enable:
@@ -43,32 +27,9 @@ def check_colocation(args: SimpleNamespace, options: PluginOptions) -> None:
                 "--prm.colocate needs --train.colocate_all without --train.async_enable: elsewhere PRM engines have "
                 "GPUs of their own"
             )
-        asked = workers.num_engines * workers.tensor_parallel_size
-        _check_size(args, asked, "--prm.num_engines x --prm.tensor_parallel_size")
-        _check_shares(args, "--prm.colocate")
         _check_memory(args, workers)
-    if online is not None and online.colocate:
-        if not args.train.colocate_all:
-            raise ValueError("--online_prm.colocate needs --train.colocate_all")
-        asked = online.num_nodes * online.num_gpus_per_node
-        _check_size(args, asked, "--online_prm.num_nodes x --online_prm.num_gpus_per_node")
-        _check_shares(args, "--online_prm.colocate")
-
-
-def _check_size(args: SimpleNamespace, asked: int, flags: str) -> None:
-    if asked > group_size(args):
-        raise ValueError(
-            f"{flags} is {asked}, more than the {group_size(args)} GPUs that the policy has "
-            "(--actor.num_nodes x --actor.num_gpus_per_node)"
-        )
-
-
-def _check_shares(args: SimpleNamespace, flag: str) -> None:
-    roles = roles_in_group(args)
-    if (len(roles) + 1) * SHARE > 1 + 1e-9:
-        raise ValueError(
-            f"{flag}: {', '.join(roles)} leave no share of a GPU; take --reward.remote_url instead of a reward model"
-        )
+    if online is not None and online.colocate and not args.train.colocate_all:
+        raise ValueError("--online_prm.colocate needs --train.colocate_all")
 
 
 def _check_memory(args: SimpleNamespace, workers: Any) -> None:

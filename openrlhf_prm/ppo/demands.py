@@ -1,17 +1,17 @@
 """What a PPO run asks of Ray, in the host's order (`openrlhf.cli.train_ppo_ray.train`, then our trainers).
 
 The host's models lie in placement groups of one GPU and one CPU per process: groups of their own, or shared ones under
-`--train.colocate_*`, where every process takes 0.2 of a GPU. A model with one GPU per node and no group to share gets
-processes without a group. PRM workers and the online PRM come last.
+`--train.colocate_*`, where every process takes `SHARE` of a GPU. A model with one GPU per node and no group to share
+gets processes without a group. PRM workers and the online PRM come last, or live in the group of all.
 """
 
 from types import SimpleNamespace
 
 from openrlhf_prm.cluster.demands import Demand, Group, Role
+from openrlhf_prm.cluster.engine_options import EngineFlags
+from openrlhf_prm.ppo.colocation import SHARE
+from openrlhf_prm.ppo.option_groups import OnlinePRMOptions
 from openrlhf_prm.ppo.plugin_options import PluginOptions
-
-SHARED = 0.2
-"""GPUs of a process in a group that several models share, as the host has it."""
 
 
 def demands_of(args: SimpleNamespace, options: PluginOptions) -> list[Demand]:
@@ -39,6 +39,7 @@ def demands_of(args: SimpleNamespace, options: PluginOptions) -> list[Demand]:
         if shares_all and not (has_critic(args) and train.colocate_critic_reward):
             sharing += valued
             valued = []
+        sharing += [role for role, colocated in _prms(options) if colocated]
         demands.append(_group(sharing))
     if rollout and not hybrid:
         demands.append(Group(bundles=rollout.processes * rollout.spans, roles=(rollout,)))
@@ -117,7 +118,7 @@ def _rollout(args: SimpleNamespace, hybrid: bool) -> Role | None:
     if ranks < 1:
         raise ValueError(f"--vllm.tensor_parallel_size must be at least 1, got {ranks}")
     flags = "--vllm.num_engines x --vllm.tensor_parallel_size"
-    return Role(name="vllm", processes=engines, gpus=SHARED if hybrid else 1.0, spans=ranks, flags=flags)
+    return Role(name="vllm", processes=engines, gpus=SHARE if hybrid else 1.0, spans=ranks, flags=flags)
 
 
 def _same_size(args: SimpleNamespace, roles: list[Role], flag: str) -> None:
@@ -146,7 +147,7 @@ def _group(roles: list[Role]) -> Group:
 
 
 def _with_share(role: Role) -> Role:
-    return Role(**{**vars(role), "gpus": SHARED, "cpus": SHARED})
+    return Role(**{**vars(role), "gpus": SHARE, "cpus": SHARE})
 
 
 def _own(role: Role, args: SimpleNamespace) -> Demand:
@@ -157,16 +158,37 @@ def _own(role: Role, args: SimpleNamespace) -> Demand:
 def _of_trainers(args: SimpleNamespace, options: PluginOptions) -> list[Demand]:
     """What our trainers ask for once the host's models have their places, and the place of the trainer itself."""
     trainer = Role(name="trainer", processes=1, gpus=0.0, holds_cpus=False)
-    demands: list[Demand] = []
-    if options.workers is not None:
-        flags = "--prm.num_engines x --prm.gpus_per_engine"
-        workers = options.workers
-        demands.append(Role(name="prm", processes=workers.num_engines, gpus=workers.gpus_per_engine, flags=flags))
-    if options.online_prm is not None:
-        online = options.online_prm
-        flags = "--online_prm.num_nodes x --online_prm.num_gpus_per_node"
-        share, processes = online.gpus_per_actor, online.num_nodes * online.num_gpus_per_node
-        role = Role(name="online_prm", processes=processes, gpus=share, cpus=share, flags=flags)
-        demands.append(Group(bundles=processes, roles=(role,)) if online.num_gpus_per_node > 1 else role)
+    apart: list[Demand] = []
+    for role, colocated in _prms(options):
+        if colocated:
+            continue
+        several = role.name == "online_prm" and options.online_prm.num_gpus_per_node > 1
+        apart.append(Group(bundles=role.processes, roles=(role,)) if several else role)
     # In async runs two more actors are placed behind the PRM, which need a CPU for that moment.
-    return [*demands, trainer] if args.train.async_enable else [trainer, *demands]
+    return [*apart, trainer] if args.train.async_enable else [trainer, *apart]
+
+
+def _prms(options: PluginOptions) -> list[tuple[Role, bool]]:
+    """The PRMs' processes, with whether they live in the group of all."""
+    prms = []
+    if options.workers is not None:
+        prms.append((_engines(options.workers), options.workers.colocate))
+    if options.online_prm is not None:
+        prms.append((_online(options.online_prm), options.online_prm.colocate))
+    return prms
+
+
+def _engines(workers: EngineFlags) -> Role:
+    split = workers.tensor_parallel_size
+    flags = "--prm.num_engines x --prm.tensor_parallel_size" if split > 1 else "--prm.num_engines"
+    flags += " x --prm.gpus_per_engine" if workers.gpus_per_engine < 1 else ""
+    if workers.colocate:
+        return Role(name="prm", processes=workers.num_engines, gpus=SHARE, cpus=SHARE, spans=split, flags=flags)
+    return Role(name="prm", processes=workers.num_engines, gpus=workers.engines("", 0).gpus, flags=flags)
+
+
+def _online(online: OnlinePRMOptions) -> Role:
+    flags = "--online_prm.num_nodes x --online_prm.num_gpus_per_node"
+    share = SHARE if online.colocate else online.gpus_per_actor
+    processes = online.num_nodes * online.num_gpus_per_node
+    return Role(name="online_prm", processes=processes, gpus=share, cpus=share, flags=flags)

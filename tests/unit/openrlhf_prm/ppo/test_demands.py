@@ -61,6 +61,20 @@ def test_a_prm_that_learns_has_gpus_of_its_own():
     assert asked(*one, "--online_prm.gpus_per_actor", 0.5)["online_prm"] == 0.5
     assert asked(*one, "--online_prm.num_gpus_per_node", 4, "--online_prm.gpus_per_actor", 0.5)["online_prm"] == 4
     assert "prm" not in asked(*one, "--prm.url", "http://x")
+    together = asked(*one, "--train.colocate_all", "--online_prm.colocate")
+    assert together == {"actor + ref + vllm + online_prm": 1}
+
+
+def test_a_prm_lives_on_the_policys_gpus_or_on_its_own():
+    hybrid = (*NO_CRITIC, *PRM, "--train.colocate_all", "--vllm.num_engines", 4, *sized(4, "actor", "ref"))
+    assert asked(*hybrid) == {"actor + ref + vllm": 4, "prm": 2}
+    assert asked(*hybrid, "--prm.colocate") == {"actor + ref + vllm + prm": 4}
+    assert asked(*hybrid, "--prm.gpus_per_engine", 0.25)["prm"] == 0.5
+    assert asked(*hybrid, "--prm.tensor_parallel_size", 4)["prm"] == 8
+    split = ("--prm.colocate", "--prm.tensor_parallel_size", 2)
+    args = ppo_args(*hybrid, *split)
+    [prm] = [role for role in demands_of(args, read_options(args))[0].roles if role.name == "prm"]
+    assert (prm.processes, prm.spans, prm.gpus) == (2, 2, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +84,6 @@ def test_a_prm_that_learns_has_gpus_of_its_own():
         (["--train.colocate_all", "--vllm.num_engines", 4], "--vllm.tensor_parallel_size is 4 and --actor.* 8"),
         (["--actor.num_gpus_per_node", 0], "--actor.num_gpus_per_node must be at least 1"),
         (["--vllm.tensor_parallel_size", 0], "--vllm.tensor_parallel_size must be at least 1"),
-        (["--prm.gpus_per_engine", 1.5], "--prm.gpus_per_engine: 1.5 GPUs for a process"),
         (["--train.batch_size", 100], "--train.batch_size 100 must be a multiple of 8, which is --train.micro_batch"),
         (["--ds.ring_attn_size", 3], "which must be a multiple of --ds.ring_attn_size"),
         (["--rollout.batch_size", 1, "--rollout.micro_batch_size", 8], "too few for 8 processes of the actor"),
@@ -88,7 +101,7 @@ def test_too_few_gpus_are_said_with_the_sum_and_with_flags_that_fit(capsys):
     with pytest.raises(ValueError) as error:
         preflight.dry_run(args)
     said = str(error.value)
-    assert "needs 22 GPUs: vllm 4 (--vllm.num_engines" in said and "prm 2 (--prm.num_engines x" in said
+    assert "needs 22 GPUs: vllm 4 (--vllm.num_engines" in said and "prm 2 (--prm.num_engines)" in said
     assert "there are 8 GPUs (1 node with 8)" in said
     flags = said.partition("These fit: ")[2].split()
     together = ["--train.colocate_actor_ref", "--actor.num_gpus_per_node", "2", "--ref.num_gpus_per_node", "2"]
@@ -134,7 +147,7 @@ def test_no_room_in_one_piece_is_said():
     """16 GPUs for 16, but 5 left on each of two nodes where the PRM takes 8 of one."""
     args = ppo_args(
         *(*NO_CRITIC, *sized(4, "actor", "ref"), "--vllm.num_engines", 2, "--prm.model_name_or_path", "owner/prm"),
-        *("--prm.gpus_per_engine", 8, "--train.batch_size", 16),
+        *("--prm.tensor_parallel_size", 8, "--train.batch_size", 16),
     )
     args.dry_run.gpus = described("2x9x80")
     with pytest.raises(ValueError, match="but prm 8 .* finds no room: a process of it takes 8 GPUs of one node"):
