@@ -14,6 +14,7 @@ before any engine starts), 130 interrupted.
 
 import json
 import sys
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_of
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
-from openrlhf_prm.cluster.context_length import require_room
+from openrlhf_prm.cluster.context_length import response_limit
 from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions
@@ -58,7 +59,8 @@ def build_parser() -> FlagParser:
     add("--eval.output", nargs="+", help="JSON file of the numbers, one per policy")
     add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
     add("--eval.verbose", action="store_true", help="show what the engines log")
-    add("--rollout.max_new_tokens", type=int, default=1024, help="token limit of a response")
+    limit = f"token limit of a response; default: {Sampling.max_new_tokens}, less where the PRM's context is too short"
+    add("--rollout.max_new_tokens", type=int, help=limit)
     add("--steps.splitter", default="auto", **named_in(STEP_SPLITTERS), help="where a reasoning step ends")
     add("--answers.checker", default="math", help=f"what judges an answer: {CHECKER_HELP}")
     add("--prm.model_name_or_path", help="checkpoint of a process reward model that scores the steps")
@@ -107,7 +109,7 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         Sampling,
         args.eval,
         "eval",
-        max_new_tokens=args.rollout.max_new_tokens,
+        max_new_tokens=args.rollout.max_new_tokens or Sampling.max_new_tokens,
         seed=args.train.seed,
         in_flight=512 * engines.num_engines,
     )
@@ -119,7 +121,9 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
     questions = tuple(questions_of(args))
     if prm is not None:
         texts = [question.question for question in questions]
-        require_room(prm, args.prm.max_model_len, texts, sampling.max_new_tokens)
+        reader = (prm, args.prm.max_model_len)
+        limit = response_limit(args.rollout.max_new_tokens, sampling.max_new_tokens, *reader, texts)
+        sampling = replace(sampling, max_new_tokens=limit)
     summary.check(questions)
     return PolicyEvaluation(
         policies=policies,

@@ -14,6 +14,7 @@ Exit codes: 0 done, 2 a flag or an input row is wrong (said before any engine st
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +35,7 @@ from openrlhf_prm.cluster.checks import (
     require_family,
     require_urls,
 )
-from openrlhf_prm.cluster.context_length import require_room
+from openrlhf_prm.cluster.context_length import response_limit
 from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
@@ -121,7 +122,9 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
     questions = tuple(questions_of(args))
     if prm.engines is not None:
         texts = [question.question for question in questions]
-        require_room(prm.engines.model, prm.engines.max_model_len, texts, sampling.max_new_tokens)
+        reader = (prm.engines.model, prm.engines.max_model_len)
+        limit = response_limit(args.rollout.max_new_tokens, sampling.max_new_tokens, *reader, texts)
+        sampling = replace(sampling, max_new_tokens=limit)
     run = PolicyRun(
         questions=questions,
         prompts=prompts,

@@ -11,7 +11,9 @@ class SamplerOptions(SamplingOptions):
     """How many responses a question gets, and how they are sampled."""
 
     n_samples_per_prompt: int = option(16, "responses per question", least=1)
-    max_new_tokens: int = option(1024, "token limit of a response; one cut there is wrong", least=1)
+    max_new_tokens: int = option(
+        1024, "token limit of a response; one cut there is wrong; less where the PRM's context is too short", least=1
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from openrlhf_prm.cli import evaluate, report
+from openrlhf_prm.cli.parser import nested
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, request_of
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
@@ -223,8 +224,11 @@ def test_requests_repeat_and_differ():
     assert "seed" not in request_of(sampling, 7, None)
 
 
-def test_a_response_that_the_prm_cannot_read_is_named_before_an_engine_starts(given, capsys):
+def test_a_response_that_the_prm_cannot_read_is_named_before_an_engine_starts(given, capsys, monkeypatch):
     (given.path / "policy" / "config.json").write_text('{"max_position_embeddings": 64, "prm": "placeholder"}')
     prm = ["--prm.model_name_or_path", str(given.path / "policy")]
     error = complaint(capsys, *given.flags, *prm, "--rollout.max_new_tokens", "64")
     assert "--rollout.max_new_tokens 64" in error and "context of 64" in error
+    monkeypatch.setattr("openrlhf_prm.cluster.context_length._tokens", lambda model, text: len(text))
+    evaluation = evaluate.evaluation_of(nested(evaluate.build_parser().parse_args([*given.flags, *prm])))
+    assert evaluation.sampling.max_new_tokens == (64 - 1 - len(evaluation.questions[0].question)) * 3 // 4

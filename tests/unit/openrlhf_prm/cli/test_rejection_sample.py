@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from openrlhf_prm.cli import rejection_sample
+from openrlhf_prm.cli.parser import nested
 from openrlhf_prm.generation import rejection_sampling
 from openrlhf_prm.generation.sampler import Candidate, SampledQuestion
 
@@ -62,10 +63,13 @@ def test_a_bad_flag_is_named(given, capsys, flag, value, expected):
     assert expected in complaint(capsys, [*given.flags, flag, value])
 
 
-def test_a_response_that_the_prm_cannot_read(given, capsys):
+def test_a_response_that_the_prm_cannot_read(given, capsys, monkeypatch):
     prm = ["--prm.model_name_or_path", str(given.path / "policy")]
     error = complaint(capsys, [*given.flags, *prm, "--rollout.max_new_tokens", "64"])
     assert "--rollout.max_new_tokens 64" in error and "context of 64" in error
+    monkeypatch.setattr("openrlhf_prm.cluster.context_length._tokens", lambda model, text: len(text))
+    task = rejection_sample.task_of(nested(rejection_sample.build_parser().parse_args([*given.flags, *prm])))
+    assert task.sampling.max_new_tokens == 45  # three quarters of 64 - 1 - len("q0")
 
 
 def test_a_killed_run_goes_on_and_another_selection_samples_nothing(given, capsys, monkeypatch):
