@@ -28,6 +28,17 @@ def test_operators_tell_reasoning_apart():
     assert distinct_shares(["2 + 2", "2 * 2"], [True, True], 2, OPTIONS) == [1.0, 1.0]
 
 
+def test_another_way_to_write_the_answer_is_no_other_reasoning():
+    responses = [f"half of one\nThe answer is {answer}." for answer in ("0.5", "$\\frac{1}{2}$", "50\\%")]
+    assert distinct_shares(responses, [True] * 3, 3, DiversityOptions(ngram=2, threshold=1.0)) == [1 / 3] * 3
+    # The same text with another answer, where a task has several right ones, is another way.
+    responses = [f"try all of the numbers in turn\nThe answer is {answer}." for answer in ("4*94-67", "94*4-67", "309")]
+    options = DiversityOptions(ngram=1, threshold=0.5)
+    assert distinct_shares(responses, [True] * 3, 3, options) == [1 / 3] * 3
+    other = [*responses[:2], responses[2].replace("309", "310")]
+    assert distinct_shares(other, [True] * 3, 3, options) == [0.5, 0.5, 1.0]
+
+
 def test_degenerate_groups():
     assert distinct_shares(["a"], [True], 1, OPTIONS) == [1.0]
     assert distinct_shares(["", ""], [True, True], 2, OPTIONS) == [0.5, 0.5]
