@@ -112,7 +112,8 @@ class Runs:
         flags += ["--train.max_epochs", 8, "--train.batch_size", 16, "--train.micro_batch_size", 16]
         flags += ["--adam.lr", 2e-3, "--data.label_kind", "soft"]
         training = run_command("openrlhf_prm.cli.train_prm", flags, folder / f"train-{name}.log")
-        rollouts = sum(sum(json.loads(line)["rollouts"]) for line in file.read_text().splitlines())
+        records = map(json.loads, file.read_text().splitlines())
+        rollouts = sum(sum(record["rollouts"]) - sum(record["endings"]) for record in records)
         return {"label_s": seconds, "train_s": training, "label_rollouts": rollouts}
 
     def asked(self, chain: str) -> Path:

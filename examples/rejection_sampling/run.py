@@ -45,7 +45,8 @@ def write_data(folder: Path, seed: int, split: str) -> None:
 def hard_label_stages(folder: Path, seed: int) -> list[Stage]:
     """A PRM in `folder`/prm that tells whether a step can still end right, of hard labels of `label_questions`."""
     training = ("--train.max_epochs", 5, "--data.label_kind", "hard")
-    return prm_stages(folder, seed, POLICY, (), training, expected_s=(80, 70))
+    labelling = ("--rollout.max_new_tokens", MAX_NEW_TOKENS)
+    return prm_stages(folder, seed, POLICY, labelling, training, expected_s=(80, 70))
 
 
 def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import ray
 
+from openrlhf_prm.annotation.rollouts import NoTokenLimit
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
-from openrlhf_prm.cluster.spawning import spawn
+from openrlhf_prm.cluster.spawning import spawn, until_ready
 from openrlhf_prm.cluster.workers import Completion, GenerationWorker
 from openrlhf_prm.data.questions import Question
 
@@ -76,6 +77,8 @@ class _InProcess:
 
     def __init__(self, worker: GenerationWorker):
         self.worker = worker
+        self.context = worker.engine.model_config.max_model_len
+        """Tokens of a prompt and its response together, at most."""
 
     async def generate(self, prompt: list[int], **sampling) -> list[Completion]:
         # The annotator decodes prefix and continuation together; text of the continuation alone is not needed.
@@ -94,6 +97,11 @@ class UrlAnnotationActor(_AnnotationActor):
 
     async def ready(self) -> bool:
         await self.engine.ready()
+        if self.annotator.options.max_new_tokens is None and self.engine.context is None:
+            raise NoTokenLimit(
+                f"--annotation.urls: {self.engine.url} does not say how long its context is, so "
+                "--rollout.max_new_tokens is needed"
+            )
         return True
 
     async def cache_counters(self) -> tuple[int, int]:
@@ -134,15 +142,20 @@ class RayEngine:
 def start_engines(
     options: EngineOptions, urls: Sequence[str], work: Work, in_flight: int, prompt_of: Callable[[str], str]
 ) -> list[RayEngine]:
-    """One actor per URL, or where there are none `options.num_engines` with an engine of their own, once all are
-    ready.
+    """One actor per URL, or where there are none `options.num_engines` with an engine of their own, once all are ready.
+    What is waited for is said.
+
+    Raises NoTokenLimit where neither the options nor a server limits a response, and what an engine raises.
     """
     # Room for the calls that ask how an engine is, beside the questions.
     common = {"max_restarts": -1, "max_task_retries": 0, "max_concurrency": max(1000, in_flight + 16)}
     if urls:
         remote = ray.remote(UrlAnnotationActor).options(num_cpus=0, **common)
         actors = [remote.remote(url, work) for url in urls]
-        ray.get([actor.ready.remote() for actor in actors])
+        try:
+            until_ready(actors, "annotation", 0)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, NoTokenLimit) else error from None
     else:
         actors = spawn(LocalAnnotationActor, "annotation", options, work, **common)
     return [RayEngine(actor, prompt_of) for actor in actors]

@@ -36,9 +36,9 @@ from openrlhf_prm.annotation.first_error_labels import label_solution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root, Tally
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
+    LabelOptions,
     Prefix,
     QuestionRollouts,
-    SamplingOptions,
     Solution,
     tally,
     together,
@@ -48,7 +48,7 @@ from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveOptions(SamplingOptions):
+class AdaptiveOptions(LabelOptions):
     """What the labels depend on. `round` = `rollouts` and rule `positive` make it plain binary search."""
 
     solutions_per_question: int = option(8, "solutions sampled and labelled per question", least=1)
@@ -102,7 +102,7 @@ class Adaptive(Annotator):
     ) -> tuple[bool, Tally]:
         rule = RULES[self.options.rule]
         async with state.lock(prefix):
-            counts = state.passing(prefix, without=solution.rollout)
+            counts = state.passing(prefix, solution.rollout, endings=self.options.count_endings)
             state.usage["reused_rollouts"] += counts.rollouts
             while True:
                 good = rule.decide(counts, reference, self.options.confidence) if counts.rollouts else None

@@ -46,7 +46,7 @@ def _corrupted_prefix(state: QuestionRollouts, solution: Solution, rng: random.R
     text = state.text(solution.prefix(step + 1)[len(before) :])
     prefix = (*before, *_tokens_within(state, change_a_digit(text, rng)))
     # Another digit may take more tokens, and leave none for what follows.
-    return prefix if len(prefix) < state.options.max_new_tokens else None
+    return prefix if len(prefix) < state.limit else None
 
 
 def _tokens_within(state: QuestionRollouts, text: str) -> list[int]:

@@ -25,14 +25,17 @@ class Labelling:
 
     def open_labels(self) -> LabelFile:
         """The file of labels. Raises ValueError where it cannot be continued."""
-        return LabelFile(self.output, {"--annotator": self.annotator, **self.run.settings(), **asdict(self.options)})
+        settings = {"--annotator": self.annotator, **self.run.settings(), **asdict(self.options)}
+        if self.options.max_new_tokens is None:
+            settings["--vllm.max_model_len"] = self.run.engines.max_model_len
+        return LabelFile(self.output, settings)
 
 
 def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
     """Labels the questions that `labels` lacks, each on disk the moment it is finished; returns the summary's counts.
     Starts nothing where none is left.
 
-    Raises QuestionTooLong, TooFewGPUs and NotSeen before an engine starts, and what an engine raises.
+    Raises QuestionTooLong, TooFewGPUs, NotSeen and NoTokenLimit before a question is asked, and what an engine raises.
     """
     run = labelling.run
     questions = run.unfinished(labels.finished)

@@ -28,9 +28,9 @@ from openrlhf_prm.annotation.corruption import corrupted_solutions
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root, Tally
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
+    LabelOptions,
     QuestionRollouts,
     Rollout,
-    SamplingOptions,
     Solution,
     tally,
     together,
@@ -40,7 +40,7 @@ from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class MathShepherdOptions(SamplingOptions):
+class MathShepherdOptions(LabelOptions):
     """What the labels depend on. `rollouts`: N. `corrupted_per_question`: see `corruption`.
 
     `stop_at_zero`: in a wrong solution, give 0 to every step after the first whose value is 0, without rollouts. This

@@ -37,10 +37,10 @@ from openrlhf_prm.annotation.first_error_labels import label_solution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root, Tally
 from openrlhf_prm.annotation.rollouts import (
     Annotator,
+    LabelOptions,
     Prefix,
     QuestionRollouts,
     Rollout,
-    SamplingOptions,
     Solution,
     tally,
 )
@@ -49,7 +49,7 @@ from openrlhf_prm.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
-class OmegaPRMOptions(SamplingOptions):
+class OmegaPRMOptions(LabelOptions):
     """What the labels depend on; the letters are the paper's."""
 
     filter_rollouts: int = option(

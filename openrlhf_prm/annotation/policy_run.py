@@ -4,7 +4,10 @@ import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
+from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.cluster.context_length import model_context
+from openrlhf_prm.cluster.demands import Role
+from openrlhf_prm.cluster.dry_run import placed_or_refused
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
@@ -69,12 +72,17 @@ class PolicyRun:
 
     @contextlib.contextmanager
     def started_engines(self, annotator: type, options: object, prompt_of: Callable[[str], str]) -> Iterator[list]:
-        """Engines that do with a question what `annotator` does (`actors.Work`); gone when the block ends."""
+        """Engines that do with a question what `annotator` does (`actors.Work`); gone when the block ends.
+
+        Raises TooFewGPUs where Ray's nodes have no room for them, and what starting an engine raises.
+        """
         import ray
 
         from openrlhf_prm.annotation.actors import Work, start_engines
         from openrlhf_prm.cluster.spawning import found_from_anywhere
 
+        if self.gpus:
+            self._require_room()
         work = Work(found_from_anywhere(self.policy), annotator, options, absolute(self.answer_checker))
         engines = start_engines(self.engines, self.urls, work, self.in_flight, prompt_of)
         try:
@@ -82,3 +90,13 @@ class PolicyRun:
         finally:
             for engine in engines:
                 ray.kill(engine.actor)  # before Ray itself, which would complain about each question in flight
+
+    def _require_room(self) -> None:
+        from openrlhf_prm.cluster.nodes import of_ray
+
+        flags = "--vllm.num_engines, --vllm.tensor_parallel_size or --vllm.gpus_per_engine"
+        engines = Role(name="engines", processes=self.engines.num_engines, gpus=self.engines.gpus, flags=flags)
+        try:
+            placed_or_refused([engines], of_ray(memory=False))
+        except ValueError as error:
+            raise TooFewGPUs(str(error)) from None

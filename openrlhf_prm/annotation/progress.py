@@ -23,6 +23,7 @@ class LabellingProgress:
         labels = sum(len(solution.steps) for solution in annotated.solutions)
         dropped = bool(annotated.dropped)
         self.totals.update(annotated.usage)
+        self.totals["truncated_solutions"] += sum(solution.truncated for solution in annotated.solutions)
         self.totals.update(solutions=len(annotated.solutions), labels=labels, dropped_questions=dropped)
         self.bar.set_postfix_str(self._rates(), refresh=False)
         self.bar.update()
@@ -30,7 +31,10 @@ class LabellingProgress:
     def summary(self) -> dict:
         """The counts as they stand now."""
         names = ("solutions", "labels", "dropped_questions", "rollouts", "rollout_tokens", "solution_tokens")
-        counts = {name: self.totals[name] for name in (*names, "reused_rollouts", "merged_copies", "retried_questions")}
+        counts = {
+            name: self.totals[name]
+            for name in (*names, "reused_rollouts", "merged_copies", "truncated_solutions", "retried_questions")
+        }
         seconds = time.perf_counter() - self.start if self.totals else 0.0
         rate = self.totals["labels"] / seconds if seconds else 0.0
         counts |= {"cache_hit_rate": self._hit_rate(), "seconds": round(seconds, 2), "labels_per_s": round(rate, 1)}

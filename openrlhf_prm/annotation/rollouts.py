@@ -28,21 +28,37 @@ Prefix = tuple[int, ...]
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(Options):
     """How solutions and rollouts are sampled. `max_new_tokens` limits a whole response, so a rollout may use what its
-    prefix left of it; a response cut there is unfinished and counts as wrong, whatever it says so far.
+    prefix left of it; a response cut there is unfinished and counts as wrong, whatever it says so far. None: what the
+    question leaves of the engine's context.
     """
 
     temperature: float = option(1.0, "how freely the policy samples; 0 is greedy", least=0)
     top_p: float = option(1.0, "share of the probability that tokens are sampled from", above=0, most=1)
-    max_new_tokens: int = option(256, "token limit of a whole response, its prefix included", least=1)
-    splitter: str = option("auto", "where a reasoning step ends", registry=STEP_SPLITTERS)
-    count_endings: bool = option(
-        True, "count responses that pass through a state as rollouts of it, where that is fair"
+    max_new_tokens: int | None = option(
+        None,
+        "token limit of a whole response, its prefix included; without it, the policy's context",
+        least=1,
+        kind=int,
     )
+    splitter: str = option("auto", "where a reasoning step ends", registry=STEP_SPLITTERS)
 
     def require_random_samples(self, *counts: int) -> None:
         """Raises ValueError where several equal samples would be taken for several observations."""
         if self.temperature == 0 and max(counts) > 1:
             raise ValueError("temperature 0 makes all samples equal: set it above 0, or take 1 solution and 1 rollout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions(SamplingOptions):
+    """What all annotators' labels depend on besides."""
+
+    count_endings: bool = option(
+        True, "count responses that pass through a state as rollouts of it, where that is fair"
+    )
+
+
+class NoTokenLimit(ValueError):
+    """Nothing says how long a response may be: no option, and no engine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +105,9 @@ class QuestionRollouts:
     """Samples, judges and keeps the rollouts of one question.
 
     `engine` has `async generate(prompt token ids, n, max_tokens, temperature, top_p)` and returns n completions with
-    `token_ids` and `truncated`. Prefixes are passed as the sampled token ids, never tokenised again, so the engine
-    finds them in its cache. `usage` counts what was decoded, and the rollouts that served a second time.
+    `token_ids` and `truncated`; its `context` is asked for where `max_new_tokens` is left open. Prefixes are passed as
+    the sampled token ids, never tokenised again, so the engine finds them in its cache. `usage` counts what was
+    decoded, and the rollouts that served a second time.
     """
 
     def __init__(self, engine, tokenizer, is_correct, options: SamplingOptions, prompt: str, label: str):
@@ -99,6 +116,7 @@ class QuestionRollouts:
         self.is_correct = is_correct
         self.options = options
         self.prompt_ids = self.tokens(prompt)
+        self.limit = options.max_new_tokens or engine.context - len(self.prompt_ids)
         self.label = label
         self.usage = Counter({"rollouts": 0, "rollout_tokens": 0, "reused_rollouts": 0, "solution_tokens": 0})
         self._decoded: dict[Prefix, list[Rollout]] = {}
@@ -134,9 +152,9 @@ class QuestionRollouts:
         """The rollouts decoded after exactly this prefix."""
         return tally(self._decoded.get(prefix, ()), prefix)
 
-    def passing(self, prefix: Prefix, without: Rollout | None = None) -> Tally:
-        """All rollouts that are samples of what follows a prefix: decoded after it or, with `count_endings`, after a
-        shorter one and passing through it.
+    def passing(self, prefix: Prefix, without: Rollout | None = None, endings: bool = True) -> Tally:
+        """All rollouts that are samples of what follows a prefix: decoded after it or, with `endings`, after a shorter
+        one and passing through it.
 
         `without`: the solution that is searched. It was chosen for being wrong, so it is no fair sample.
         """
@@ -146,7 +164,7 @@ class QuestionRollouts:
                 rollout
                 for rollout in self._all()
                 if rollout is not without
-                and (rollout.start == length or (rollout.start < length and self.options.count_endings))
+                and (rollout.start == length or (rollout.start < length and endings))
                 and rollout.passes(prefix)
             ),
             prefix,
@@ -177,7 +195,7 @@ class QuestionRollouts:
         completions = await self.engine.generate(
             [*self.prompt_ids, *prefix],
             n=n,
-            max_tokens=self.options.max_new_tokens - len(prefix),
+            max_tokens=self.limit - len(prefix),
             temperature=self.options.temperature,
             top_p=self.options.top_p,
         )

@@ -32,6 +32,8 @@ class UrlEngine:
         self.tokenizer = tokenizer
         self.patience_s = patience_s
         self.model: str | None = None
+        self.context: int | None = None
+        """Tokens of a prompt and its response together, at most; None where the server does not say."""
         unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=256)  # the server queues
         self.client = httpx.AsyncClient(
             base_url=root, headers=headers, timeout=PATIENCE_S, limits=unlimited, transport=transport
@@ -44,7 +46,7 @@ class UrlEngine:
         while True:
             try:
                 models = await self._request("GET", "/v1/models")
-                self.model = models["data"][0]["id"]
+                self.model, self.context = models["data"][0]["id"], models["data"][0].get("max_model_len")
                 return
             except EngineLost as error:
                 if loop.time() > deadline:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.annotation.labelling import Labelling, label_questions
 from openrlhf_prm.annotation.policy_run import PolicyRun
-from openrlhf_prm.annotation.rollouts import SamplingOptions
+from openrlhf_prm.annotation.rollouts import NoTokenLimit, SamplingOptions
 from openrlhf_prm.cli.parser import (
     CHECKER_HELP,
     FlagParser,
@@ -51,8 +51,8 @@ def build_parser() -> FlagParser:
     add_flags(parser, "annotation", annotators, leave_out=NOT_OF_THE_ANNOTATOR)
     add("--annotation.concurrency", type=int, default=64, help="questions in flight on each engine")
     add("--annotation.urls", nargs="+", default=[], help="OpenAI-compatible servers of the policy, instead of engines")
-    limit = "token limit of a whole response, its prefix included"
-    add("--rollout.max_new_tokens", type=int, default=sampling.max_new_tokens, help=limit)
+    limit = "token limit of a whole response, its prefix included; without it, what the policy's context leaves"
+    add("--rollout.max_new_tokens", type=int, help=limit)
     add_flags(parser, "vllm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the engines")
     return parser
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         before = len(labels.finished)
         try:
             summary = label_questions(labelling, labels)
-        except (QuestionTooLong, TooFewGPUs, NotSeen) as error:
+        except (QuestionTooLong, TooFewGPUs, NotSeen, NoTokenLimit) as error:
             parser.error(str(error))
         except KeyboardInterrupt:
             print(

@@ -65,19 +65,20 @@ def spawn(
             remote.options(**where, **actor_options, name=f"openrlhf_prm_{name}_{index}").remote(options, *own)
         )
         if not together:
-            _wait(workers[-1:], name, options.gpus)
-    _wait(workers, name, options.gpus)
+            until_ready(workers[-1:], name, options.gpus)
+    until_ready(workers, name, options.gpus)
     return workers
 
 
-def _wait(workers: Sequence, name: str, gpus: float) -> None:
+def until_ready(workers: Sequence, name: str, gpus: float) -> None:
     """Returns when the workers are ready, and says meanwhile what for; their errors are raised."""
     ready = [worker.ready.remote() for worker in workers]
     while waiting := ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_S)[1]:
-        free, total = (resources().get("GPU", 0) for resources in (ray.available_resources, ray.cluster_resources))
+        free, total = ray.available_resources(), ray.cluster_resources()
+        there = " and ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU"))
         logger.warning(
-            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {gpus:g} GPUs each; "
-            f"{free:g} of the cluster's {total:g} are free"
+            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {gpus:g} GPUs each; free are "
+            f"{there} of the cluster"
         )
     ray.get(ready)
 

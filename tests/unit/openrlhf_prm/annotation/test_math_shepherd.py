@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_engine import EOS, RIGHT, WRONG, Characters, annotate, is_right, sample
+from scripted_engine import EOS, RIGHT, WRONG, Characters, ScriptedEngine, annotate, is_right, sample
 from tiny_tokenizers import mistral_tokenizer
 
 from openrlhf_prm.annotation.corruption import change_a_digit, corrupted_solutions
@@ -42,6 +42,13 @@ def test_shares_of_right_rollouts():
 def test_a_prefix_leaves_less_room_for_its_rollouts():
     script = {"Q?": [sample("a\nc=7")], "Q?a\n": [RIGHT] * 4}
     _, engine, _ = label_with(script, max_new_tokens=10)
+    assert engine.max_tokens == {"Q?": 10, "Q?a\n": 8}
+
+
+def test_without_a_limit_a_response_has_what_the_question_leaves_of_the_context(monkeypatch):
+    monkeypatch.setattr(ScriptedEngine, "context", 12, raising=False)
+    script = {"Q?": [sample("a\nc=7")], "Q?a\n": [RIGHT] * 4}
+    _, engine, _ = label_with(script, max_new_tokens=None)
     assert engine.max_tokens == {"Q?": 10, "Q?a\n": 8}
 
 

@@ -89,7 +89,7 @@ def test_empty_wrong_rollouts_have_no_error():
 
 def tree_with(nodes, visits=(), **options) -> _Tree:
     """nodes: prefix -> (rollouts right, lengths of the wrong rollouts after it)."""
-    options = OmegaPRMOptions(**options)
+    options = OmegaPRMOptions(max_new_tokens=1000, **options)
     tree = _Tree(QuestionRollouts(None, Characters(), is_right, options, "Q?", "7"), options)
     for prefix, (right, lengths) in nodes.items():
         rollouts = [Rollout((*prefix, 1), True, False)] * right

@@ -7,6 +7,9 @@ import httpx
 import pytest
 from scripted_engine import Characters
 
+from openrlhf_prm.annotation.actors import UrlAnnotationActor
+from openrlhf_prm.annotation.math_shepherd import MathShepherd
+from openrlhf_prm.annotation.rollouts import NoTokenLimit
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
 from openrlhf_prm.cluster.workers import Completion
@@ -51,6 +54,23 @@ def ask(server, method: str = "generate", url: str = "http://host:8000/v1/", pat
             return await getattr(engine, method)()
 
     return asyncio.run(run())
+
+
+class Served(UrlAnnotationActor):
+    """The actor outside of Ray, with the client of a server of plain functions."""
+
+    def __init__(self, models: dict, **options):
+        answer = httpx.MockTransport(lambda request: httpx.Response(200, json={"data": [{"id": "policy", **models}]}))
+        self.engine = UrlEngine("http://host:8000", Characters(), 0.2, transport=answer)
+        self.annotator = MathShepherd(self.engine, Characters(), None, MathShepherd.Options(**options))
+
+
+def test_a_server_says_how_long_its_context_is_or_a_flag_must():
+    served = Served({"max_model_len": 512})
+    assert asyncio.run(served.ready()) and served.annotator.rollouts_of("Q?", "7").limit == 510
+    with pytest.raises(NoTokenLimit, match="http://host:8000 does not say how long its context is, so --rollout.max_"):
+        asyncio.run(Served({}).ready())
+    assert asyncio.run(Served({}, max_new_tokens=8).ready())
 
 
 def test_token_ids_go_out_and_come_back(monkeypatch):

@@ -6,7 +6,10 @@ import pytest
 
 from openrlhf_prm.annotation import LabelledSolution
 from openrlhf_prm.annotation.records import AnnotatedQuestion, Root
+from openrlhf_prm.annotation.rollouts import NoTokenLimit
 from openrlhf_prm.cli import annotate
+from openrlhf_prm.cluster.checks import TooFewGPUs
+from openrlhf_prm.data.prompts import QuestionTooLong
 from openrlhf_prm.data.steps import split_text
 
 
@@ -68,6 +71,34 @@ def test_bad_flags_end_with_one_line(tmp_path, capsys, flags, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not output.exists()
+
+
+@pytest.mark.parametrize("fault", [NoTokenLimit, TooFewGPUs, QuestionTooLong])
+def test_what_is_found_out_before_a_question_is_asked_ends_with_one_line(tmp_path, capsys, monkeypatch, fault):
+    def label(labelling, labels):
+        raise fault("--vllm.num_engines: too many")
+
+    monkeypatch.setattr(annotate, "label_questions", label)
+    questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
+    flags = ["--data.input", questions, "--data.output", str(tmp_path / "out.jsonl")]
+    with pytest.raises(SystemExit) as end:
+        annotate.main(["--actor.model_name_or_path", policy_in(tmp_path), *flags])
+    assert end.value.code == 2 and "--vllm.num_engines: too many" in capsys.readouterr().err
+
+
+def test_without_a_limit_the_context_is_a_setting(tmp_path):
+    questions = write_rows(tmp_path / "in.jsonl", {"question": "1+1?", "label": "2"})
+    flags = ["--actor.model_name_or_path", policy_in(tmp_path), "--data.input", questions]
+    flags += ["--data.output", str(tmp_path / "out.jsonl")]
+
+    def opened(*more: str) -> None:
+        annotate.labelling_of(
+            annotate.nested(annotate.build_parser().parse_args([*flags, *more]))
+        ).open_labels()._labels.close()
+
+    opened("--vllm.max_model_len", "512")
+    with pytest.raises(ValueError, match="--vllm.max_model_len was 512, is 256"):
+        opened("--vllm.max_model_len", "256")
 
 
 def test_nothing_left_to_do_starts_no_engine(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""In what order engines start, and what Ray is asked for."""
+"""In what order engines start, what Ray is asked for, and what is said meanwhile."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ def log(monkeypatch):
         return SimpleNamespace(remote=lambda *args: (given["name"], args))
 
     monkeypatch.setattr(spawning.ray, "remote", lambda kind: SimpleNamespace(options=options))
-    monkeypatch.setattr(spawning, "_wait", lambda workers, name, gpus: events.append(f"wait for {len(workers)}"))
+    monkeypatch.setattr(spawning, "until_ready", lambda workers, name, gpus: events.append(f"wait for {len(workers)}"))
     return events
 
 
@@ -52,3 +52,18 @@ def test_a_checkpoint_is_found_from_any_folder(tmp_path, monkeypatch, log):
     assert found_from_anywhere("prm") == str(tmp_path / "prm") and found_from_anywhere("owner/prm") == "owner/prm"
     [(_, (options,))] = spawn(object, "prm", EngineOptions("prm"))
     assert options.model == str(tmp_path / "prm")
+
+
+def test_what_is_waited_for_is_said(monkeypatch, caplog):
+    """Two workers, of which the second is ready at the third look."""
+    looks = [(["a"], ["b"]), (["a"], ["b"]), (["a", "b"], [])]
+    monkeypatch.setattr(spawning.ray, "wait", lambda ready, **_: looks.pop(0))
+    monkeypatch.setattr(spawning.ray, "get", lambda ready: ready)
+    monkeypatch.setattr(spawning.ray, "available_resources", lambda: {"CPU": 3.0})
+    monkeypatch.setattr(spawning.ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    workers = [SimpleNamespace(ready=SimpleNamespace(remote=lambda name=name: name)) for name in "ab"]
+    spawning.until_ready(workers, "annotation", 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "still waiting for 1 of 2 annotation workers, which take 2 GPUs each; free are 0 of 2 GPUs and 3 of 4 CPUs of "
+        "the cluster"
+    ] * 2
