@@ -253,7 +253,9 @@ class _Reader:
         raise _Unread
 
     def function(self, name: str) -> _Formula:
-        r"""`\sin(x)`, `\sin 2x`, `\log_2 3`; what follows without a bracket is one product of factors without signs."""
+        r"""`\sin(x)`, `\sin 2x`, `\log_2 3`. Without a bracket the argument is one factor, or a number and one factor,
+        and no other may follow.
+        """
         base = None
         if name == "log":
             self.need("_")
@@ -265,8 +267,9 @@ class _Reader:
         else:
             if self.next()[1] in _FUNCTIONS:
                 raise _Unread
+            number = self.next()[0] == "number"
             argument = self.power()
-            while self.next()[1] not in _FUNCTIONS and self.next()[1] != "(" and self.starts_factor():
+            if number and (self.next()[0] == "letter" or self.next()[1] == "pi"):
                 argument = _combined(lambda a, b: a * b, argument, self.power())
             if self.next()[1] not in ("", "+", "-", ")", "}"):
                 raise _Unread

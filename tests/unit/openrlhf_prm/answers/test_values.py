@@ -27,6 +27,7 @@ from openrlhf_prm.answers.values import same_value, values
         (r"\log_{2} 8", 3),
         (r"\log_9 3", 0.5),
         (r"\sin(0)+\cos 0", 1),
+        (r"\cos 2\pi", 1),
         (r"\binom{5}{2}", 10),
         (r"145^\circ", 145),
         (r"4\frac{1}{2}", 4.5),
@@ -45,6 +46,8 @@ def test_values_of_formulas(text, value):
         *(
             r"\sin^2 x",
             r"\sin\cos x",
+            r"\cos 8 \sqrt{3}",
+            r"\sin x y",
             r"\sin x(2)",
             r"\log 5",
             r"2\frac{x}{3}",
