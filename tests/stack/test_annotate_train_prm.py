@@ -50,7 +50,8 @@ def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
     assert sorted(record["question"] for record in records) == sorted(row["question"] for row in rows for _ in range(2))
     for record in records:
         assert len(record["steps"]) == len(record["mc_values"]) == len(record["hard_labels"]) == len(record["rollouts"])
-        assert record["rollouts"][:-1] == [3] * (len(record["steps"]) - 1)
+        own = [rollouts - endings for rollouts, endings in zip(record["rollouts"], record["endings"], strict=True)]
+        assert own[:-1] == [3] * (len(record["steps"]) - 1) and min(record["endings"][:-1], default=1) >= 1
 
 
 def exact_rows(split: str, count: int) -> list[dict]:
