@@ -156,19 +156,19 @@ class Bench:
                         len(prompt),
                         [len(prompt) + step.end for step in steps],
                         [step.text.rstrip() for step in steps],
-                        await self._judge(question, label)(self.tokenizer.decode(response))
+                        await self._judge(label)("", self.tokenizer.decode(response))
                         if completion.finish_reason != "length"
                         else 0.0,
                     )
                 )
         return solutions
 
-    def _judge(self, question: str, label: str):
-        """As `openrlhf_prm.answers.outcome`, of a text with or without the question."""
+    def _judge(self, label: str):
+        """As `openrlhf_prm.answers.outcome`: of the response's own text."""
         from openrlhf_prm.answers.checkers import math_answer
 
-        async def judge(text: str) -> float:
-            return float(math_answer(text.removeprefix(question), label))
+        async def judge(text: str, response: str) -> float:
+            return float(math_answer(response, label))
 
         return judge
 
@@ -194,8 +194,9 @@ class Bench:
     async def _outcome(self, state, completion, solution: Solution) -> float:
         if completion.finish_reason == "length":
             return 0.0
-        text = self.tokenizer.decode([*state, *completion.token_ids])
-        return await self._judge(solution.question, solution.label)(text)
+        tokens = [*state, *completion.token_ids]
+        text, response = self.tokenizer.decode(tokens), self.tokenizer.decode(tokens[solution.start :])
+        return await self._judge(solution.label)(text, response)
 
     # The two methods: values of all states of all solutions.
 
@@ -250,9 +251,10 @@ class Bench:
                 solution.question,
                 solution.label,
                 solution.tokens,
+                solution.start,
                 engine.sampling(1, LIMIT),
                 solution.start + LIMIT,
-                self._judge(solution.question, solution.label),
+                self._judge(solution.label),
             )
             return await sampler.sample(origin, solution.ends, solution.texts, engine, self.tokenizer)
 

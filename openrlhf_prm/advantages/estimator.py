@@ -36,7 +36,7 @@ class AdvantageEstimator(Options):
 
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset()
     separator_credit: ClassVar[bool] = True
-    """Whether tokens that only separate steps keep their advantage, unless `--algo.advantage.separators` says so."""
+    """Whether tokens that only separate steps have an advantage with `--algo.advantage.separators auto`."""
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         raise NotImplementedError
@@ -70,6 +70,9 @@ class StepBatch:
     the outcome (the first, V of the question, may be NaN: the group tells it), None for a response whose states were
     not valued; with penalties (B,), the part of outcome_rewards that is not the outcome. probabilities: B tensors
     (T_b,).
+
+    credited: B tensors (T_b,) bool, False for tokens that only separate steps and will get no advantage; None where all
+    do. Callers take it from them, so only an estimator that whitens reads it.
     """
 
     step_ends: list[torch.Tensor]
@@ -80,6 +83,7 @@ class StepBatch:
     values: list[torch.Tensor | None] | None = None
     penalties: torch.Tensor | None = None
     probabilities: list[torch.Tensor] | None = None
+    credited: list[torch.Tensor] | None = None
 
     def __post_init__(self):
         batch = len(self.outcome_rewards)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from openrlhf_prm.advantages.tensors import agrees
+from openrlhf_prm.advantages.tensors import agrees, mean_of_others
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +28,10 @@ def unchanged(group: RewardRows) -> RewardRows:
 
 
 def group_mean(group: RewardRows) -> RewardRows:
-    """r - mean of all step rewards of the group. No step at all: nothing to do."""
+    """r - mean of all step rewards of the group; 0 where they agree. No step at all: nothing to do."""
     steps = _joined(group)
+    if len(steps) and agrees(steps):
+        return [rewards * 0 for rewards in group]
     return [rewards - steps.mean() for rewards in group] if len(steps) else group
 
 
@@ -41,8 +44,10 @@ def group_score(group: RewardRows) -> RewardRows:
 
 
 def less_mean_of_others_steps(group: RewardRows) -> RewardRows:
-    """r - mean of all step rewards of the other responses; where the others have no step, r itself."""
+    """r - mean of all step rewards of the other responses, 0 where all agree; without steps of others, r itself."""
     steps = _joined(group)
+    if len(steps) > 1 and agrees(steps) and max(map(len, group)) < len(steps):
+        return [rewards * 0 for rewards in group]
     adjusted = []
     for rewards in group:
         others = len(steps) - len(rewards)
@@ -50,36 +55,77 @@ def less_mean_of_others_steps(group: RewardRows) -> RewardRows:
     return adjusted
 
 
+def less_group_mean(outcomes: torch.Tensor) -> torch.Tensor:
+    return outcomes - outcomes.mean()
+
+
+def less_mean_of_others(outcomes: torch.Tensor) -> torch.Tensor:
+    return outcomes - mean_of_others(outcomes, len(outcomes))
+
+
+def as_they_are(outcomes: torch.Tensor) -> torch.Tensor:
+    """The host's whitening takes off their mean."""
+    return outcomes
+
+
+def score_in_group(outcomes: torch.Tensor) -> torch.Tensor:
+    return (outcomes - outcomes.mean()) / (outcomes.std() + 1e-9)
+
+
 @dataclass(frozen=True)
 class HostBaseline:
-    """adjust: what is done to step rewards. over_batch: at once over the whole batch, not question by question.
-    divides: by their deviation, which takes a weight of the rewards out again.
+    """steps: what is done to step rewards. outcomes: what the host does to the (G,) outcomes of a group, None for
+    nothing. over_batch: at once over the whole batch, not question by question. divides: by their deviation, which
+    takes a weight of the rewards out again. unbiased: whether the expected gradient is exactly that of the outcome.
     """
 
-    adjust: Callable[[RewardRows], RewardRows]
+    steps: Callable[[RewardRows], RewardRows]
+    outcomes: Callable[[torch.Tensor], torch.Tensor] | None = None
     over_batch: bool = False
     divides: bool = False
+    unbiased: bool = False
 
 
 HOST_BASELINES = {
     "gae": HostBaseline(unchanged),
-    "reinforce": HostBaseline(unchanged),
-    "reinforce_baseline": HostBaseline(group_mean),
-    "dr_grpo": HostBaseline(group_mean),
-    "rloo": HostBaseline(less_mean_of_others_steps),
-    "group_norm": HostBaseline(group_score, divides=True),
-    "flash_reinforce": HostBaseline(group_mean, over_batch=True),
+    "reinforce": HostBaseline(unchanged, as_they_are, over_batch=True),
+    "reinforce_baseline": HostBaseline(group_mean, less_group_mean),
+    "dr_grpo": HostBaseline(group_mean, less_group_mean),
+    "rloo": HostBaseline(less_mean_of_others_steps, less_mean_of_others, unbiased=True),
+    "group_norm": HostBaseline(group_score, score_in_group, divides=True),
+    "flash_reinforce": HostBaseline(group_mean, less_group_mean, over_batch=True),
 }
 
 
-def apply_host_baseline(estimator: str, process_rewards: RewardRows, group_size: int) -> RewardRows:
-    """B tensors (S_b,) of step rewards -> the same with the estimator's baseline taken off."""
+def apply_host_baseline(estimator: str, process_rewards: RewardRows, group_sizes: int | list[int]) -> RewardRows:
+    """B tensors (S_b,) of step rewards -> the same with the estimator's baseline taken off. group_sizes: G, or one for
+    each question.
+    """
     baseline = HOST_BASELINES[estimator]
-    width = len(process_rewards) if baseline.over_batch else group_size
     adjusted: RewardRows = []
-    for start in range(0, len(process_rewards), width):
-        adjusted += baseline.adjust(process_rewards[start : start + width])
+    for places in _groups(baseline, len(process_rewards), group_sizes):
+        adjusted += baseline.steps([process_rewards[place] for place in places])
     return adjusted
+
+
+def outcomes_less_baseline(estimator: str, outcomes: torch.Tensor, group_sizes: int | list[int]) -> torch.Tensor:
+    """(B,) outcomes with the baseline that the host would take off; exactly 0 in groups that agree but for rounding,
+    which the host would divide by itself.
+    """
+    import torch
+
+    baseline = HOST_BASELINES[estimator]
+    if baseline.outcomes is None:
+        return outcomes
+    groups = [outcomes[list(places)] for places in _groups(baseline, len(outcomes), group_sizes)]
+    return torch.cat([group * 0 if len(group) > 1 and agrees(group) else baseline.outcomes(group) for group in groups])
+
+
+def _groups(baseline: HostBaseline, count: int, group_sizes: int | list[int]) -> list[range]:
+    if baseline.over_batch:
+        return [range(count)]
+    sizes = [group_sizes] * (count // group_sizes) if isinstance(group_sizes, int) else group_sizes
+    return [range(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
 def _joined(group: RewardRows) -> torch.Tensor:

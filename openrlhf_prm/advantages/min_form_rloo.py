@@ -61,4 +61,4 @@ class MinFormRLOO(AdvantageEstimator):
         ):
             tokens = ends.diff(prepend=ends.new_zeros(1))
             advantages.append(spread_over_tokens(discounted(rewards - price * tokens, 1.0) + outcome, ends))
-        return whitened(advantages, [True] * len(advantages)) if self.std_norm else advantages
+        return whitened(advantages, [True] * len(advantages), batch.credited) if self.std_norm else advantages

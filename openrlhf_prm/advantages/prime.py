@@ -64,4 +64,4 @@ class Prime(AdvantageEstimator):
                     compared = compared + (rewards - means[place]) / max(sizes[place] - 1, 1)
                 returns = compared.flip(0).cumsum(0).flip(0)
             advantages.append(spread_over_tokens(returns + outcomes[place], ends))
-        return whitened(advantages, [True] * len(advantages)) if self.std_norm else advantages
+        return whitened(advantages, [True] * len(advantages), batch.credited) if self.std_norm else advantages

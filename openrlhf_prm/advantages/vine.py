@@ -36,7 +36,7 @@ class Vine(AdvantageEstimator):
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
-        return value_differences(batch, self.std_norm)
+        return value_differences(batch, self.std_norm, batch.credited)
 
 
 def value_differences(batch: StepBatch, std_norm: bool, masks: list[torch.Tensor] | None = None) -> list[torch.Tensor]:

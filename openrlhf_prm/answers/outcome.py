@@ -4,12 +4,13 @@
 """
 
 from openrlhf_prm.answers.checkers import AnswerChecker, math_answer
+from openrlhf_prm.answers.own_response import own_response
 
 
 def judge(is_correct: AnswerChecker, queries: list[str], prompts: list[str], labels: list[str]) -> dict:
     """Queries are prompt + response, one of each here. Returns rewards, 0/1 scores, what to log."""
     (query,), (prompt,), (label,) = queries, prompts, labels
-    correct = float(is_correct(query.removeprefix(prompt), str(label)))
+    correct = float(is_correct(own_response(query, prompt), str(label)))
     return {"rewards": correct, "scores": correct, "extra_logs": {"accuracy": correct}}
 
 

@@ -7,22 +7,34 @@ nothing is ever re-tokenised.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from openrlhf_prm.data.text_structure import auto_ends, blank_line_ends, marker_ends
 from vllm_prm.extension_files import resolve
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# Printable characters that show nothing: Hangul fillers and the empty Braille cell.
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One reasoning step: its text with the trailing separator, and its token span [start, end) within the response."""
+    """One reasoning step: its text with the trailing separator, and its token span [start, end) within the response.
+
+    text_end: where the tokens of its visible text end. Those behind only separate it from the next step or end the
+    response. A step without visible text has none that separate: text_end is its end.
+    """
 
     text: str
     start: int
     end: int
+    text_end: int = field(default=-1, compare=False)
+
+
+def visible(text: str) -> bool:
+    """Whether a text shows anything: white space, control, zero-width and other blank characters do not."""
+    return any(letter.isprintable() and not letter.isspace() and letter not in _BLANK for letter in text)
 
 
 def _ends_after(pattern: str) -> Callable[[str], list[int]]:
@@ -40,7 +52,7 @@ STEP_SPLITTERS: dict[str, Callable[[str], list[int]]] = {
 
 
 def split_text(text: str, splitter: str) -> list[str]:
-    """The steps of a text; joined they give the text back. Pieces of white space alone join the step before them.
+    """The steps of a text; joined they give the text back. Pieces that show nothing join the step before them.
 
     splitter: a key of `STEP_SPLITTERS`, or `FILE.py:function`. Raises ValueError for an unknown one, and for one whose
     offsets do not rise within the text. An empty text has no steps.
@@ -51,7 +63,7 @@ def split_text(text: str, splitter: str) -> list[str]:
     pieces, start = [], 0
     for end in ends:
         piece = text[start:end]
-        if pieces and (not piece.strip() or not pieces[-1].strip()):
+        if pieces and (not visible(piece) or not visible(pieces[-1])):
             pieces[-1] += piece
         elif piece:
             pieces.append(piece)
@@ -89,9 +101,18 @@ def split_steps(token_ids: Sequence[int], tokenizer, splitter: str) -> list[Step
             steps[-1] = Step(steps[-1].text + pending, steps[-1].start, steps[-1].end)
             pending = ""
     if not steps:
-        return [Step(text, 0, len(token_ids))]
-    steps[-1] = Step(steps[-1].text + pending, steps[-1].start, len(token_ids))
-    return steps
+        steps = [Step(text, 0, len(token_ids))]
+    else:
+        steps[-1] = Step(steps[-1].text + pending, steps[-1].start, len(token_ids))
+    return [replace(step, text_end=_text_end(step, text, token_ends)) for step in steps]
+
+
+def _text_end(step: Step, text: str, token_ends: Sequence[int]) -> int:
+    """The token count at which a step's visible text ends; the step's end where it shows nothing."""
+    for end in range(step.end, step.start, -1):
+        if visible(text[token_ends[end - 2] if end > 1 else 0 : token_ends[end - 1]]):
+            return end
+    return step.end
 
 
 def decode_with_offsets(token_ids: Sequence[int], tokenizer) -> tuple[str, list[int]]:

@@ -9,6 +9,7 @@ import itertools
 from dataclasses import replace
 from functools import partial
 
+import ray
 import torch
 from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience
@@ -18,10 +19,13 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
 from openrlhf_prm.advantages.tensors import weigh_negative
-from openrlhf_prm.ppo.credit import left_of_outcome, turn_rewards
+from openrlhf_prm.ppo import empty_batches
+from openrlhf_prm.ppo.credit import TurnRewards, left_of_outcome, turn_rewards
+from openrlhf_prm.ppo.host_feeding import fed, fed_outcomes, kept_sizes, penalties_applied
 from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer
 from openrlhf_prm.ppo.own_tokens import has_observations, over_own_tokens
 from openrlhf_prm.ppo.plugin_options import PluginOptions
+from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 
@@ -40,6 +44,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         self.logged: tuple[str, ...] = ()  # the columns of the last rollout, in `info`
         self._records = []
         self._token_rewards = {}
+        self._stand_empty_batches = False
 
     def make_experience_batch(self, rollout_samples) -> list[Experience]:
         self._records = [sample.steps for sample in rollout_samples] if self.options.looks_at_steps else []
@@ -58,6 +63,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         mixed.columns.update(figures)
         self.logged = tuple(mixed.columns)
         self._apply(experiences, rollout, mixed)
+        self._leave_out(experiences, mixed.kept)
         if self.options.estimator is not None:
             experiences = self._estimate(experiences, rollout, mixed)
         else:
@@ -66,7 +72,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             self._divide_by_limit(experiences)
         for experience in experiences:
             experience.advantages = weigh_negative(experience.advantages, self.options.advantages.negative_weight)
-        self._leave_out(experiences, mixed.kept)
+            if not self.options.credits_separators:
+                self._spare_separators(experience)
+        self._prepare_for_empty_batches(experiences)
         return experiences
 
     # The host calls these two with the rewards of one experience; `action_mask` tells which.
@@ -91,7 +99,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return rewards if process is None else rewards + process
 
     def _rollout(self, experiences: list[Experience]) -> RolloutColumns:
-        """What the mixer sees. A response counts as correct with a score (else reward) above 0.5."""
+        """What the mixer sees."""
         verdicts = [
             experience.rewards if experience.scores is None else experience.scores for experience in experiences
         ]
@@ -104,9 +112,10 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             turns = turn_rewards(self._records, self.options.credit.turn_coef)
             outcomes = left_of_outcome(outcomes, turns.total)
         token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
+        counts = torch.tensor([turns_of(e.action_mask[row]) for e, row in ordered])
         return RolloutColumns(
             outcomes=outcomes,
-            correct=self._in_rollout_order(experiences, verdicts) > 0.5,
+            correct=are_right(self._in_rollout_order(experiences, verdicts), counts, self.options.outcome.right_from),
             lengths=torch.tensor([float(len(tokens)) for tokens in token_ids]),
             truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
             prompts=[e.prompts[row] for e, row in ordered],
@@ -131,13 +140,8 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return [tokens for tokens, _ in ordered], [mask.bool() for _, mask in ordered]
 
     def _apply(self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards) -> None:
-        """Weighted outcome rewards with their penalties, and the columns to log. A sample that is left out gets the
-        mean of its group's others, so that it moves no baseline.
-        """
+        """Weighted outcome rewards with their penalties, and the columns to log."""
         outcomes = self.options.outcome.outcome_coef * rollout.outcomes + mixed.penalties
-        groups, kept = outcomes.reshape(-1, rollout.group_size), mixed.kept.reshape(-1, rollout.group_size)
-        means = (groups * kept).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp(min=1)
-        outcomes = groups.where(kept, means).reshape(-1)
         came = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
         for experience in experiences:
             index = torch.tensor(experience.index)
@@ -145,33 +149,89 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
                 experience.rewards = outcomes[index]
             experience.info |= {name: column[index].float() for name, column in mixed.columns.items()}
 
+    def _leave_out(self, experiences: list[Experience], kept: torch.Tensor) -> None:
+        """Samples that are left out lose their actions before anything is compared: neither deviations and whitening
+        nor the loss's means over tokens and sequences see them.
+        """
+        for experience in experiences:
+            experience.action_mask[~kept[torch.tensor(experience.index)]] = 0
+
+    def _spare_separators(self, experience: Experience) -> None:
+        """Tokens that only separate steps get no advantage."""
+        for row, index in enumerate(experience.index):
+            spared = torch.tensor(self._records[index].separators, dtype=torch.long)
+            if len(spared) and experience.action_mask[row].any():
+                positions = _action_positions(experience, row, self._records[index])
+                experience.advantages[row, positions[spared]] = 0.0
+
+    def _prepare_for_empty_batches(self, experiences: list[Experience]) -> None:
+        """Where a response has no action, micro-batches may have none."""
+        empty = [~experience.action_mask.bool().any(-1) for experience in experiences]
+        for experience, rows in zip(experiences, empty, strict=True):
+            for name in ("kl", "logprobs_diff"):  # means over no token
+                if name in experience.info:
+                    experience.info[name] = experience.info[name].where(~rows, 0.0)
+        if self._stand_empty_batches or not torch.cat(empty).any():
+            return
+        for group in (self.actor_model_group, self.critic_model_group):
+            if group is not None:
+                ray.get([actor.__ray_call__.remote(empty_batches.install) for actor in group._actor_handlers])
+        self._stand_empty_batches = True
+
+    def _outcomes(self, experiences: list[Experience]) -> torch.Tensor:
+        """(all samples,) outcome rewards in rollout order, with the host's penalties applied."""
+        for experience in experiences:
+            experience.rewards = experience.rewards.to(torch.promote_types(experience.rewards.dtype, torch.float32))
+        apply_length_penalties(experiences, self.args)
+        return self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
+
     def _estimate_by_host(
         self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards
     ) -> list[Experience]:
+        outcomes, name = self._outcomes(experiences), self.advantage_estimator
         if mixed.process:
-            group_size = self.args.rollout.n_samples_per_prompt
+            kept = mixed.kept.nonzero().flatten().tolist()
             # Weights come after the baseline: `group_norm` divides by the deviation, which would take them out again.
-            adjusted = apply_host_baseline(self.advantage_estimator, mixed.process, group_size)
-            adjusted = [mixed.weight * rewards for rewards in adjusted]
-            if rollout.turns is not None:
-                # Against other turns, not against steps that nobody paid for.
-                paid = apply_host_baseline(self.advantage_estimator, rollout.turns.rewards, group_size)
-                paid = replace(rollout.turns, rewards=paid).at(mixed.ends)
-                adjusted = [rewards + turns for rewards, turns in zip(adjusted, paid, strict=True)]
+            adjusted = self._step_rewards_for_host(rollout, mixed, kept)
             self._token_rewards = {
                 id(experience.action_mask): self._at_step_ends(experience, adjusted, mixed.ends)
                 for experience in experiences
             }
-        experiences = super().compute_advantages_and_returns(experiences)
+        gamma = self.args.algo.advantage.gamma
+        rewards = fed_outcomes(name, outcomes, mixed.kept, rollout.group_size, gamma)
+        with penalties_applied(self.args):
+            if rewards is None:
+                experiences = super().compute_advantages_and_returns(experiences)
+            else:
+                with fed(self.args, experiences, rewards, mixed.kept, outcomes):
+                    experiences = super().compute_advantages_and_returns(experiences)
         self._token_rewards = {}
         return experiences
 
+    def _step_rewards_for_host(
+        self, rollout: RolloutColumns, mixed: MixedRewards, kept: list[int]
+    ) -> dict[int, torch.Tensor]:
+        """Place of a kept sample in the rollout -> its step rewards (S,), weighted, less the estimator's baseline."""
+        sizes = kept_sizes(mixed.kept, rollout.group_size)
+        process = [mixed.process[place] for place in kept]
+        adjusted = apply_host_baseline(self.advantage_estimator, process, sizes) if kept else []
+        adjusted = [mixed.weight * rewards for rewards in adjusted]
+        if rollout.turns is not None and kept:
+            # Against other turns, not against steps that nobody paid for.
+            turns = of_samples(rollout.turns, kept)
+            paid = replace(turns, rewards=apply_host_baseline(self.advantage_estimator, turns.rewards, sizes))
+            paid = paid.at([mixed.ends[place] for place in kept])
+            adjusted = [rewards + turn for rewards, turn in zip(adjusted, paid, strict=True)]
+        return dict(zip(kept, adjusted, strict=True))
+
     def _at_step_ends(
-        self, experience: Experience, process_rewards: list[torch.Tensor], ends: list[torch.Tensor]
+        self, experience: Experience, process_rewards: dict[int, torch.Tensor], ends: list[torch.Tensor]
     ) -> torch.Tensor:
-        """(B, A) with each step's reward on the last token of the step."""
+        """(B, A) with each step's reward on the last token of the step; 0 for samples without rewards."""
         tokens = torch.zeros(experience.action_mask.shape, dtype=torch.float32)
         for row, index in enumerate(experience.index):
+            if index not in process_rewards:
+                continue
             actions = _action_positions(experience, row, self._records[index])
             tokens[row, actions[ends[index] - 1]] = process_rewards[index]
         return tokens
@@ -180,44 +240,90 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         self, experiences: list[Experience], rollout: RolloutColumns, mixed: MixedRewards
     ) -> list[Experience]:
         """What the host does around its estimators, around ours: penalties, clipping, the KL term, logging."""
-        for experience in experiences:
-            experience.rewards = experience.rewards.to(torch.promote_types(experience.rewards.dtype, torch.float32))
-        apply_length_penalties(experiences, self.args)
-        outcomes = self._in_rollout_order(experiences, [experience.rewards for experience in experiences])
+        outcomes = self._outcomes(experiences)
         if self.args.reward.clip_range:
             outcomes = outcomes.clamp(*self.args.reward.clip_range)
-        batch = self._step_batch(rollout, mixed, outcomes)
-        advantages = self.options.estimator(batch)
-        returns = outcomes
-        if batch.process_rewards is not None:
-            returns = torch.stack([rewards.sum() for rewards in batch.process_rewards]) + outcomes
+        kept = mixed.kept.nonzero().flatten().tolist()
+        advantages, trained = self._advantages(experiences, rollout, mixed, outcomes, kept)
+        returns = outcomes.clone()
+        if EstimatorNeed.STEP_REWARDS in self.options.estimator.needs:
+            returns += torch.stack([mixed.weight * rewards.sum() for rewards in mixed.process])
         for experience in experiences:
             nothing = torch.zeros(len(experience.index))
             penalty = compute_reward(nothing, self.kl_ctl.value, experience.kl, action_mask=experience.action_mask)
             result = super().get_cumulative_returns(penalty, experience.action_mask, 1.0)
             for row, index in enumerate(experience.index):
-                result[row, _action_positions(experience, row, self._records[index])] += advantages[index]
+                if index in advantages:
+                    positions = _action_positions(experience, row, self._records[index])
+                    result[row, positions] += advantages[index]
+                    if index in trained:
+                        experience.action_mask[row, positions[~trained[index]]] = 0
             experience.returns = result
             experience.advantages = result.clone()
             experience.info["return"] = returns[torch.tensor(experience.index)] + penalty.sum(-1)
             experience.kl = None
         return experiences
 
-    def _step_batch(self, rollout: RolloutColumns, mixed: MixedRewards, outcomes: torch.Tensor) -> StepBatch:
-        """What the estimator declares that it needs, and nothing else. outcomes: penalties included."""
+    def _advantages(
+        self,
+        experiences: list[Experience],
+        rollout: RolloutColumns,
+        mixed: MixedRewards,
+        outcomes: torch.Tensor,
+        kept: list[int],
+    ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Place of a kept sample in the rollout -> its advantages (T,), and which of its tokens the loss counts, where
+        the estimator leaves some out.
+        """
+        if not kept:
+            return {}, {}
+        batch = self._step_batch(experiences, rollout, mixed, outcomes, kept)
+        advantages = self.options.estimator(batch)
+        # What is left of rewards that agree is rounding, which an optimizer such as Adam would make steps of.
+        rounding = 1e-6 * max(1.0, float(outcomes.abs().max()))
+        advantages = [tokens.where(tokens.abs() > rounding, 0.0) for tokens in advantages]
+        trained = self.options.estimator.trained_tokens(batch)
+        places = dict(zip(kept, trained, strict=True)) if trained is not None else {}
+        return dict(zip(kept, advantages, strict=True)), places
+
+    def _step_batch(
+        self,
+        experiences: list[Experience],
+        rollout: RolloutColumns,
+        mixed: MixedRewards,
+        outcomes: torch.Tensor,
+        kept: list[int],
+    ) -> StepBatch:
+        """What the estimator declares that it needs of the samples that are kept, and nothing else. outcomes: penalties
+        included.
+        """
         needs, coef = self.options.estimator.needs, self.options.outcome.outcome_coef
-        there = {"group_size": rollout.group_size, "token_ids": rollout.token_ids}
-        there["process_rewards"] = [mixed.weight * rewards for rewards in mixed.process]
+        there = {"group_size": kept_sizes(mixed.kept, rollout.group_size)}
+        there["process_rewards"] = [mixed.weight * mixed.process[place] for place in kept]
         if rollout.turns is not None:
-            paid = zip(there["process_rewards"], rollout.turns.at(mixed.ends), strict=True)
-            there["process_rewards"] = [rewards + turns for rewards, turns in paid]
-        there["penalties"] = outcomes - coef * rollout.outcomes
+            turns = of_samples(rollout.turns, kept).at([mixed.ends[place] for place in kept])
+            there["process_rewards"] = [a + b for a, b in zip(there["process_rewards"], turns, strict=True)]
+        there["penalties"] = (outcomes - coef * rollout.outcomes)[kept]
+        if EstimatorNeed.TOKENS in needs:
+            tokens = self._tokens_in_context(experiences)
+            there["token_ids"] = [tokens[place] for place in kept]
         if EstimatorNeed.BRANCH_VALUES in needs:
-            there["values"] = [None if values is None else coef * values for values in mixed.values]
+            values = [mixed.values[place] for place in kept]
+            there["values"] = [None if row is None else coef * row for row in values]
         if EstimatorNeed.SEGMENTS in needs:
-            there["probabilities"] = [torch.tensor(record.probabilities) for record in self._records]
+            there["probabilities"] = [torch.tensor(self._records[place].probabilities) for place in kept]
         fields = {field: there[field] for need in needs for field in need.value}
-        return StepBatch(step_ends=mixed.ends, outcome_rewards=outcomes, **fields)
+        if not self.options.credits_separators:
+            fields["credited"] = [credited(self._records[place]) for place in kept]
+        return StepBatch(step_ends=[mixed.ends[place] for place in kept], outcome_rewards=outcomes[kept], **fields)
+
+    def _tokens_in_context(self, experiences: list[Experience]) -> dict[int, list[int | tuple[int, ...]]]:
+        """Place in the rollout -> a response's tokens, one that an environment's words stand before as a tuple."""
+        return {
+            index: in_context(experience.sequences[row], experience.action_mask[row])
+            for experience in experiences
+            for row, index in enumerate(experience.index)
+        }
 
     def _divide_by_limit(self, experiences: list[Experience]) -> None:
         """Dr. GRPO (arXiv:2503.20783): the host's loss divides each response's sum by its length T, so T / limit in the
@@ -226,20 +332,6 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         limit = self.args.rollout.max_new_tokens or self.args.data.max_len
         for experience in experiences:
             experience.advantages = experience.advantages * (experience.action_mask.sum(-1, keepdim=True) / limit)
-
-    def _leave_out(self, experiences: list[Experience], kept: torch.Tensor) -> None:
-        """Samples that are left out keep one token in the loss, with advantage 0 and, for a critic, what it says
-        already as its target: the host divides by a micro-batch's number of tokens.
-        """
-        for experience in experiences:
-            for row, index in enumerate(experience.index):
-                if not kept[index]:
-                    last = experience.action_mask[row].nonzero()[-1]
-                    experience.advantages[row] = 0.0
-                    if experience.values is not None:
-                        experience.returns[row] = experience.values[row]
-                    experience.action_mask[row] = 0
-                    experience.action_mask[row, last] = 1
 
     def _in_rollout_order(self, experiences: list[Experience], columns: list[torch.Tensor]) -> torch.Tensor:
         """One (B,) column per experience -> (all samples,), sorted by the sample's place in the rollout."""
@@ -250,9 +342,51 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         return ordered
 
 
+def of_samples(turns: TurnRewards, places: list[int]) -> TurnRewards:
+    """The turns of some of a rollout's samples."""
+    return TurnRewards(
+        [turns.rewards[place] for place in places], [turns.ends[place] for place in places], turns.total[places]
+    )
+
+
+def are_right(scores: torch.Tensor, turns: torch.Tensor, right_from: float | None) -> torch.Tensor:
+    """(B,) scores, else outcome rewards, and numbers of turns -> (B,) verdicts: `--process_reward.right_from`, without
+    it above 0.5 for one turn and 1 (but for rounding) for several, because the host sums an agent's rewards over turns.
+    """
+    if right_from is not None:
+        return scores >= right_from
+    return (scores > 0.5) & ((turns < 2) | (scores >= 1.0 - 1e-6))
+
+
+def turns_of(action_mask: torch.Tensor) -> int:
+    """(A,) -> how many runs of action tokens."""
+    actions = action_mask.long()
+    return int((actions.diff(prepend=actions.new_zeros(1)) == 1).sum())
+
+
+def in_context(sequence: torch.Tensor, action_mask: torch.Tensor) -> list[int | tuple[int, ...]]:
+    """Tokens (L,) and action mask (L - 1,) of a response -> the tokens that it wrote; one that stands behind words of
+    an environment is a tuple of these and itself.
+    """
+    tokens: list[int | tuple[int, ...]] = []
+    places = (action_mask.nonzero().flatten() + 1).tolist()
+    for before, place in zip([None, *places], places, strict=False):
+        start = place if before is None else before + 1
+        words = sequence[start : place + 1].tolist()
+        tokens.append(tuple(words) if len(words) > 1 else words[0])
+    return tokens
+
+
+def credited(record: StepRecord) -> torch.Tensor:
+    """(T,) bool: False for tokens that only separate steps."""
+    tokens = torch.ones(record.tokens, dtype=torch.bool)
+    tokens[record.separators] = False
+    return tokens
+
+
 def _action_positions(experience: Experience, row: int, record) -> torch.Tensor:
     """The action positions (T,) of one sample's response tokens, checked against its step record."""
     positions = experience.action_mask[row].nonzero().squeeze(-1)
-    if len(positions) != record.ends[-1]:
-        raise ValueError(f"step spans must align with actions: got {record.ends[-1]} tokens, expected {len(positions)}")
+    if len(positions) != record.tokens:
+        raise ValueError(f"step spans must align with actions: got {record.tokens} tokens, expected {len(positions)}")
     return positions

@@ -105,6 +105,10 @@ def _check_weights(args: SimpleNamespace, options: PluginOptions) -> None:
             f"--process_reward.outcome_coef {weight:g}: {name} divides outcomes by their deviation, which takes a "
             "weight out again; weigh --process_reward.coef, or choose another estimator"
         )
+    if options.advantages.separators != "auto" and options.steps is None:
+        raise ValueError(
+            "--algo.advantage.separators needs a PRM, or an estimator of the plugin that reads steps of text"
+        )
     if options.advantages.constant_length_norm and args.actor.loss_agg_mode != "seq-mean-token-mean":
         raise ValueError("--algo.advantage.constant_length_norm needs --actor.loss_agg_mode seq-mean-token-mean")
     if options.penalty is not None and PenaltyNeed.GROUP in options.penalty.needs:

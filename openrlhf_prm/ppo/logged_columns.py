@@ -22,19 +22,29 @@ def step_columns(records: list[StepRecord], lengths: torch.Tensor) -> dict[str, 
     return {
         "process/steps": steps,
         "process/turns": torch.tensor([float(len(record.turn_ends)) for record in records]),
+        "process/one_step": (steps == 1).float(),
         "process/tokens_per_step": lengths / steps.clamp(min=1.0),
         "process/repetition": torch.tensor([record.repetition for record in records]),
     }
 
 
 def score_columns(records: list[StepRecord]) -> dict[str, torch.Tensor]:
-    """What the PRM says, and how long that took."""
+    """What the PRM says, and how long that took. A response without a score does not move the means of scores."""
+    scores = [record.known_scores for record in records]
     return {
-        "process/step_score": torch.tensor([sum(record.scores) / len(record.scores) for record in records]),
-        "process/min_step_score": torch.tensor([min(record.scores) for record in records]),
+        "process/step_score": _with_mean([sum(known) / len(known) if known else None for known in scores]),
+        "process/min_step_score": _with_mean([min(known, default=None) for known in scores]),
+        "process/unscored": torch.tensor([float(not known) for known in scores]),
         "process/scoring_s": torch.tensor([record.scoring_s for record in records]),
         "process/scoring_hidden": torch.full((len(records),), hidden_share(records)),
     }
+
+
+def _with_mean(values: list[float | None]) -> torch.Tensor:
+    """(B,) numbers with the mean of the others where there is none; 0 where there is none at all."""
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    return torch.tensor([mean if value is None else value for value in values])
 
 
 def branch_columns(records: list[StepRecord]) -> dict[str, torch.Tensor]:

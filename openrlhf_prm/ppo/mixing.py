@@ -6,6 +6,8 @@ goes into checkpoints by `state_dict`.
 """
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +51,40 @@ class MixedRewards:
     kept: torch.Tensor
     values: list[torch.Tensor | None] | None
     columns: dict[str, torch.Tensor]
+
+
+def without_prize_for_nothing(process: list[torch.Tensor], rollout: RolloutColumns) -> list[torch.Tensor]:
+    """B tensors of process rewards, one for each step with a score, or one for a response without any -> B tensors
+    (S_b,), 0 at steps without a score.
+
+    A response without a score shows no text, and what a shaping makes of missing scores is NaN. It gets no process
+    reward: what the shaping gives it without a score (`verified_potential` knows the verdict), else 0, and not more
+    than the scored response of its group that got least, so that it cannot win its group by showing nothing.
+    """
+    size, records = rollout.group_size, rollout.records
+    adjusted = []
+    for place, (rewards, record) in enumerate(zip(process, records, strict=True)):
+        spread = torch.zeros(len(record.ends))
+        if record.known_scores:
+            spread[[not math.isnan(score) for score in record.scores]] = rewards
+        elif len(record.ends):
+            group = range(place - place % size, place - place % size + size)
+            least = min((float(process[other].sum()) for other in group if records[other].known_scores), default=0.0)
+            spread[-1] = min(float(rewards.nan_to_num(0.0).sum()), least, 0.0)
+        adjusted.append(spread)
+    return adjusted
+
+
+def filled(scores: Sequence[float]) -> list[float]:
+    """Scores with that of the step before in place of a missing one, which changed nothing; the first known one at the
+    start, and 0.5 where none is known.
+    """
+    last = next((score for score in scores if not math.isnan(score)), 0.5)
+    values = []
+    for score in scores:
+        last = last if math.isnan(score) else score
+        values.append(last)
+    return values
 
 
 class RewardMixer:
@@ -108,22 +144,21 @@ class RewardMixer:
     def _step_rewards(self, rollout: RolloutColumns) -> StepRewards:
         """Shaped step scores or token log-ratios; zeros without a PRM, and for samples that the shaping leaves out."""
         kept = torch.ones(len(rollout.outcomes), dtype=torch.bool)
-        ends = [torch.tensor(record.ends) for record in rollout.records]
+        ends = [torch.tensor(record.ends, dtype=torch.long) for record in rollout.records]
         if self.options.online_prm is not None:
             pairs = [
                 self.options.shaping(ratios, step_ends)
                 for ratios, step_ends in zip(rollout.log_ratios, ends, strict=True)
             ]
             return StepRewards([rewards for rewards, _ in pairs], [places for _, places in pairs], kept)
-        zeros = [torch.zeros(len(step_ends)) for step_ends in ends]
         if self.options.prm is None:
-            return StepRewards(zeros, ends, kept)
-        scores = [torch.tensor(record.scores, dtype=torch.float32) for record in rollout.records]
+            return StepRewards([torch.zeros(len(step_ends)) for step_ends in ends], ends, kept)
+        scores = [torch.tensor(record.known_scores or record.scores[:1]) for record in rollout.records]
         scale = self.options.process_reward.score_scale
         shaped = shape(self.options.shaping, scores, rollout.correct, rollout.group_size, scale)
         kept = torch.tensor([rewards is not None for rewards in shaped])
-        rows = zip(shaped, zeros, strict=True)
-        return StepRewards([none if rewards is None else rewards for rewards, none in rows], ends, kept)
+        process = [steps * 0 if rewards is None else rewards for rewards, steps in zip(shaped, scores, strict=True)]
+        return StepRewards(without_prize_for_nothing(process, rollout), ends, kept)
 
     def _weight(self, process: list[torch.Tensor]) -> float:
         options = self.options.process_reward
@@ -138,7 +173,7 @@ class RewardMixer:
     def _values(self, record: StepRecord) -> torch.Tensor | None:
         """(S,) values of the states before steps, or None where there are none; the first, of the question, is NaN."""
         if self.options.vine.values == "prm":
-            inner = list(record.scores[:-1])
+            inner = filled(record.scores[:-1])
         elif record.branches is not None:
             inner = [self.control.value(state) for state in record.branches]
         else:

@@ -80,6 +80,12 @@ class OutcomeOptions(Options):
     """`--process_reward.<field>`: what becomes of the outcome reward, with a PRM or without."""
 
     outcome_coef: float = option(1.0, "weight of the outcome reward, penalties apart")
+    right_from: float | None = option(
+        None,
+        "score, else outcome reward, from which a response counts as right; without it above 0.5, and 1 for several "
+        "turns, whose rewards the host sums",
+        kind=float,
+    )
     truncation_penalty: float = option(0.0, "taken off the outcome of a cut response", least=0)
     format_pattern: str | None = option(
         None,
@@ -143,6 +149,11 @@ class AdvantageOptions(Options):
         False, "Dr. GRPO: divide a response's loss by the length limit instead of its length"
     )
     negative_weight: float = option(1.0, "what negative advantages are multiplied by", least=0, most=1)
+    separators: str = option(
+        "auto",
+        "whether tokens that only separate steps or end the response have an advantage; auto: as the estimator's paper",
+        choices=("auto", "credit", "none"),
+    )
 
 
 def _compiled(name: str, pattern: str) -> re.Pattern:

@@ -62,6 +62,12 @@ class PluginOptions:
         return self.shaping is not None or self.estimator is not None or of_turns
 
     @property
+    def credits_separators(self) -> bool:
+        """Whether tokens that only separate steps have an advantage."""
+        wanted = self.advantages.separators
+        return wanted == "credit" or (wanted == "auto" and (self.estimator is None or self.estimator.separator_credit))
+
+    @property
     def acts(self) -> bool:
         """Whether anything of the plugin was asked for; else the host runs as if it were absent, bit for bit."""
         changes_outcome = (
@@ -70,6 +76,7 @@ class PluginOptions:
             self.outcome.truncation_penalty,
             self.outcome.format_pattern,
             self.outcome.outcome_coef != 1.0,
+            self.outcome.right_from is not None,
             self.advantages.constant_length_norm,
             self.advantages.negative_weight != 1.0,
         )

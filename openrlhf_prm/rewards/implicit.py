@@ -32,6 +32,8 @@ class Implicit(RewardShaping):
         """
         import torch
 
+        if not len(log_ratios) and not len(step_ends):
+            return log_ratios, step_ends
         if not len(step_ends) or int(step_ends[-1]) != len(log_ratios):
             last = int(step_ends[-1]) if len(step_ends) else 0
             raise ValueError(f"log-ratios must align with steps: got {len(log_ratios)} tokens, expected {last}")

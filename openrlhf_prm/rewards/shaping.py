@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class ShapingNeed(Enum):
-    """How a shaping is called. Without any: with the scores (S,) of one response, for its process rewards (S,)."""
+    """How a shaping is called. Without any: with the scores (S,) of one response, for its process rewards (S,). A step
+    without visible text has no score but NaN; what is NaN in the rewards is taken as none.
+    """
 
     GROUP = auto()
     """With the scores of a question's G responses and `correct` (G,), for G process rewards; None in place of a

@@ -5,12 +5,14 @@ Both sides run in one process each over real Ray actors and DeepSpeed: log-probs
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from host_arguments import arguments
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
@@ -49,6 +51,9 @@ def test_without_process_flags_the_update_is_the_hosts_bit_for_bit(tmp_path):
     assert result["stock"]["loss"] == result["plugin"]["loss"]
     assert result["stock"]["weights"] == result["plugin"]["weights"]
     assert result["stock"]["weights"] != result["before"], "an update that changes nothing shows nothing"
+    # Three of four responses are left out, so some micro-batches and optimizer steps of one response have nothing.
+    assert result["filter"]["weights"] != result["before"]
+    assert result["filter"]["figures"] and all(math.isfinite(value) for value in result["filter"]["figures"])
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +85,15 @@ def test_batches_split_otherwise_give_the_same_advantages_and_switches_do_what_t
     scaled = [[value * len(row) / 64 for value in row] for row in result["plain"]]
     for got, expected in zip(result["constant_length"], scaled, strict=True):
         assert got == pytest.approx(expected, abs=1e-6)
-    # Half of each group of four is left out: one token with advantage 0 remains. The kept ones' baseline is their own.
-    left_out = [row == [0.0] for row in result["filter"]]
+    # Half of each group of four is left out: none of its tokens is trained. The kept ones' baseline is their own.
+    left_out = [row == [] for row in result["filter"]]
     assert [sum(left_out[start : start + 4]) for start in (0, 4)] == [2, 2]
     assert [len(row) for row in result["filter"]] == [
-        1 if out else length for out, length in zip(left_out, lengths, strict=True)
+        0 if out else length for out, length in zip(left_out, lengths, strict=True)
     ]
     assert result["targets"] == ["Q: 1+1=?\nThink for maximum 7 tokens.", "Q: 2+2=?\nThink for maximum 7 tokens."]
     for start in (0, 4):
-        assert sum(row[0] for row in result["filter"][start : start + 4]) == pytest.approx(0.0, abs=1e-6)
-    # A critic learns nothing from them: the target is its own value.
-    assert [target == [0.25] for target in result["filter_targets"]] == [len(row) == 1 for row in result["filter"]]
+        assert sum(row[0] for row in result["filter"][start : start + 4] if row) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["rloo", "group_norm", "step_group"])
@@ -105,36 +108,6 @@ def test_process_rewards_and_penalties_keep_the_weights_that_were_asked_for(adva
         assert weighed == pytest.approx(outcome if outcome > 0 else outcome / 2, abs=1e-6)
     # Without outcome and process reward the penalty is all there is.
     assert max(map(abs, rows["penalty"])) > 0.1
-
-
-def arguments(estimator: str, *flags: str):
-    """The namespace the host's trainer gets, from the plugin's own command line."""
-    import argparse
-    import runpy
-    from unittest import mock
-
-    from openrlhf.utils.config import hierarchize
-
-    from openrlhf_prm import plugin
-
-    class Parsed(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_args
-
-    def stop(parser, *args, **kwargs):
-        plugin.add_arguments(parser)
-        raise Parsed(hierarchize(parse(parser, ["--algo.advantage.estimator", estimator, *flags])))
-
-    # The host builds its parser under __main__ only; its defaults are what a user gets.
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):
-        try:
-            runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__")
-        except Parsed as parsed:
-            args = parsed.args[0]
-    args.actor.eps_clip_low_high = (args.actor.eps_clip, args.actor.eps_clip)
-    args.critic.model_name_or_path = None
-    return args
 
 
 def rollouts(tokenizer, group_size: int):
@@ -202,15 +175,23 @@ def compare_updates(folder: Path) -> dict:
 
     from openrlhf_prm.ppo.experience import ProcessExperienceMaker
     from openrlhf_prm.ppo.plugin_options import read_options
+    from openrlhf_prm.ppo.rollout.records import StepRecord
 
     path, tokenizer = policy(folder)
     ray.init(include_dashboard=False, log_to_driver=False)
     result = {"before": weights_digest(folder / "policy")}
-    for name, maker_class in (("stock", RemoteExperienceMaker), ("plugin", ProcessExperienceMaker)):
+    filtered = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "filter")
+    filtered += ("--process_reward.keep", "0.25", "--train.batch_size", "1", "--train.micro_batch_size", "1")
+    for name, maker_class in (
+        ("stock", RemoteExperienceMaker),
+        ("plugin", ProcessExperienceMaker),
+        ("filter", ProcessExperienceMaker),
+    ):
         args = arguments(
             "group_norm",
             *("--actor.model_name_or_path", path, "--rollout.n_samples_per_prompt", "4", "--rollout.batch_size", "2"),
             *("--rollout.micro_batch_size", "3", "--train.batch_size", "4", "--train.micro_batch_size", "2"),
+            *(filtered if name == "filter" else ()),
             *("--actor.adam.lr", "1e-3", "--algo.kl.init_coef", "0", *cpu_training_flags()),
             *("--ckpt.output_dir", str(folder / name), "--actor.num_gpus_per_node", "1"),
         )
@@ -219,13 +200,18 @@ def compare_updates(folder: Path) -> dict:
         group = RayActorGroup(1, 1, PolicyModelActor, num_gpus_per_actor=1)
         ray.get(group.async_init_model_from_pretrained(strategy, path, 10, None))
         maker = maker_class(group, None, None, None, FixedKLController(0.0), strategy, tokenizer, **more)
-        experiences = maker.make_experience_batch(rollouts(tokenizer, 4))
+        samples = rollouts(tokenizer, 4)
+        for index, sample in enumerate(samples):
+            length = int(sample.action_mask.sum())
+            sample.steps = StepRecord((length // 2, length), (0.1 * index, 0.5), 0.0, 0.0)
+        experiences = maker.make_experience_batch(samples)
         ray.get(group.async_run_method_batch(method_name="append", experience=experiences))
         status = ray.get(group.async_run_method(method_name="fit", kl_ctl=0.0))[0]
         ray.get(group.async_save_model())
         result[name] = {
             "advantages": [experience.advantages.tolist() for experience in experiences],
             "loss": status["policy_loss"],
+            "figures": [value for value in status.values() if isinstance(value, float)],
             "weights": weights_digest(folder / name),
         }
     return result
@@ -322,7 +308,6 @@ def compare_batches(folder: Path) -> dict:
         "filter": ("--process_reward.shaping", "filter", "--algo.advantage.no_std_norm"),
     }
     result = {case: per_sample("advantages", "step_group", *flags) for case, flags in cases.items()}
-    result["filter_targets"] = per_sample("returns", "gae", *cases["filter"])
     penalty = ("--length_penalty.kind", "kimi", "--process_reward.outcome_coef", "0", "--process_reward.coef", "0")
     weights = {
         "outcome": ("--process_reward.coef", "0"),

@@ -61,3 +61,12 @@ class StepRolloutActor(_HOST):
     def _forget_states(self, last_weight: bool) -> None:
         if last_weight and self.executor.sampler is not None:
             self.executor.sampler.forget()
+
+
+class SegmentRolloutActor(StepRolloutActor):
+    """For segments cut by token probabilities: those after temperature, top-p and top-k, which the tokens were drawn
+    from. The engine's default are those before.
+    """
+
+    async def __init__(self, *args, **kwargs):
+        await super().__init__(*args, **{**kwargs, "logprobs_mode": "processed_logprobs"})

@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from openrlhf_prm.advantages.branch_values import Branches, VineOptions
-from openrlhf_prm.data.steps import split_text
+from openrlhf_prm.data.steps import split_text, visible
 
 
 class QuestionOutcomes:
@@ -37,15 +37,17 @@ class QuestionOutcomes:
 class Origin:
     """Where branches come from: the response's prompt, label, tokens (prompt included) and vLLM's SamplingParams.
 
-    judge: text of prompt and response -> outcome. limit: tokens that prompt and response may have together.
+    start: where in the tokens the response begins. judge: text of prompt and response together, text of the response
+    alone -> outcome. limit: tokens that prompt and response may have together.
     """
 
     prompt: str
     label: str
     tokens: Sequence[int]
+    start: int
     sampling: object
     limit: int
-    judge: Callable[[str], Awaitable[float]]
+    judge: Callable[[str, str], Awaitable[float]]
 
 
 class BranchSampler:
@@ -129,7 +131,7 @@ class BranchSampler:
         for output in outputs:
             pieces = split_text(tokenizer.decode(output.token_ids[:limit], skip_special_tokens=True), self.splitter)
             # A continuation that ends at once adds no step.
-            solutions.append([*texts, pieces[0].rstrip()] if pieces and pieces[0].strip() else texts)
+            solutions.append([*texts, pieces[0].rstrip()] if pieces and visible(pieces[0]) else texts)
         return list(await asyncio.gather(*(self.score(origin.prompt, solution) for solution in solutions)))
 
     async def _continue(self, prefix, count, limit, sampling, engine):
@@ -142,4 +144,6 @@ class BranchSampler:
 
     async def _judge(self, prefix, output, origin, tokenizer) -> float:
         """The outcome of a continuation, a cut one judged as a cut response is: values and outcomes need one scale."""
-        return await origin.judge(tokenizer.decode([*prefix, *output.token_ids], skip_special_tokens=False))
+        tokens = [*prefix, *output.token_ids]
+        text, response = (tokenizer.decode(ids, skip_special_tokens=False) for ids in (tokens, tokens[origin.start :]))
+        return await origin.judge(text, response)

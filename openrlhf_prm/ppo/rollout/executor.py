@@ -18,11 +18,14 @@ from itertools import pairwise
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from openrlhf_prm.advantages.branch_values import VineOptions
-from openrlhf_prm.data.steps import Step
+from openrlhf_prm.answers.own_response import WRITTEN
+from openrlhf_prm.data.steps import Step, visible
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
+from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.rollout.turns import (
     Turn,
+    joined_with_next,
     paid_turns,
     read_turns,
     recording_rewards,
@@ -72,22 +75,28 @@ class StepScoring:
     async def record(self, prompt: str, turns: Sequence[Turn], steps: Sequence[Step]) -> StepRecord:
         """The steps of one response, its turns, and the steps' scores."""
         started, ended = time.monotonic(), time.time()
-        texts = [step.text.rstrip() for step in steps]
-        read = texts_for_prm(turns, steps, self.observations)
+        seen = [visible(step.text) for step in steps]
+        texts = [step.text.rstrip() for step, shows in zip(steps, seen, strict=True) if shows]
         turn_ends, turn_rewards = paid_turns(turns)
         if self.turn_rewards and turn_ends and turn_rewards is None:
             raise ValueError(
                 "--credit.turn_rewards: the executor of --train.agent_func_path says nothing of its turns; it must "
                 'give "rewards", one number per turn, beside "reward"'
             )
+        scores = None
+        if self.scorer is not None:
+            read = joined_with_next(texts_for_prm(turns, steps, self.observations), seen)
+            known = iter(await self.score(prompt, read) if read else [])
+            scores = tuple(next(known) if shows else math.nan for shows in seen)
         return StepRecord(
             ends=tuple(step.end for step in steps),
-            scores=tuple(await self.score(prompt, read)) if self.scorer is not None else None,
+            scores=scores,
             repetition=1 - len(set(texts)) / len(texts) if texts else 0.0,
             scoring_s=time.monotonic() - started,
             ended_s=ended,
             turn_ends=turn_ends,
             turn_rewards=turn_rewards,
+            text_ends=None if self.splitter is None else tuple(step.text_end for step in steps),
         )
 
     async def score(self, prompt: str, steps: list[str]) -> list[float]:
@@ -118,13 +127,20 @@ class StepScoringExecutor(AgentExecutorBase):
             params = deepcopy(params)
             params.logprobs = 0
         inner, paid = recording_rewards(self.inner) if self.looking else (self.inner, None)
-        output = await inner.execute(prompt, label, params, max_length, hf_tokenizer, llm_engine, images=images)
+        engine = llm_engine
+        if isinstance(inner, SingleTurnAgentExecutor) and inner.reward_func:
+            engine = ListeningEngine(llm_engine)
+            WRITTEN.set(lambda: hf_tokenizer.decode(engine.written, skip_special_tokens=False))
+        output = await inner.execute(prompt, label, params, max_length, hf_tokenizer, engine, images=images)
         # The host logs a failed reward and trains on without one; a missing reward is an error here.
         if isinstance(self.inner, SingleTurnAgentExecutor) and self.inner.reward_endpoints and output["reward"] is None:
             raise RuntimeError(
                 f"--reward.remote_url {self.inner.reward_endpoints} gave no reward for the prompt {prompt!r}; "
                 "the rollout actor's log holds the error"
             )
+        for key in ("reward", "scores"):
+            if output.get(key) is not None:
+                output[key] = outcome_number(output[key], self._source(), prompt)
         if not self.looking:
             return output
         turns = read_turns(output, hf_tokenizer, paid)
@@ -154,27 +170,46 @@ class StepScoringExecutor(AgentExecutorBase):
         if self.sampler is None:
             return None
         outcomes = QUESTION_OUTCOMES.get()
-        outcomes.report(_number(output["reward"]))
+        outcomes.report(float(output["reward"]))
         if self.scoring.vine.skip_uniform and not await outcomes.have_variance():
             return None
         ((start, _),) = output["action_ranges"]
         limit = max_length if sampling.max_tokens is None else min(max_length, start + sampling.max_tokens)
-        origin = Origin(prompt, label, output["observation_tokens"], sampling, limit, self._judge(prompt, label))
+        tokens = output["observation_tokens"]
+        origin = Origin(prompt, label, tokens, start, sampling, limit, self._judge(prompt, label))
         texts = [step.text.rstrip() for step in steps]
         return await self.sampler.sample(origin, [start + step.end for step in steps], texts, engine, tokenizer)
 
     def _judge(self, prompt: str, label: str):
-        """The reward that the host's single-turn executor would give a text."""
+        """The reward that the host's single-turn executor would give a text, of which the second is the policy's."""
         inner = self.inner
         fetch = inner._fetch_rewards_via_func if inner.reward_func else inner._fetch_rewards_via_http
 
-        async def judge(text: str) -> float:
+        async def judge(text: str, response: str) -> float:
+            WRITTEN.set(lambda: response)  # for this branch's task alone
             (answer,) = await fetch([text], [prompt], [label])
-            return _number(answer["rewards"])
+            return float(outcome_number(answer["rewards"], self._source(), prompt))
 
         return judge
 
+    def _source(self) -> str:
+        """Who gives outcome rewards."""
+        if isinstance(self.inner, SingleTurnAgentExecutor):
+            return f"--reward.remote_url {','.join(self.inner.reward_endpoints)}"
+        return "--train.agent_func_path"
 
-def _number(reward) -> float:
-    """Reward servers answer with a number or a list of one."""
-    return float(reward[0] if isinstance(reward, list) else reward)
+
+class ListeningEngine:
+    """The host's engine as its single-turn executor sees it, keeping the tokens of the response in `written`."""
+
+    def __init__(self, engine):
+        self._engine = engine
+        self.written: Sequence[int] = ()
+
+    async def generate(self, *args, **kwargs):
+        output = await self._engine.generate(*args, **kwargs)
+        self.written = output.outputs[0].token_ids
+        return output
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)

@@ -58,8 +58,9 @@ def steps_within(turns: Sequence[Turn], tokenizer, splitter: str | None) -> list
         if splitter is not None:
             inner = split_steps(tokens, tokenizer, splitter)
         else:
-            inner = [Step(tokenizer.decode(tokens, skip_special_tokens=True), 0, len(tokens))] if tokens else []
-        steps += [Step(step.text, offset + step.start, offset + step.end) for step in inner]
+            inner = [Step(tokenizer.decode(tokens, skip_special_tokens=True), 0, len(tokens), len(tokens))]
+            inner = inner if tokens else []
+        steps += [Step(step.text, offset + step.start, offset + step.end, offset + step.text_end) for step in inner]
         offset += len(tokens)
     return steps
 
@@ -77,6 +78,19 @@ def texts_for_prm(turns: Sequence[Turn], steps: Sequence[Step], observations: bo
             pending = ""
         offset += len(turn.tokens)
     return [(before.get(step.start, "") if observations else "") + step.text.rstrip() for step in steps]
+
+
+def joined_with_next(texts: Sequence[str], seen: Sequence[bool]) -> list[str]:
+    """The texts of steps that show something, each behind those of the steps before it that show nothing: what the
+    environment wrote before these is context still.
+    """
+    read, before = [], ""
+    for text, shows in zip(texts, seen, strict=True):
+        before += text
+        if shows:
+            read.append(before)
+            before = ""
+    return read
 
 
 def paid_turns(turns: Sequence[Turn]) -> tuple[tuple[int, ...], tuple[float, ...] | None]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from openrlhf_prm.data.steps import STEP_SPLITTERS, Step, decode_with_offsets, split_steps, split_text
+from openrlhf_prm.data.steps import STEP_SPLITTERS, Step, decode_with_offsets, split_steps, split_text, visible
 
 CORPUS = [
     "Step 1: add 2 and 3.\n\nStep 2: the sum is 5.\n",
@@ -119,6 +119,26 @@ def test_no_token_and_only_special_tokens():
     tokenizer = TOKENIZERS["characters"]
     assert split_steps([], tokenizer, "newline") == []
     assert split_steps([tokenizer.eos_token_id], tokenizer, "newline") == [Step("", 0, 1)]
+
+
+def test_what_shows_nothing_is_no_step_of_its_own():
+    assert split_text("\u200b\nx = 7\n\u200b\u2060\n\ufeff \u3164\ny = 8", "newline") == [
+        "\u200b\nx = 7\n\u200b\u2060\n\ufeff \u3164\n",
+        "y = 8",
+    ]
+    assert [visible(text) for text in ("", " \t\r\n", "\u200b\u00ad\u2800", "\x00", ".", "\u200b7")] == [False] * 4 + [
+        True
+    ] * 2
+
+
+def test_separators_are_the_tokens_behind_the_visible_text():
+    tokenizer = TOKENIZERS["characters"]
+    ids = [*tokenizer("a1\nb", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    first, second = split_steps(ids, tokenizer, "newline")
+    assert (first.end - first.text_end, second.end - second.text_end) == (1, 1)
+    assert tokenizer.decode(ids[: first.text_end]) == "a1"
+    (nothing,) = split_steps([tokenizer.eos_token_id] * 2, tokenizer, "newline")
+    assert nothing.text_end == nothing.end == 2, "nothing is separated"
 
 
 def test_splitters_by_hand():

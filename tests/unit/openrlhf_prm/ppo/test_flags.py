@@ -129,6 +129,7 @@ def test_what_a_run_does_not_read_is_not_built():
         (["--algo.advantage.negative_weight", "2"], "--algo.advantage.negative_weight must lie in 0..1, got 2.0"),
         (["--algo.advantage.negative_weight", "nan"], "--algo.advantage.negative_weight must be a finite number"),
         (["--diversity.ngram", "2"], "--diversity.ngram needs --diversity.coef"),
+        (["--algo.advantage.separators", "none"], "--algo.advantage.separators needs a PRM"),
         (["--vine.k", "3"], "--vine.k needs --algo.advantage.estimator vine or spo"),
         (["--algo.advantage.cut_points", "3"], "--algo.advantage.cut_points is an option of spo, which .*rloo"),
         (

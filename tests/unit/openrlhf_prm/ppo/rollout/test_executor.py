@@ -11,6 +11,7 @@ import pytest
 
 from openrlhf_prm.advantages.branch_values import Branches, VineOptions
 from openrlhf_prm.advantages.spo import SPO
+from openrlhf_prm.answers.own_response import own_response
 from openrlhf_prm.ppo.rollout.records import StepRecord, hidden_share
 
 
@@ -23,9 +24,13 @@ class SingleTurn:
         self.rewards = list(rewards)
         self.reward_endpoints = ["reward.py"]
         self.judged = []
+        self.answer = None
 
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
         reward = self.rewards.pop(0) if len(self.rewards) > 1 else self.rewards[0]
+        if self.answer is not None:
+            await llm_engine.generate([7, 8], sampling_params, multi_modal_data=None)
+            reward = [float(own_response("", "never read") == self.answer)]
         wanted = sampling_params is not None and sampling_params.logprobs is not None
         return {
             "observation_tokens": [7, 8, 1, 2, 1, 3, 0],
@@ -40,6 +45,13 @@ class SingleTurn:
     async def _fetch_rewards_via_func(self, queries, prompts, labels):
         self.judged += queries
         return [{"rewards": 1.0 if "b" in queries[0] else 0.0}]
+
+
+class Writing:
+    """Stands for the host's engine: writes one response."""
+
+    async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=[1, 3])])
 
 
 class Tokenizer:
@@ -85,6 +97,35 @@ def test_a_response_comes_back_with_its_steps_and_scores(executor_module):
     assert record.ends == (2, 5) and record.scores == (0.25, 0.25) and record.repetition == 0.0
 
 
+def test_the_prm_is_not_asked_about_what_shows_nothing(executor_module):
+    scorer = Scorer()
+    scoring = executor_module.StepScoring(scorer, "newline")
+    record = asyncio.run(scoring.record("Q", [], [executor_module.Step("\u200b\n", 0, 2, 2)]))
+    assert scorer.asked == [] and len(record.scores) == 1 and math.isnan(record.scores[0])
+    assert record.known_scores == () and record.separators == [] and record.repetition == 0.0
+    record = asyncio.run(
+        scoring.record("Q", [], [executor_module.Step("a\n", 0, 2, 1), executor_module.Step("b", 2, 4, 3)])
+    )
+    assert record.known_scores == (0.25, 0.25) and record.separators == [1, 3]
+    nothing = asyncio.run(scoring.record("Q", [], []))
+    assert (nothing.ends, nothing.scores, nothing.tokens, nothing.separators) == ((), (), 0, [])
+
+
+@pytest.mark.parametrize(("answer", "reward"), [("ab\n", 1.0), ("Q:ab\n", 0.0)])
+def test_the_response_is_judged_by_its_own_tokens(executor_module, answer, reward):
+    inner = SingleTurn(None)
+    inner.answer = answer
+    executor = executor_module.StepScoringExecutor(inner, None)
+    output = asyncio.run(executor.execute("Q:", "32", None, 10, Tokenizer(), Writing()))
+    assert output["reward"] == reward, "a list of one is a number from here on"
+
+
+def test_a_reward_that_is_no_number_names_the_flag_and_the_prompt(executor_module):
+    for reward in (math.nan, [1.0, 2.0]):
+        with pytest.raises(ValueError, match="--reward.remote_url reward.py gave the reward .* for the prompt '<user>"):
+            execute(executor_module.StepScoringExecutor(SingleTurn(reward), None))
+
+
 def test_a_missing_reward_is_an_error_that_names_the_flag(executor_module):
     with pytest.raises(RuntimeError, match="--reward.remote_url .* gave no reward"):
         execute(executor_module.StepScoringExecutor(SingleTurn(None), None))
@@ -114,11 +155,16 @@ def test_records_align_and_are_cut_inside_a_step():
     assert record.cut(9) is record
     assert (record.cut(7).ends, record.cut(7).scores) == ((3, 5, 7), (0.1, 0.2, 0.3))
     assert (record.cut(5).ends, record.cut(5).scores) == ((3, 5), (0.1, 0.2))
+    assert (record.cut(0).ends, record.cut(0).scores) == ((), ()), "no token, no step"
 
 
 def test_what_belongs_to_steps_is_cut_with_them():
     states = (Branches((1.0,)), Branches((0.0,)))
-    record = StepRecord((1, 2, 4), None, 0.0, 0.0, branches=states, probabilities=(0.1, 0.2, 0.3, 0.4))
+    record = StepRecord(
+        (1, 2, 4), None, 0.0, 0.0, branches=states, probabilities=(0.1, 0.2, 0.3, 0.4), text_ends=(1, 2, 3)
+    )
+    assert record.cut(3).text_ends == (1, 2, 3) and record.cut(2).text_ends == (1, 2)
+    assert (record.cut(0).branches, record.cut(0).probabilities) == ((), ())
     cut = record.cut(2)
     assert (cut.ends, cut.scores, cut.branches, cut.probabilities) == ((1, 2), None, states[:1], (0.1, 0.2))
 
