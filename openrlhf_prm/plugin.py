@@ -72,9 +72,11 @@ def setup(args) -> None:
     import openrlhf.trainer.ray.vllm_engine as vllm_engine
     import ray
 
-    from openrlhf_prm.ppo.rollout.actor import StepRolloutActor
+    from openrlhf_prm.ppo.plugin_options import read_options
+    from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
     from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
-    vllm_engine.RolloutRayActor = ray.remote(StepRolloutActor)
+    actor = SegmentRolloutActor if read_options(args).reads_segments else StepRolloutActor
+    vllm_engine.RolloutRayActor = ray.remote(actor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)
     async_trainer.PPOTrainerAsync = ray.remote(ProcessPPOTrainerAsync)

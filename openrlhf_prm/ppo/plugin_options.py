@@ -62,6 +62,11 @@ class PluginOptions:
         return self.shaping is not None or self.estimator is not None or of_turns
 
     @property
+    def reads_segments(self) -> bool:
+        """Whether steps are segments, cut by token probabilities."""
+        return EstimatorNeed.SEGMENTS in self.estimator_needs
+
+    @property
     def credits_separators(self) -> bool:
         """Whether tokens that only separate steps have an advantage."""
         wanted = self.advantages.separators

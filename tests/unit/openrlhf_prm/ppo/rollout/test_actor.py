@@ -1,0 +1,35 @@
+"""Which rollout actor a run gets, and what it asks its engine for."""
+
+import asyncio
+
+import openrlhf.trainer.ppo_trainer as sync_trainer
+import openrlhf.trainer.ppo_trainer_async as async_trainer
+import openrlhf.trainer.ray.vllm_engine as vllm_engine
+import pytest
+from host_arguments import arguments
+
+from openrlhf_prm import plugin
+from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
+
+
+@pytest.mark.parametrize(("estimator", "actor"), [("spo", SegmentRolloutActor), ("vine", StepRolloutActor)])
+def test_segments_are_read_from_the_distribution_that_was_sampled(monkeypatch, estimator, actor):
+    for module, name in (
+        (vllm_engine, "RolloutRayActor"),
+        (sync_trainer, "PPOTrainer"),
+        (async_trainer, "PPOTrainerAsync"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    plugin.setup(arguments(estimator))
+    assert vllm_engine.RolloutRayActor.__ray_metadata__.modified_class is actor
+
+
+def test_the_engine_is_asked_for_probabilities_after_temperature(monkeypatch):
+    asked = {}
+
+    async def start(self, *args, **kwargs):
+        asked.update(kwargs)
+
+    monkeypatch.setattr(StepRolloutActor, "__init__", start)
+    asyncio.run(SegmentRolloutActor.__init__(object.__new__(SegmentRolloutActor), model="m"))
+    assert asked == {"model": "m", "logprobs_mode": "processed_logprobs"}
