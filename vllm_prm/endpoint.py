@@ -35,6 +35,7 @@ from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.limits import Limits
 from vllm_prm.metrics import StepRewardMetrics
+from vllm_prm.plain_requests import refuse_plain_requests
 from vllm_prm.protocol import (
     CritiquedStepRewards,
     CritiqueUsage,
@@ -142,6 +143,8 @@ class StepRewardsPlugin:
                 score_cache_size=_score_cache_size(limits, engine_client),
                 engine_args=AsyncEngineArgs.from_cli_args(args),
             )
+            if family.runner == "pooling":
+                refuse_plain_requests(engine_client)
             for client in scorer.engine.clients():
                 if client is not engine_client:
                     state.step_rewards_watch = asyncio.ensure_future(_end_with(client, state))

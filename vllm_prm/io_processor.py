@@ -89,10 +89,13 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
     def post_process(
         self, model_output: Sequence[PoolingRequestOutput], request_id: str | None = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """`[{"index", "step_rewards"}]`, one per solution. `StepScoringError` for a score that is not finite."""
+        """`[{"index", "step_rewards"}]`, one per solution. `StepScoringError` for a score that is not finite, and
+        `ValueError` where vLLM was told to cut the prompts that it got from here."""
         answers = []
         for index, output in enumerate(model_output):
             key, rows = _key(request_id, output.prompt_token_ids), step_rows(output)
+            if key not in self._in_flight:
+                raise ValueError("with data, truncate_prompt_tokens is not taken: it cuts steps off")
             asked = self._in_flight[key]
             positions = asked.pop(0)
             if not asked:

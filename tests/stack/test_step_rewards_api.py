@@ -320,6 +320,29 @@ def test_pooling_with_data(server, reference):
     too_long = {"question": QUESTION, "steps": ["x" * 60] * 12}
     response = CLIENT.post(f"{server}/pooling", json={"data": too_long}, headers=HEADERS)
     assert response.status_code == 400 and "max_model_len" in response.json()["error"]["message"]
+    cut = {"data": items[0], "truncate_prompt_tokens": 4}
+    response = CLIENT.post(f"{server}/pooling", json=cut, headers=HEADERS)
+    assert response.status_code == 400 and "truncate_prompt_tokens" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("route", ["/pooling", "/invocations"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": "hello"},
+        {"input": ["hello", "you"]},
+        {"input": [5, 6, 7]},
+        {"input": [[5, 6], [7]], "encoding_format": "base64"},
+        {"input": "hello", "task": "token_classify"},
+        {"input": "hello", "data": {"question": QUESTION, "steps": STEPS}},
+        {"messages": [{"role": "user", "content": "hello"}], "chat_template": "{{ messages[0].content }}"},
+    ],
+)
+def test_pooling_without_steps_is_refused(server, route, body):
+    """vLLM would answer with empty lists."""
+    response = CLIENT.post(f"{server}{route}", json=body, headers=HEADERS)
+    assert response.status_code == 400, response.text
+    assert "scores the steps" in response.json()["error"]["message"], response.text
 
 
 def test_guided_generation(servers, monkeypatch, capsys):
