@@ -17,8 +17,8 @@ LESSONS = {
     # What the critic is to write, turn by turn.
     ("thinkprm", tuple(GOOD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{correct}<|im_end|>"],
     ("thinkprm", tuple(BAD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}<|im_end|>"],
-    ("genprm", tuple(GOOD)): ["ok</analyze>", "{Yes}$\n</output>", "ok</analyze>", "{Yes}$\n</output>"],
-    ("genprm", tuple(BAD)): ["ok</analyze>", "{Yes}$\n</output>", "no</analyze>", "{No}$\n</output>"],
+    ("genprm", tuple(GOOD)): ["ok</analyze>\n", "{Yes}$\n</output>\n", "ok</analyze>\n", "{Yes}$\n</output>\n"],
+    ("genprm", tuple(BAD)): ["ok</analyze>\n", "{Yes}$\n</output>\n", "no</analyze>\n", "{No}$\n</output>\n"],
 }
 
 

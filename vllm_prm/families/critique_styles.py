@@ -5,8 +5,9 @@ It knows nothing of engines, so the same code runs offline and asynchronously. G
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,11 +19,13 @@ from vllm_prm.families.verdicts import Malformed, first_error, judgement, step_v
 class Ask:
     """Continue a chat of `messages` whose answer begins with `prefix`, until one of the texts `stop` or `max_tokens`.
 
-    `choices`: two token ids whose log-probabilities are wanted at every generated token, or none.
+    `in_turn`: the answer goes on in the last message's turn, for models that were trained so; else it is a turn of the
+    assistant. `choices`: two token ids whose log-probabilities are wanted at every generated token, or none.
     """
 
     messages: list[dict[str, str]]
     prefix: str = ""
+    in_turn: bool = False
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     choices: tuple[int, int] | None = None
@@ -66,11 +69,13 @@ class CritiqueStyle(ABC):
 
     sampling: ClassVar[dict[str, Any]]
     """The published sampling parameters, with `max_tokens` for one critique."""
+    own_options: ClassVar[Mapping[str, Any]] = {}
+    """Options of the family that this style alone reads, with their defaults."""
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, path: str) -> "CritiqueStyle":
+    def for_tokenizer(cls, tokenizer: Any, path: str, **own_options: Any) -> "CritiqueStyle":
         """The style for a model's tokenizer. `ValueError` naming `path` if that cannot express the verdicts."""
-        return cls()
+        return cls(**own_options)
 
     @abstractmethod
     def judge(self, question: str, steps: Sequence[str]) -> Conversation:
@@ -140,44 +145,62 @@ class ProcessBenchCritic(CritiqueStyle):
 class GenPRM(CritiqueStyle):
     r"""GenPRM (arXiv:2504.00891) in its mode without code: per step an analysis, then a judgement that is begun for the
     model with `**Judgement**: $\boxed`. With y and n the first tokens in which `\boxed{Yes}` and `\boxed{No}` differ,
+    and z the logits where the model writes one of them,
 
-        s = P(y) / (P(y) + P(n))
+        probabilities="raw"        s = 1 / (1 + exp(z_n - z_y))
+        probabilities="sampling"   s = 1 / (1 + exp((z_n - z_y) / T)), and 1 or 0 where that is at least top_p on the
+                                   side that was written: the other is cut off
 
-    where the model writes one of them. The critiques of earlier steps stay in the conversation. The published scorer
-    has the model write Python and executes it; that is left out: generated code is never run.
+    The published scores are of the second kind, T = 0.6 and top_p = 0.95. The authors' chat has no turn of the
+    assistant for the critique: it goes on in the user's, and becomes a turn of its own once it is history. The
+    published scorer has the model write Python and executes it; that is left out: generated code is never run.
     """
 
     sampling: ClassVar = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 2048}
+    own_options: ClassVar = {"probabilities": "raw", "first_turn": "Question: {question}\n\n{step}"}
 
     SYSTEM = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
     OUTPUT = "<output>\n**Judgement**: $\\boxed"
 
-    def __init__(self, choices: tuple[int, int]) -> None:
-        """`choices`: y and n."""
+    def __init__(self, choices: tuple[int, int], first_turn: str, temperature: float = 1.0, top_p: float = 1.0) -> None:
+        """`choices`: y and n. `first_turn`: the first user's message. `temperature`, `top_p`: those of the scores."""
         self.choices = choices
+        self.first_turn = first_turn
+        self.temperature = temperature
+        self.top_p = top_p
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, path: str) -> "GenPRM":
-        """`ValueError` if the tokenizer writes Yes and No alike."""
+    def for_tokenizer(
+        cls, tokenizer: Any, path: str, *, probabilities: str, first_turn: str, temperature: float, top_p: float
+    ) -> "GenPRM":
+        """`ValueError` if the tokenizer writes Yes and No alike, or an option is wrong."""
         yes, no = (tokenizer.encode(f"$\\boxed{{{word}}}$", add_special_tokens=False) for word in ("Yes", "No"))
         differing = [(y, n) for y, n in zip(yes, no, strict=False) if y != n]
         if not differing or tokenizer.unk_token_id in differing[0]:
             raise ValueError(f"the tokenizer of {path} cannot tell \\boxed{{Yes}} from \\boxed{{No}}")
-        return cls(differing[0])
+        if not all(first_turn.count(field) == 1 for field in ("{question}", "{step}")):
+            raise ValueError(f"first_turn must hold {{question}} and {{step}} once each, got {first_turn!r}")
+        if probabilities == "raw":
+            return cls(differing[0], first_turn)
+        if temperature == 0:
+            raise ValueError("probabilities 'sampling' needs a temperature above 0: greedy critics have none")
+        return cls(differing[0], first_turn, temperature, top_p)
 
     def judge(self, question: str, steps: Sequence[str]) -> Conversation:
         """Two generations per step."""
         verdicts = Verdicts([])
         messages = [{"role": "system", "content": self.SYSTEM}]
         for number, step in enumerate(steps, start=1):
-            messages.append(_user(f"{question}\n{step}" if number == 1 else step))
+            messages.append(_user(self._first(question, step) if number == 1 else step))
             answer = f"<analyze>\nLet's analyze the Paragraph {number} step by step: "
-            analysis = yield Ask(list(messages), answer, stop=("</analyze>",))
+            analysis = yield Ask(list(messages), answer, in_turn=True, stop=("</analyze>\n",))
             if analysis is None:
                 break
             # An analysis that ran out of tokens is closed for the model, as published.
-            answer += analysis.text.removesuffix("</analyze>") + f"</analyze>\n{self.OUTPUT}"
-            output = yield Ask(list(messages), answer, ("</output>",), max_tokens=20, choices=self.choices)
+            answer += analysis.text.removesuffix("</analyze>\n") + f"</analyze>\n{self.OUTPUT}"
+            output = yield Ask(
+                list(messages), answer, in_turn=True, stop=("</output>\n",), max_tokens=20, choices=self.choices
+            )
             if output is None:
                 break
             score = self._score(output)
@@ -191,6 +214,11 @@ class GenPRM(CritiqueStyle):
         verdicts.correct += [None] * (len(steps) - len(verdicts.correct))
         return verdicts
 
+    def _first(self, question: str, step: str) -> str:
+        # One pass, so that a question that holds "{step}" stays as it is.
+        texts = {"{question}": question, "{step}": step}
+        return re.sub(r"\{question\}|\{step\}", lambda match: texts[match[0]], self.first_turn)
+
     def _score(self, output: Critique) -> float | Malformed:
         said = judgement("\\boxed" + output.text)
         if isinstance(said, Malformed):
@@ -201,7 +229,10 @@ class GenPRM(CritiqueStyle):
         yes, no = output.log_probs[at[0]]
         if not (math.isfinite(yes) or math.isfinite(no)):
             return Malformed("no probability of either judgement")
-        return sigmoid(yes - no)
+        score = sigmoid((yes - no) / self.temperature)
+        if self.top_p < 1 and (score if said else 1 - score) >= self.top_p:
+            return float(said)
+        return score
 
 
 def _user(content: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ Generated code is never executed.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
 from vllm_prm.families.critique_styles import CRITIQUE_STYLES, Ask, Conversation
@@ -30,6 +30,8 @@ class GenerativeOptions:
 
     `temperature`, `top_p`, `top_k`, `max_tokens` (per critique; fewer where the context ends sooner): by default those
     the style was published with. `malformed_score`: what a malformed judgement counts as; by default nothing.
+    Of the style `genprm` only: `probabilities`, "raw" or "sampling", the kind of the scores; `first_turn`, how question
+    and first step are joined (the authors' evaluation script: "{question}\\n{step}").
     """
 
     style: str
@@ -40,6 +42,8 @@ class GenerativeOptions:
     top_k: int | None = None
     max_tokens: int | None = None
     malformed_score: float | None = None
+    probabilities: Literal["raw", "sampling"] | None = None
+    first_turn: str | None = None
 
     def __post_init__(self) -> None:
         if self.style not in CRITIQUE_STYLES:
@@ -52,6 +56,10 @@ class GenerativeOptions:
             raise ValueError(f"max_tokens must be 1 or more, got {self.max_tokens}")
         if self.malformed_score is not None and not 0 <= self.malformed_score <= 1:
             raise ValueError(f"malformed_score must lie in [0, 1], got {self.malformed_score}")
+        read = CRITIQUE_STYLES[self.style].own_options
+        for name in ("probabilities", "first_turn"):
+            if getattr(self, name) is not None and name not in read:
+                raise ValueError(f"{name} means nothing to the style {self.style!r}")
 
 
 class GenerativeFamily(CheckpointFamily):
@@ -73,7 +81,17 @@ class GenerativeFamily(CheckpointFamily):
         super().__init__(tokenizer, architecture=architecture, path=path, **options)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer of {path} has no chat template; critics are asked in a chat")
-        self.style = CRITIQUE_STYLES[self.options.style].for_tokenizer(tokenizer, path)
+        self.style = CRITIQUE_STYLES[self.options.style].for_tokenizer(tokenizer, path, **self._own_options())
+
+    def _own_options(self) -> dict[str, Any]:
+        """What the style alone reads, and the sampling that its scores may follow."""
+        style = CRITIQUE_STYLES[self.options.style]
+        given = {name: getattr(self.options, name) for name in style.own_options}
+        sampling = {name: self.sampling()[name] for name in ("temperature", "top_p")} if given else {}
+        return {
+            **{name: style.own_options[name] if value is None else value for name, value in given.items()},
+            **sampling,
+        }
 
     @classmethod
     def served_as(cls, checkpoint: Checkpoint) -> None:
@@ -87,7 +105,8 @@ class GenerativeFamily(CheckpointFamily):
     def sampling(self) -> dict[str, Any]:
         """vLLM's sampling parameters: the style's, and over them the options that are set."""
         chosen = {name: getattr(self.options, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
-        return {**self.style.sampling, **{name: value for name, value in chosen.items() if value is not None}}
+        published = CRITIQUE_STYLES[self.options.style].sampling
+        return {**published, **{name: value for name, value in chosen.items() if value is not None}}
 
     def conversation(self, question: Question, steps: Sequence[str]) -> Conversation:
         """One critic's conversation about `steps`, at least one. `ValueError` for messages that are no single question,
@@ -104,13 +123,20 @@ class GenerativeFamily(CheckpointFamily):
         """Tokens of the prompt. A special token spelled out in the solution, or in a critique, stays ordinary text."""
         writer = self.writer()
         roles = [message["role"] for message in ask.messages]
-        turns, after = chat_turns(self.tokenizer, roles, self.path, add_generation_prompt=True)
+        turns, after = chat_turns(self.tokenizer, roles, self.path, add_generation_prompt=not ask.in_turn)
         for turn, message in zip(turns, ask.messages, strict=True):
             writer.recipe(turn.before)
             writer.content(turn.stripped(message["content"]))
-        writer.recipe(after)
+        writer.recipe(self._open_turn(after) if ask.in_turn else after)
         writer.content(ask.prefix)
         return writer.rendered().token_ids
+
+    def _open_turn(self, after: str) -> str:
+        """What the template writes after the last content, without the token that ends the turn."""
+        end = self.tokenizer.eos_token
+        if end is None or not (ended := after.removesuffix("\n")).endswith(end):
+            return after
+        return ended.removesuffix(end)
 
     def render(self, question: Question, steps: Sequence[str]) -> Rendered:
         """The first prompt. There are no step positions: verdicts are read from what the model writes."""

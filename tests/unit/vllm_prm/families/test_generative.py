@@ -42,20 +42,24 @@ def test_processbench_prompt():
     assert prompt.endswith("in \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
 
 
+FIRST = "{question}\n{step}"
+ENDED = "It adds up.</analyze>\n", "{Yes}$\n</output>\n"
+
+
 def test_genprm_conversation():
     made = family("genprm")
     yes, no = made.tokenizer.convert_tokens_to_ids(["Y", "N"])
     assert made.style.choices == (yes, no)
     conversation = made.conversation("q?", STEPS)
     ask = next(conversation)
-    assert [message["content"] for message in ask.messages[1:]] == ["q?\n2 + 3 = 5."]
-    assert (ask.prefix, ask.stop) == ("<analyze>\nLet's analyze the Paragraph 1 step by step: ", ("</analyze>",))
-    ask = conversation.send(said("It adds up.</analyze>"))
+    assert [message["content"] for message in ask.messages[1:]] == ["Question: q?\n\n2 + 3 = 5."]
+    assert (ask.prefix, ask.stop) == ("<analyze>\nLet's analyze the Paragraph 1 step by step: ", ("</analyze>\n",))
+    ask = conversation.send(said(ENDED[0]))
     judging = "<analyze>\nLet's analyze the Paragraph 1 step by step: It adds up.</analyze>\n"
     judging += "<output>\n**Judgement**: $\\boxed"
-    assert (ask.prefix, ask.choices, ask.stop) == (judging, (yes, no), ("</output>",))
-    ask = conversation.send(said("{Yes}$\n</output>", token_ids=[9, yes], log_probs=[(-9, -9), (-0.1, -2.1)]))
-    assert [message["content"] for message in ask.messages[2:]] == [judging + "{Yes}$\n</output>", "So 10."]
+    assert (ask.prefix, ask.choices, ask.stop) == (judging, (yes, no), ("</output>\n",))
+    ask = conversation.send(said(ENDED[1], token_ids=[9, yes], log_probs=[(-9, -9), (-0.1, -2.1)]))
+    assert [message["content"] for message in ask.messages[2:]] == [judging + ENDED[1], "So 10."]
     # Cut off, the analysis is closed for it.
     ask = conversation.send(said("Hm", finished=False))
     assert ask.prefix.endswith("step by step: Hm</analyze>\n<output>\n**Judgement**: $\\boxed")
@@ -64,6 +68,65 @@ def test_genprm_conversation():
     verdicts = done.value.value
     assert verdicts.correct == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))])
     assert verdicts.malformed == [] and len(verdicts.critiques) == 2
+
+
+R1_DISTILL = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}<|User|>"
+    "{{ m.content }}{% else %}<|Assistant|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "first", "second"),
+    [
+        (R1_DISTILL, "{SYSTEM}<|User|>{Q}", "{first}<|Assistant|>{critique}<|im_end|><|User|>Second."),
+        (
+            CHATML,
+            "<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n{Q}",
+            "{first}<|im_end|>\n<|im_start|>assistant\n{critique}<|im_end|>\n<|im_start|>user\nSecond.",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("options", "question"),
+    [({}, "Question: {step}?\n\nFirst."), ({"first_turn": "{question}\n{step}"}, "{step}?\nFirst.")],
+)
+def test_a_critique_of_genprm_goes_on_in_the_users_turn(template, first, second, options, question):
+    """As the authors render it: no generation prompt, and the end of the turn taken off."""
+    tokenizer = make_tokenizer(template)
+    tokenizer.eos_token = "<|im_end|>"
+    made = GenerativeFamily(tokenizer, style="genprm", samples=1, **options)
+    first = first.replace("{SYSTEM}", GenPRM.SYSTEM).replace("{Q}", question)
+    conversation = made.conversation("{step}?", ["First.", "Second."])
+    opening = "<analyze>\nLet's analyze the Paragraph 1 step by step: "
+    assert text_of(made, made.write(next(conversation))) == first + opening
+    conversation.send(said(ENDED[0]))
+    again = conversation.send(said(ENDED[1], token_ids=[made.style.choices[0]], log_probs=[(0.0, -1.0)]))
+    critique = f"{opening}{ENDED[0]}{GenPRM.OUTPUT}{ENDED[1]}"
+    expected = second.replace("{first}", first).replace("{critique}", critique)
+    assert text_of(made, made.write(again)) == expected + opening.replace("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("options", "gap", "score"),
+    [
+        ({}, 1.0, 0.7310586),
+        ({"probabilities": "raw"}, 1.0, 0.7310586),
+        ({"probabilities": "sampling"}, 1.0, 0.8411309),  # 1 / (1 + exp(-1 / 0.6))
+        ({"probabilities": "sampling"}, -1.0, 0.1588691),
+        ({"probabilities": "sampling"}, 2.0, 1.0),  # 0.966, beyond top_p: nothing else could be sampled
+        ({"probabilities": "sampling"}, -2.0, 0.0),
+        ({"probabilities": "sampling", "top_p": 1.0}, 2.0, 0.9655548),
+        ({"probabilities": "sampling", "temperature": 1.0}, 1.0, 0.7310586),
+    ],
+)
+def test_probabilities_of_genprm(options, gap, score):
+    style = family("genprm", **options).style
+    yes, no = style.choices
+    word, token = ("Yes", yes) if gap > 0 else ("No", no)
+    output = said(f"{{{word}}}$\n</output>\n", token_ids=[token], log_probs=[(-0.5, -0.5 - gap)])
+    assert finish(style.judge("q", ["a"]), said("</analyze>\n"), output).correct == [pytest.approx(score)]
 
 
 def test_messages_hold_one_question():
@@ -108,7 +171,7 @@ def test_malformed_whole_critiques(style):
     ],
 )
 def test_malformed_judgements_of_genprm(output, reason):
-    verdicts = finish(GenPRM((1, 2)).judge("q", ["a"]), said("</analyze>"), output)
+    verdicts = finish(GenPRM((1, 2), FIRST).judge("q", ["a"]), said("</analyze>\n"), output)
     assert math.isnan(verdicts.correct[0])
     assert reason in verdicts.malformed[0] and verdicts.malformed[0].startswith("step 1")
 
@@ -116,7 +179,7 @@ def test_malformed_judgements_of_genprm(output, reason):
 def test_certain_judgements_of_genprm():
     for log_probs, score in (((0.0, -math.inf), 1.0), ((-math.inf, 0.0), 0.0)):
         output = said("{Yes}", token_ids=[1], log_probs=[log_probs])
-        assert finish(GenPRM((1, 2)).judge("q", ["a"]), said(""), output).correct == [score]
+        assert finish(GenPRM((1, 2), FIRST).judge("q", ["a"]), said(""), output).correct == [score]
 
 
 def test_mean_leaves_malformed_samples_out_or_counts_them_as_told():
@@ -135,6 +198,10 @@ def test_mean_leaves_malformed_samples_out_or_counts_them_as_told():
         ({"max_tokens": 0}, "max_tokens must be 1 or more"),
         ({"malformed_score": 2.0}, r"malformed_score must lie in \[0, 1\]"),
         ({"execute": True}, "has no option execute"),
+        ({"probabilities": "raw"}, "probabilities means nothing to the style 'thinkprm'"),
+        ({"style": "genprm", "probabilities": "cooked"}, "probabilities: Input should be 'raw' or 'sampling'"),
+        ({"style": "genprm", "probabilities": "sampling", "temperature": 0.0}, "needs a temperature above 0"),
+        ({"style": "genprm", "first_turn": "{question}"}, "must hold {question} and {step} once each"),
     ],
 )
 def test_wrong_options(options, message):
