@@ -5,11 +5,14 @@
     last  s_S                the last step's score, read as the value of the whole solution
     mean  (1/S) sum_i s_i    RLHFlow's choice
 
-Scores are probabilities in [0, 1]; with one step all four agree. An empty list has no value under any of them.
+With one step all four agree. An empty list has no value under any of them. `prod` is for probabilities: of signed
+scores, two bad steps would make a good solution.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+_INSTEAD = "choose min, last or mean"
 
 
 def _require_steps(name: str, step_scores: list[float]) -> list[float]:
@@ -24,8 +27,10 @@ def minimum(step_scores: list[float]) -> float:
 
 
 def product(step_scores: list[float]) -> float:
-    """Product of the step scores. Raises `ValueError` on an empty list."""
-    return math.prod(_require_steps("prod", step_scores))
+    """Product of the step scores. Raises `ValueError` on an empty list, and for a score outside [0, 1]."""
+    if outside := [score for score in _require_steps("prod", step_scores) if not 0 <= score <= 1]:
+        raise ValueError(f"score aggregation 'prod' needs scores in [0, 1], got {outside[0]:g}; {_INSTEAD}")
+    return math.prod(step_scores)
 
 
 def last(step_scores: list[float]) -> float:
@@ -45,3 +50,18 @@ SCORE_AGGREGATIONS: dict[str, Callable[[list[float]], float]] = {
     "mean": mean,
 }
 """Aggregation name -> function from the step scores of one solution to its score."""
+
+
+def applicable_aggregations(step_scores: Iterable[float | None]) -> list[str]:
+    """Names of the aggregations that mean something for scores such as these."""
+    probabilities = all(0 <= score <= 1 for score in step_scores if score is not None)
+    return [name for name in SCORE_AGGREGATIONS if probabilities or name != "prod"]
+
+
+def require_aggregation(name: str | None, score_range: tuple[float, float]) -> None:
+    """`ValueError` where the scores of a PRM, which lie in `score_range`, have no such aggregate; None is none."""
+    low, high = score_range
+    if name not in (None, *applicable_aggregations(score_range)):
+        raise ValueError(
+            f"aggregation {name!r} needs scores in [0, 1], this PRM's lie in [{low:g}, {high:g}]; {_INSTEAD}"
+        )

@@ -31,6 +31,7 @@ from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddlew
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, validate_json_request, with_cancellation
 from vllm.logger import init_logger
 
+from vllm_prm.aggregation import require_aggregation
 from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.limits import Limits
@@ -216,6 +217,7 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
         return _error(f"The model `{request.model}` does not exist.", "NotFoundError", 404)
     try:
         state.limits.check(request)
+        require_aggregation(request.aggregate, scorer.family.score_range)
     except ValueError as error:
         return _error(str(error), "BadRequestError", 400)
 

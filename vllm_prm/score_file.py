@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.aggregation import SCORE_AGGREGATIONS, require_aggregation
+from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.durable_file import DurableFile, checkpoint_state, in_order, json_line, write_atomically
 from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
@@ -176,4 +177,8 @@ def _read(source: str) -> str:
 def _start(args: argparse.Namespace, engine_args: dict) -> StepScorer:
     if args.url:
         return StepScorer.from_url(args.url, args.api_key_env, model=args.model)
+    if args.aggregate:
+        named = {name: engine_args[name] for name in TOKENIZER_OPTIONS if name in engine_args}
+        family = load_served_family(args.model, args.family, options=args.family_options, **named)
+        require_aggregation(args.aggregate, family.score_range)
     return StepScorer.from_pretrained(args.model, args.family, family_options=args.family_options, **engine_args)

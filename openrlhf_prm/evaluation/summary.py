@@ -9,7 +9,7 @@ from openrlhf_prm.evaluation.responses import GradedResponse, by_question
 from openrlhf_prm.measures.choices import best_of_n, majority_vote, pass_at_k, powers_of_two, weighted_vote
 from openrlhf_prm.measures.intervals import bootstrap_interval, mean, share_interval
 from openrlhf_prm.measures.steps import roc_auc
-from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.aggregation import applicable_aggregations
 from vllm_prm.protocol import aggregated
 
 GOOD_STEP = 0.5  # a step whose score is above this is one the PRM calls right
@@ -30,7 +30,8 @@ def summarize(
     """The measures of an evaluation, over Q questions with one greedy and n sampled responses each.
 
     `greedy` accuracy of the greedy responses; `mean_at_n`, `pass_at_n` and `pass_at_k` (k = 1, 2, 4 ... below n too)
-    of the sampled ones; `majority_vote`; with step scores `best_of_n` for every aggregation and `weighted_vote` (with
+    of the sampled ones; `majority_vote`; with step scores `best_of_n` for every aggregation that means
+    something for them, and `weighted_vote` (with
     `vote_aggregation`); with step checks `step_accuracy`, the share of right steps among all sampled steps; with both
     `prm_step_accuracy` (score above 0.5 = "right") and `prm_auc` over those of them that have a score. `mean_tokens`,
     `mean_steps` and `truncated` describe the sampled responses, `habits` the kinds of their steps as shares.
@@ -56,7 +57,8 @@ def summarize(
     intervals: dict = {name: share_interval(values, seed=seed) for name, values in shares.items()}
     result["pass_at_k"] = {str(k): mean([pass_at_k(verdicts, k) for verdicts in correct]) for k in powers_of_two(n)}
     if every[0].step_scores is not None:
-        best = {name: _best_of_n(sampled, name) for name in SCORE_AGGREGATIONS}
+        names = applicable_aggregations(score for r in every for score in r.step_scores or ())
+        best = {name: _best_of_n(sampled, name) for name in names}
         result[f"best_of_{n}"] = {name: mean(values) for name, values in best.items()}
         intervals[f"best_of_{n}"] = {name: share_interval(v, seed=seed) for name, v in best.items()}
     for name, measure in (("mean_tokens", lambda r: r.tokens), ("mean_steps", lambda r: len(r.steps))):

@@ -147,6 +147,8 @@ def test_two_models(servers, checkpoints):
         for n in range(1, len(STEPS) + 1)
     ]
     print("implicit over HTTP", max(figures))
+    signed = post(server, {"question": "q", "steps": ["a"], "aggregate": "prod"})
+    assert signed.status_code == 400 and "needs scores in [0, 1]" in signed.json()["error"]["message"]
     assert max(figures) < 1e-4
     assert published(QUESTION, STEPS, BETA).abs().max() > 0.1, "scores near 0 would prove nothing"
 

@@ -80,10 +80,15 @@ class ImplicitFamily(CheckpointFamily):
     name = "implicit"
     Options = ImplicitOptions
     published: ClassVar = {
-        stage: {"beta": 0.001, "cumulative": True} for stage in ("EurusPRM-Stage1", "EurusPRM-Stage2")
+        name: {"beta": 0.001, "cumulative": True} for name in ("EurusPRM-Stage1", "EurusPRM-Stage2", "ImplicitPRM_DPO")
     }
     scorer = "vllm_prm.implicit_scorer:ImplicitScorer"
     engines = 2
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Unbounded, but for the logistic function."""
+        return (0.0, 1.0) if self.options.sigmoid else (-math.inf, math.inf)
 
     @classmethod
     def served_as(cls, checkpoint: Checkpoint) -> str:

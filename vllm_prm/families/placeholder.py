@@ -54,7 +54,12 @@ class PlaceholderFamily(CheckpointFamily):
 
     name = "placeholder"
     Options = PlaceholderOptions
-    published = {"Llama-PRM800K": VERSA_PRM, "Qwen-PRM800K": {**VERSA_PRM, "bos": False}, "VersaPRM-Base-8B": VERSA_PRM}
+    published = {
+        "Llama-PRM800K": VERSA_PRM,
+        "Qwen-PRM800K": {**VERSA_PRM, "bos": False},
+        "VersaPRM": VERSA_PRM,
+        **{f"VersaPRM-{kind}": VERSA_PRM for kind in ("Aug", "Base-3B", "Base-8B", "Math-Subset", "Small-Subset")},
+    }
 
     def __init__(self, tokenizer: Any, **arguments: Any) -> None:
         """Options as in `PlaceholderOptions`. `ValueError` for tokens the vocabulary lacks, or that are not enough."""

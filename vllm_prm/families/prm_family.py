@@ -58,6 +58,8 @@ class PRMFamily(ABC):
     """`module:Class` of the `StepScorer` that runs the engine, or the engines, this family needs."""
     guesses: Sequence[str] = ()
     """What the checkpoint does not show and nobody said, one sentence each: for the user's eyes."""
+    score_range: tuple[float, float] = (0.0, 1.0)
+    """Smallest and largest step score."""
     runner: str = "pooling"
     """vLLM's runner for the model: "generate" where scores are read from what it writes."""
     engines: int = 1
@@ -81,7 +83,7 @@ class PRMFamily(ABC):
     @abstractmethod
     def decode(self, raw: Sequence[Sequence[float]]) -> list[float]:
         """Step scores from the rows read at the step positions: (S, R) -> S, with R reward tokens or outputs of the
-        head. In [0, 1] unless the family says otherwise."""
+        head. Within `score_range`."""
 
     @abstractmethod
     def hf_overrides(self) -> dict[str, Any]:

@@ -50,6 +50,11 @@ class TokenClassificationFamily(SeparatorFamily):
             return Evidence("its weights have score.weight of two rows, and score.bias")
         return None
 
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """[-1, 1] for a difference."""
+        return (-1.0, 1.0) if self.options.score == "difference" else (0.0, 1.0)
+
     def decode(self, raw: Rows) -> list[float]:
         """(S, 2) -> S; the module's table says which number and in which range."""
         difference = self.options.score == "difference"

@@ -10,6 +10,7 @@ How such a model was trained to read a solution does not show in its checkpoint,
 it, and give the options that differ.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,6 +65,11 @@ class ValueHeadFamily(SeparatorFamily):
         if heads := scalar_heads(checkpoint):
             return Evidence(f"its weights have a scalar head, {heads}; how it reads a solution does not show")
         return None
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Unbounded for a raw value."""
+        return (-math.inf, math.inf) if self.options.score == "raw" else (0.0, 1.0)
 
     def decode(self, raw: Rows) -> list[float]:
         """(S, 1) -> S; the module's table says which number and in which range."""

@@ -14,7 +14,7 @@ from openrlhf_prm.evaluation.benchmarks.rows import source_files, text_of
 from openrlhf_prm.evaluation.plots import Plot, PlotCurve, PlotTable, percent
 from openrlhf_prm.measures.choices import best_of_k, pass_at_k, powers_of_two, vote_of_k
 from openrlhf_prm.measures.intervals import mean, share_interval
-from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.aggregation import applicable_aggregations
 from vllm_prm.protocol import aggregated
 
 REFERENCES = {"mean": "one response", "majority_vote": "majority vote", "pass": "any right (pass@N)"}
@@ -99,12 +99,13 @@ class BestOfN:
         for index, solution in enumerate(solutions):
             groups.setdefault(solution.group, []).append(index)
         n = len(next(iter(groups.values())))
+        names = applicable_aggregations(score for row in scores for score in row)
         curves: dict[str, dict] = {}
         for k in powers_of_two(n):
             shares: dict[str, list[float]] = {}
             for number, indices in enumerate(groups.values()):
                 responses = [(solutions[i], scores[i]) for i in indices]
-                for name, value in _accuracies(responses, k, options.seed + number).items():
+                for name, value in _accuracies(responses, names, k, options.seed + number).items():
                     shares.setdefault(name, []).append(value)
             for name, values in shares.items():
                 interval = share_interval(values, seed=options.seed)
@@ -146,7 +147,8 @@ class BestOfN:
             return Plot(title, caption, "responses N", "accuracy", curves, powers=True)
 
         bounds = [curve("pass", REFERENCES["pass"]), curve("majority_vote", REFERENCES["majority_vote"])]
-        best = [curve(f"best_of_n/{name}", f"best by {name}") for name in SCORE_AGGREGATIONS]
+        names = [name for kind, _, name in (curve.partition("/") for curve in result["curves"]) if kind == "best_of_n"]
+        best = [curve(f"best_of_n/{name}", f"best by {name}") for name in names]
         vote = result["vote_aggregation"]
         plots = [
             plot("Best-of-N", "Which response the PRM chooses, by aggregation of its step scores.", [*bounds, *best]),
@@ -159,7 +161,9 @@ class BestOfN:
         return [*plots, *calibration_plots(result)]
 
 
-def _accuracies(responses: Sequence[tuple[BenchmarkSolution, StepScores]], k: int, seed: int) -> dict[str, float]:
+def _accuracies(
+    responses: Sequence[tuple[BenchmarkSolution, StepScores]], aggregations: Sequence[str], k: int, seed: int
+) -> dict[str, float]:
     """Expected accuracy of each way of choosing among k of one question's responses."""
     correct = [solution.correct for solution, _ in responses]
     answers = answer_classes([solution.answer for solution, _ in responses])
@@ -169,7 +173,7 @@ def _accuracies(responses: Sequence[tuple[BenchmarkSolution, StepScores]], k: in
         "pass": pass_at_k(correct, k),
         "majority_vote": vote_of_k(answers, [1.0] * len(responses), correct, k, seed=seed),
     }
-    for name in SCORE_AGGREGATIONS:
+    for name in aggregations:
         ranked = [aggregated(row, name) for _, row in responses]
         accuracies[f"best_of_n/{name}"] = best_of_k(ranked, correct, k, finished)
         accuracies[f"weighted_vote/{name}"] = vote_of_k(answers, ranked, correct, k, seed=seed)

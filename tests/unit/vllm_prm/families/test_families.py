@@ -368,3 +368,10 @@ def test_wrong_options_are_named(qwen):
 
 def test_registry_keys_are_the_families_names():
     assert {name: family.name for name, family in PRM_FAMILIES.items()} == {name: name for name in PRM_FAMILIES}
+
+
+def test_families_say_in_which_range_their_scores_lie(qwen, llama):
+    signed = TokenClassificationFamily(qwen, score="difference")
+    raw = ValueHeadFamily(llama, head="v", head_bias=False, score="raw")
+    ranges = [made.score_range for made in (signed, raw, TokenClassificationFamily(qwen), QwenPRMFamily(qwen))]
+    assert ranges == [(-1, 1), (-math.inf, math.inf), (0, 1), (0, 1)]

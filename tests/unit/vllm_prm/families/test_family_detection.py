@@ -46,6 +46,11 @@ TWO_LAYERS = {"score.0.weight": (4, 4), "score.0.bias": (4,), "score.2.weight": 
             "Deep",
         ),
         ("llama-prm800k", "LlamaForCausalLM", LLAMA, (), "placeholder", "called Llama-PRM800K"),
+        ("VersaPRM", "LlamaForCausalLM", LLAMA, (), "placeholder", "called VersaPRM"),
+        *(
+            (f"VersaPRM-{kind}", "LlamaForCausalLM", LLAMA, (), "placeholder", f"called VersaPRM-{kind}")
+            for kind in ("Aug", "Base-3B", "Base-8B", "Math-Subset", "Small-Subset")
+        ),
     ],
 )
 def test_found(tmp_path, name, architecture, tokenizer, weights, family, reason):
@@ -66,6 +71,15 @@ def test_published_names_bring_their_options(tmp_path):
     assert load_family(flux).options.system is None
     versa = checkpoint(tmp_path / "Llama-PRM800K", "LlamaForCausalLM", LLAMA)
     assert LLAMA.convert_ids_to_tokens(load_family(versa).placeholder_id) == "ĠĊĊĊĊ"
+
+
+def test_a_product_of_signed_scores_is_refused_before_an_engine_starts(tmp_path, capsys):
+    pure = checkpoint(tmp_path / "PURE-PRM-7B", "Qwen2ForTokenClassification", QWEN)
+    (tmp_path / "in.jsonl").write_text('{"question": "q", "steps": ["a"]}')
+    with pytest.raises(SystemExit) as ended:
+        main(["score", pure, "--input", str(tmp_path / "in.jsonl"), "--aggregate", "prod"])
+    assert ended.value.code == 2
+    assert "'prod' needs scores in [0, 1], this PRM's lie in [-1, 1]" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["1.5B", "7B"])

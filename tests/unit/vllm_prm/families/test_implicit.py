@@ -118,8 +118,9 @@ def test_checkpoint_names_its_reference(tmp_path):
     assert loaded.reference_overrides()["architectures"] == ["LlamaForStepLogProbs"]
 
 
-def test_the_published_checkpoint_brings_its_coefficient(tmp_path):
-    path = save(tmp_path / "EurusPRM-Stage2")
+@pytest.mark.parametrize("name", ["EurusPRM-Stage2", "ImplicitPRM_DPO"])
+def test_the_published_checkpoint_brings_its_coefficient(tmp_path, name):
+    path = save(tmp_path / name)
     loaded = ImplicitFamily.from_checkpoint(path, options={"reference": save(tmp_path / "reference")})
     assert (loaded.options.beta, loaded.options.cumulative) == (0.001, True)
     with pytest.raises(ValueError, match="reference"):
