@@ -90,7 +90,8 @@ def load(options: TrainingOptions) -> TrainingInputs:
         raise UserError(" ".join(str(error).split())) from error
     batch_size, solutions = options.host.train.batch_size, len(datasets["data"])
     if solutions < batch_size:
-        raise UserError(f"--train.batch_size {batch_size} is more than the {solutions} solutions")
+        advice = "lower it; several updates an epoch are better than one"
+        raise UserError(f"--train.batch_size {batch_size} is more than the {solutions} solutions: {advice}")
     if data.report and os.environ["RANK"] == "0":
         reports = {f"--{name}.dataset": dataset.report.as_dict() for name, dataset in datasets.items()}
         write_atomically(data.report, json.dumps(reports, indent=2) + "\n")
