@@ -21,8 +21,13 @@ class Message(_Strict):
     content: str
 
 
+def _given(name: str) -> dict:
+    """In a schema: the field is there, and not null, which says as much as leaving it out."""
+    return {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+
+
 def _exactly_one(*names: str) -> dict:
-    return {"oneOf": [{"required": [name]} for name in names]}
+    return {"oneOf": [_given(name) for name in names]}
 
 
 # What JSON schema cannot take from the types: the validators below say the same.
@@ -75,7 +80,7 @@ class StepRewardRequest(_Solution):
     request may ask for is the server's matter, see `Limits`.
     """
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["data"]}, _ONE_SOLUTION]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("data"), _ONE_SOLUTION]})
 
     model: str | None = None
     data: list[StepRewardItem] | None = Field(default=None, min_length=1)
@@ -100,6 +105,8 @@ class StepRewards(_Strict):
 
     `score` is the aggregate of the step rewards, null when none was asked for, or no step was scored.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     index: int
     object: Literal["step_rewards"] = "step_rewards"

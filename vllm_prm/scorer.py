@@ -141,7 +141,7 @@ class StepScorer:
         """Score through a server's `POST {url}/v1/step_rewards`.
 
         `api_key_env`: name of the environment variable that holds the API key. `options`: those of `HTTPService`
-        (`model`, `timeout`, `max_retries`, `max_connections`). `ValueError` if the variable is not set.
+        (`model`, `timeout`, `patience`, `max_connections`). `ValueError` if the variable is not set.
         """
         from vllm_prm.http_service import HTTPService
 

@@ -1,7 +1,10 @@
 """The client against answers made by hand."""
 
 import asyncio
+import gzip
+import http.server
 import json
+import threading
 
 import httpx
 import pytest
@@ -28,7 +31,7 @@ def scorer_over(handler, **options):
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(http_service, "_wait", lambda response, attempt: 0.0)
+    monkeypatch.setattr(http_service, "_wait", lambda asked, attempt: 0.0)
 
 
 def test_scores_and_usage():
@@ -85,10 +88,129 @@ def test_overload_and_broken_connections_are_retried(way):
     assert len(attempts) == 3
 
 
-def test_retries_end():
-    scorer = scorer_over(lambda request: httpx.Response(429), max_retries=2)
-    with pytest.raises(ServiceUnavailableError, match="HTTP 429 in 3 attempts"):
+def test_patience_ends_and_says_why(monkeypatch, caplog):
+    """A server that says nothing but "later": each pause is 40 s, and patience 100 s."""
+    clock, waits = [0.0], []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(http_service, "_wait", lambda asked, attempt: 40.0)
+    monkeypatch.setattr(http_service.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(http_service.asyncio, "sleep", sleep)
+    scorer = scorer_over(lambda request: httpx.Response(500, json={"error": {"message": "no engine"}}), patience=100)
+    with pytest.raises(ServiceUnavailableError, match="HTTP 500 in 3 attempts over 80 s: no engine"):
         scorer.score([("q", ["a"])])
+    assert waits == [40.0, 40.0]
+    said = [record.message for record in caplog.records]
+    assert [line.partition("another ")[2] for line in said] == ["100 s", "60 s"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("7", 7.0), ("1.5", 1.5), ("99999", 30.0), ("²", None), ("-1", None), ("nan", None), ("Wed, 21 Oct", None)],
+)
+def test_retry_after_counts_where_it_is_a_number(monkeypatch, asked, seconds):
+    monkeypatch.undo()
+    waited = http_service._wait(asked, 2)
+    assert waited == seconds if seconds is not None else 1.0 <= waited <= 2.0
+
+
+class Dripping(http.server.BaseHTTPRequestHandler):
+    """Sends a byte of its answer now and then, for ever."""
+
+    protocol_version = "HTTP/1.1"
+    head_first = True
+
+    def do_POST(self):
+        drip = b" " if self.head_first else b"X"
+        if self.head_first:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+        try:
+            while not self.server.ended.wait(0.05):
+                self.wfile.write(drip)
+                self.wfile.flush()
+        except OSError:
+            pass
+
+    def log_message(self, *_):
+        pass
+
+
+class DrippingHead(Dripping):
+    head_first = False
+
+
+@pytest.mark.parametrize("handler", [Dripping, DrippingHead])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_answer_that_drips_has_an_end(handler, way):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.ended, server.daemon_threads = threading.Event(), True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        scorer = StepScorer.from_url(f"http://127.0.0.1:{server.server_port}", timeout=0.5)
+        with pytest.raises(ServiceUnavailableError, match="has not answered within 0.5 s"):
+            scorer.score([("q", ["a"])]) if way == "sync" else asyncio.run(scorer.score_async("q", ["a"]))
+    finally:
+        server.ended.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_endless_or_packed_answer_is_refused():
+    endless = scorer_over(lambda request: httpx.Response(200, content=b" " * (2 << 20)))
+    with pytest.raises(StepScoringError, match="more than 1048640 bytes"):
+        endless.score([("q", ["a"])])
+    bomb = gzip.compress(b" " * (1 << 20))
+    packed = scorer_over(lambda request: httpx.Response(200, content=bomb, headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(StepScoringError, match="packed its answer .gzip."):
+        packed.score([("q", ["a"])])
+
+
+@pytest.mark.parametrize(
+    ("rewards", "place"),
+    [
+        ('["0.9"]', "step_rewards.0: Input should be a valid number"),
+        ("[true]", "step_rewards.0: Input should be a valid number"),
+        ("[NaN]", "step_rewards.0: Input should be a finite number"),
+        ("[1e999]", "step_rewards.0: Input should be a finite number"),
+        ('"0.9"', "step_rewards: Input should be a valid array"),
+        ("null", "step_rewards: Input should be a valid array"),
+    ],
+)
+def test_what_is_no_score_is_refused(rewards, place):
+    content = '{"model": "m", "data": [{"index": 0, "step_rewards": ' + rewards + "}]}"
+    with pytest.raises(StepScoringError, match=f"data.0.*{place}"):
+        scorer_over(lambda request: httpx.Response(200, content=content)).score([("q", ["a"])])
+
+
+def test_whole_numbers_and_null_are_scores():
+    content = '{"model": "m", "data": [{"index": 0, "step_rewards": [1, null]}]}'
+    assert scorer_over(lambda request: httpx.Response(200, content=content)).score([("q", ["a", "b"])]) == [[1.0, None]]
+
+
+@pytest.mark.parametrize("indices", [[1, 0], [0], [0, 0], [0, 1, 2]])
+def test_solutions_answered_out_of_order_are_refused(indices):
+    data = [{"index": index, "step_rewards": [0.5]} for index in indices]
+    scorer = scorer_over(lambda request: httpx.Response(200, json={"model": "m", "data": data}))
+    with pytest.raises(StepScoringError, match="asked were 2 in order"):
+        scorer.score([("q", ["a"]), ("r", ["b"])])
+
+
+def test_synchronous_calls_work_where_a_loop_runs_already():
+    async def notebook():
+        return scorer_over(answer).score([("q", ["a"])])
+
+    assert asyncio.run(notebook()) == [[0.5]]
+    scorer = scorer_over(answer)
+    assert scorer.score([("q", ["a"])]) == [[0.5]]
+    scorer.shutdown()
+    assert scorer.score([("q", ["a"])]) == [[0.5]]
+    with pytest.raises(ValueError, match="timeout must be above 0"):
+        scorer_over(answer, timeout=0)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +220,6 @@ def test_retries_end():
         (400, "BadRequestError", ValueError),
         (400, "ContextLengthError", ContextLengthError),
         (404, "NotFoundError", StepScoringError),
-        (500, "InternalServerError", StepScoringError),
     ],
 )
 def test_errors_are_typed_and_not_retried(status, kind, error):

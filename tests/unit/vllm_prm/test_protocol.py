@@ -1,7 +1,35 @@
+import jsonschema
 import pytest
 from pydantic import ValidationError
 
 from vllm_prm.protocol import StepRewardItem, StepRewardRequest
+
+
+def schema_says(body: dict) -> bool:
+    return jsonschema.Draft202012Validator(StepRewardRequest.model_json_schema()).is_valid(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "fine"),
+    [
+        ({"question": "q", "steps": ["a"]}, True),
+        ({"question": "q", "response": None}, False),
+        ({"question": None, "response": "a"}, False),
+        ({"question": "q", "response": None, "steps": ["a"]}, True),
+        ({"question": "q", "messages": None, "steps": ["a"], "data": None}, True),
+        ({"data": None}, False),
+        ({"data": [{"question": "q", "response": None}]}, False),
+        ({"data": [{"question": "q", "steps": None, "response": "a"}]}, True),
+    ],
+)
+def test_the_schema_and_the_server_agree_on_null(body, fine):
+    assert schema_says(body) is fine
+    try:
+        StepRewardRequest(**body)
+    except ValidationError:
+        assert not fine
+    else:
+        assert fine
 
 
 def test_a_single_solution_may_stand_at_the_top_level():
