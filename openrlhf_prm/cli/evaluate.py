@@ -24,7 +24,7 @@ from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import response_limit
-from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
+from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
@@ -174,7 +174,7 @@ def prm_servers(args: SimpleNamespace) -> ServerFlags:
         require_checkpoint("--prm.model_name_or_path", prm)
     require_family(args.prm.family, prm)
     if prm is None:
-        refuse_unread(args.prm, "prm", ("url", "api_key_env"), "needs --prm.model_name_or_path")
+        refuse_unread(args.prm, "prm", SERVER_FLAGS, "needs --prm.model_name_or_path")
         if args.eval.vote_aggregation is not None and not servers.url:
             raise ValueError("--eval.vote_aggregation needs --prm.model_name_or_path or --prm.url")
     return servers

@@ -36,7 +36,7 @@ from openrlhf_prm.cluster.checks import (
     require_urls,
 )
 from openrlhf_prm.cluster.context_length import response_limit
-from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
+from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
@@ -141,7 +141,7 @@ def prm_of(args: SimpleNamespace) -> RankingPRM:
     model, servers = args.prm.model_name_or_path, build(ServerFlags, args.prm, "prm")
     check_servers(servers, model)
     if model is None:
-        refuse_unread(args.prm, "prm", {"url", "api_key_env"}, "needs --prm.model_name_or_path")
+        refuse_unread(args.prm, "prm", SERVER_FLAGS, "needs --prm.model_name_or_path")
         return RankingPRM(servers=servers)
     require_checkpoint("--prm.model_name_or_path", model)
     require_family(args.prm.family, model)

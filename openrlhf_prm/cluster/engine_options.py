@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
-from openrlhf_prm.options import Options, option
+from openrlhf_prm.options import Options, option, option_fields
 from vllm_prm.hosts import require_vllm
 
 GPU_MEMORY = 0.9
@@ -123,3 +123,10 @@ class ServerFlags(Options):
 
     url: tuple[str, ...] = option((), "addresses of running `vllm-prm serve`, instead of PRM engines of our own")
     api_key_env: str | None = option(None, "environment variable with the servers' API key", kind=str, read_with="url")
+    patience_s: float = option(
+        300.0, "seconds that all servers may be away or overloaded before the run ends", least=0, read_with="url"
+    )
+    answer_s: float = option(120.0, "seconds that a server may take for one solution", above=0, read_with="url")
+
+
+SERVER_FLAGS = tuple(field.name for field in option_fields(ServerFlags))

@@ -1,30 +1,37 @@
 """Servers of a PRM (`vllm-prm serve`) as one scorer."""
 
+import asyncio
+import logging
 import os
 import random
 import time
-from collections.abc import Sequence
 
 from openrlhf_prm.cluster.checks import require_urls
-from openrlhf_prm.cluster.engine_options import ServerFlags
+from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, ServerFlags
 from vllm_prm.errors import ServiceUnavailableError
 
+logger = logging.getLogger(__name__)
+
 REST_S = 60.0
+PAUSE_S = 2.0
+SAID_EVERY_S = 30.0
 
 
 class RemoteScorer:
     """A client of running servers, with the interface of `workers.ScoringPool`. Connects where it is first used.
 
     A solution goes to the server with the fewest of this client's solutions in flight, which a slow server has many of;
-    of several such to any, because other processes choose too. A server that cannot be reached, or stays overloaded,
-    gets nothing for `REST_S` seconds, and its solutions go to the others.
+    of several such to any, because other processes choose too. A server that cannot be reached, or is overloaded, or
+    does not answer, gets nothing for `REST_S` seconds where there are others, which then get its solutions. When all
+    are away they are asked again, until `servers.patience_s` is over.
     """
 
-    def __init__(self, urls: Sequence[str], api_key_env: str | None = None):
-        self.urls = tuple(urls)
-        self.api_key_env = api_key_env
+    def __init__(self, servers: ServerFlags):
+        self.servers = servers
+        self.urls = tuple(servers.url)
         self.in_flight = [0] * len(self.urls)
         self.rests_until = [0.0] * len(self.urls)
+        self._silent_until = 0.0
         self._clients: list | None = None
 
     async def score(self, question: str, steps: list[str], truncate: bool = False) -> list[float | None]:
@@ -33,6 +40,18 @@ class RemoteScorer:
         """
         if not steps:
             return []
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._from_any(question, steps, truncate)
+            except ServiceUnavailableError as error:
+                # A single server's client has been as patient as it may.
+                if len(self.urls) == 1 or time.monotonic() - began + PAUSE_S > self.servers.patience_s:
+                    raise
+                self._say("no server of the PRM answers (%s); all are asked again", error)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _from_any(self, question: str, steps: list[str], truncate: bool) -> list[float | None]:
         untried = set(range(len(self.urls)))
         while True:
             index = self._chosen(untried)
@@ -40,12 +59,19 @@ class RemoteScorer:
             self.in_flight[index] += 1
             try:
                 return await self._client(index).score_async(question, steps, truncate=truncate)
-            except ServiceUnavailableError:
+            except ServiceUnavailableError as error:
                 self.rests_until[index] = time.monotonic() + REST_S
                 if not untried:
                     raise
+                self._say("%s; its solutions go to other servers", error)
             finally:
                 self.in_flight[index] -= 1
+
+    def _say(self, text: str, error: Exception) -> None:
+        """Once in a while, however many solutions wait."""
+        if time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + SAID_EVERY_S
+            logger.warning(text, error)
 
     def _chosen(self, untried: set[int]) -> int:
         now = time.monotonic()
@@ -55,7 +81,9 @@ class RemoteScorer:
         if self._clients is None:
             from vllm_prm.scorer import StepScorer
 
-            self._clients = [StepScorer.from_url(url, self.api_key_env) for url in self.urls]
+            patience = self.servers.patience_s if len(self.urls) == 1 else 0.0
+            options = {"timeout": self.servers.answer_s, "patience": patience}
+            self._clients = [StepScorer.from_url(url, self.servers.api_key_env, **options) for url in self.urls]
         return self._clients[index]
 
 
@@ -64,7 +92,8 @@ def check_servers(servers: ServerFlags, model: str | None) -> None:
     if model is not None and servers.url:
         raise ValueError("--prm.model_name_or_path and --prm.url exclude each other")
     require_urls("--prm.url", servers.url)
-    if servers.api_key_env is not None and not servers.url:
-        raise ValueError("--prm.api_key_env needs --prm.url")
+    for name in SERVER_FLAGS:
+        if not servers.url and getattr(servers, name) != getattr(ServerFlags(), name):
+            raise ValueError(f"--prm.{name} needs --prm.url")
     if servers.api_key_env is not None and not os.environ.get(servers.api_key_env):
         raise ValueError(f"--prm.api_key_env: the environment variable {servers.api_key_env} is not set")

@@ -153,7 +153,7 @@ def _scorer(evaluation: PolicyEvaluation) -> Any:
     if evaluation.prm is not None:
         return ScoringPool.start(evaluation.prm, evaluation.prm_family)
     servers = evaluation.servers
-    return RemoteScorer(servers.url, servers.api_key_env) if servers.url else None
+    return RemoteScorer(servers) if servers.url else None
 
 
 def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, tokenizer: Any) -> list[GradedResponse]:

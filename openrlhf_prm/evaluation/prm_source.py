@@ -84,7 +84,7 @@ class PrmSource(ServerFlags):
         from vllm_prm.scorer import StepScorer
 
         if self.url:
-            return _ServedScorer(RemoteScorer(self.url, self.api_key_env))
+            return _ServedScorer(RemoteScorer(self))
         engine = {
             "dtype": engine_dtype(self.dtype),
             "max_model_len": self.max_model_len,

@@ -55,7 +55,7 @@ class RankingPRM:
 
         if self.engines is not None:
             return ScoringPool.start(self.engines, self.family)
-        return RemoteScorer(self.servers.url, self.servers.api_key_env) if self.servers.url else None
+        return RemoteScorer(self.servers) if self.servers.url else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
 def start_scorer(options: PluginOptions, args, vllm_engines, actors=None) -> ScoringPool | RemoteScorer:
     """PRM workers as Ray actors, or a client of running servers; both answer `await score(question, steps)`."""
     if options.workers is None:
-        return RemoteScorer(options.prm.url, options.prm.api_key_env)
+        return RemoteScorer(options.prm)
     workers = options.workers
     extra = {"kv_cache_memory_bytes": workers.kv_cache_mb << 20} if workers.kv_cache_mb else {}
     engines = workers.engines(options.prm.model_name_or_path, args.train.seed, extra)

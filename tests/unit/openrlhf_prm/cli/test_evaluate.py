@@ -130,7 +130,7 @@ def test_the_checks_import_neither_vllm_nor_ray_nor_torch(given):
 
 def test_the_report_names_what_is_wrong(tmp_path, capsys):
     assert "--run" in complaint(capsys, "--run", str(tmp_path / "absent"), command=report)
-    assert "neither result.json" in complaint(capsys, "--run", str(tmp_path), command=report)
+    assert "neither result.json nor" in complaint(capsys, "--run", str(tmp_path), command=report)
     (tmp_path / "result.json").write_text('{"before": {}}')
     assert "'after'" in complaint(capsys, "--run", str(tmp_path), command=report)
     assert "--output" in complaint(capsys, "--run", str(tmp_path), "--output", str(tmp_path), command=report)

@@ -1,6 +1,7 @@
 """Which server of several gets a solution. The servers here answer when they are told to."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,8 +27,9 @@ class Server:
         return [float(self.number)] * len(steps)
 
 
-def scorer_of(*servers: Server) -> RemoteScorer:
-    scorer = RemoteScorer([f"http://{server.number}" for server in servers])
+def scorer_of(*servers: Server, patience_s: float = 0.0) -> RemoteScorer:
+    urls = tuple(f"http://{server.number}" for server in servers)
+    scorer = RemoteScorer(ServerFlags(url=urls, patience_s=patience_s))
     scorer._clients = list(servers)
     return scorer
 
@@ -101,6 +103,42 @@ def test_where_no_server_answers_the_last_ones_error_is_raised_and_a_solutions_o
     asyncio.run(play())
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+
+    async def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(remote_scorer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(remote_scorer, "asyncio", SimpleNamespace(sleep=sleep))
+    return now
+
+
+def test_all_may_be_away_as_long_as_patience_lasts(clock):
+    async def play():
+        servers = [Server(number, ServiceUnavailableError("away")) for number in range(2)]
+        with pytest.raises(ServiceUnavailableError):
+            await scorer_of(*servers, patience_s=60.0).score("q", ["a"])
+        assert servers[0].asked == servers[1].asked == 60 / remote_scorer.PAUSE_S + 1
+
+    asyncio.run(play())
+
+
+def test_one_server_is_waited_for_by_its_client_alone(clock):
+    async def play():
+        server = Server(0, ServiceUnavailableError("away"))
+        with pytest.raises(ServiceUnavailableError):
+            await scorer_of(server, patience_s=60.0).score("q", ["a"])
+        assert server.asked == 1
+
+    asyncio.run(play())
+    remote = RemoteScorer(ServerFlags(url=("http://127.0.0.1:1",), patience_s=7.0, answer_s=3.0))
+    assert (remote._client(0).engine.patience, remote._client(0).engine.timeout) == (7.0, 3.0)
+    remote = RemoteScorer(ServerFlags(url=("http://127.0.0.1:1", "http://127.0.0.1:2")))
+    assert remote._client(0).engine.patience == 0.0
+
+
 def test_flags_of_servers(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
     check_servers(ServerFlags(url=("http://a", "https://b"), api_key_env="SOME_KEY"), None)
@@ -108,6 +146,7 @@ def test_flags_of_servers(monkeypatch):
         (ServerFlags(url=("http://a", "b:8000")), None, "--prm.url must begin with http"),
         (ServerFlags(url=("http://a",)), "prm", "exclude each other"),
         (ServerFlags(url=("http://a",), api_key_env="NO_SUCH_KEY"), None, "variable NO_SUCH_KEY is not set"),
+        (ServerFlags(patience_s=5.0), None, "--prm.patience_s needs --prm.url"),
         (ServerFlags(api_key_env="SOME_KEY"), None, "--prm.api_key_env needs --prm.url"),
     ):
         with pytest.raises(ValueError, match=message):
