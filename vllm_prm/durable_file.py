@@ -94,7 +94,7 @@ class DurableFile:
             file.close()
             if not isinstance(error, BlockingIOError):
                 raise
-            raise ValueError(f"{self.path} is being written by another run") from None
+            raise ValueError(f"{self.path} is being written by another run{_holder(self.path)}") from None
         if fresh:
             _sync_folder(self.path.parent)
         return file
@@ -137,6 +137,22 @@ class DurableFile:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _holder(path: Path) -> str:
+    """What is known of the process that holds a file: its number and its command; "" where it runs on another machine,
+    or the system does not say.
+    """
+    try:
+        inode = str(path.stat().st_ino)
+        for line in Path("/proc/locks").read_text().splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode:
+                command = Path(f"/proc/{fields[4]}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                return f", process {fields[4]}: {command.strip()[:200]}"
+    except (OSError, IndexError):
+        pass
+    return ""
 
 
 def _is_foreign(line: bytes) -> bool:

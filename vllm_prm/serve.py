@@ -19,6 +19,7 @@ from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
 from vllm_prm.families import PRM_FAMILIES, Detection, PRMFamily, detect_family, load_family, resolve_family
 from vllm_prm.hosts import require_vllm
+from vllm_prm.interrupts import end_as_after_ctrl_c
 from vllm_prm.json_flags import json_object
 from vllm_prm.limits import add_limit_flags, limits_from_flags
 
@@ -200,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             add_arguments(command)
     args, rest = parser.parse_known_args(argv)
+    end_as_after_ctrl_c()
     try:
         args.family_options = json_object("--family-options", args.family_options)
         _require_family(args.family)

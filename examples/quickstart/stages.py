@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vllm_prm.durable_file import DurableFile, in_order
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 _BARS = re.compile(rb"(\d+)/(\d+)")
 
@@ -50,7 +51,10 @@ class StageFailed(RuntimeError):
 
 @contextmanager
 def exit_in_one_line():
-    """Around `run_stages` in a program: a failed stage and Ctrl-C end it with what to know, without a traceback."""
+    """Around `run_stages` in a program: a failed stage, Ctrl-C and a closed terminal end it with what to know, without
+    a traceback.
+    """
+    end_as_after_ctrl_c()
     try:
         yield
     except StageFailed as failure:

@@ -31,6 +31,7 @@ from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.options import add_flags, build, named_in, option_fields, refuse_unread
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 NOT_OF_THE_ANNOTATOR = {"max_new_tokens": "rollout", "splitter": "steps"}
 """Options of an annotator that are flags of another group."""
@@ -60,6 +61,7 @@ def build_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     try:

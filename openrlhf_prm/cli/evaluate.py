@@ -38,6 +38,7 @@ from openrlhf_prm.evaluation.policies import (
 )
 from openrlhf_prm.evaluation.table import print_results
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
 def build_parser() -> FlagParser:
@@ -79,6 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         from openrlhf_prm.cli import evaluate_prm
 
         return evaluate_prm.main(argv)
+    end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     prepare_environment()

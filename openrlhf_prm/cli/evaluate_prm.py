@@ -28,6 +28,7 @@ from openrlhf_prm.evaluation.table import print_tables
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.durable_file import write_atomically
 from vllm_prm.errors import ContextLengthError, StepScoringError
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
 def build_parser() -> FlagParser:
@@ -53,6 +54,7 @@ def build_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     try:

@@ -45,6 +45,7 @@ from openrlhf_prm.generation.sampler import SamplerOptions
 from openrlhf_prm.generation.selection import SelectionOptions
 from openrlhf_prm.generation.sft_data import sft_flags
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
 def build_parser() -> FlagParser:
@@ -73,6 +74,7 @@ def build_parser() -> FlagParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     prepare_environment()

@@ -29,6 +29,7 @@ from openrlhf_prm.prm_training.training_options import (
     TrainingOptions,
     read_options,
 )
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
 def build_parser() -> FlagParser:
@@ -144,6 +145,7 @@ def _add_device_flags(add) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     try:

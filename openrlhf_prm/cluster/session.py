@@ -14,6 +14,7 @@ from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.cluster.spawning import found_from_anywhere
 from openrlhf_prm.cluster.visibility import require_seen_by_nodes
 from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
+from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
 def start_ray(gpus_needed: float, show_logs: bool = False, paths: Sequence[tuple[str, str]] = ()) -> None:
@@ -26,6 +27,7 @@ def start_ray(gpus_needed: float, show_logs: bool = False, paths: Sequence[tuple
     if not ray.is_initialized():
         address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
         ray.init(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
+        end_as_after_ctrl_c()
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus < gpus_needed:
         raise TooFewGPUs(

@@ -70,7 +70,9 @@ def test_one_process_at_a_time(tmp_path, name):
     settings = None if name == "labels" else {}
     with (
         DurableFile(path, settings, in_order),
-        pytest.raises((ValueError, RuntimeError), match="is being written by another run"),
+        pytest.raises(
+            (ValueError, RuntimeError), match=f"is being written by another run, process {os.getpid()}: .*python"
+        ),
     ):
         USERS[name](tmp_path)
 
