@@ -15,17 +15,15 @@ def require_seen_by_nodes(
     *,
     folders: Sequence[str] = (),
     variables: Mapping[str, str | None] | None = None,
-    nodes: Sequence[dict] | None = None,
 ) -> None:
     """Raises NotSeen for the first of `paths`, flags with what they name, that another node does not have, and of
     `variables`, flags with the names of environment variables, that is not set there.
 
-    `folders`: those of the paths that are written to; they are made here first. `nodes`: as `ray.nodes()` has them, by
-    default all that are alive but this machine. A node is asked in a process of Ray's, as engines run in.
+    `folders`: those of the paths that are written to; they are made here first. A node is asked in a process of Ray's,
+    as engines run in.
     """
     here = ray.get_runtime_context().get_node_id()
-    if nodes is None:
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     wanted = {flag: name for flag, name in (variables or {}).items() if name is not None}
     if not nodes or not (paths or wanted):
         return

@@ -22,7 +22,8 @@ from vllm_prm.extension_files import absolute
 from vllm_prm.parent_watch import end_engines_with_this_process
 
 logger = logging.getLogger(__name__)
-_RESTARTS = {"max_restarts": -1, "max_task_retries": 3}
+RESTARTS = {"max_restarts": -1, "max_task_retries": 3}
+"""Options of Ray's actors, for engines that die."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class GenerationPool(WorkerPool):
     """Engines that sample continuations."""
 
     def __init__(self, options: EngineOptions):
-        super().__init__(spawn(GenerationWorker, "generation", options, **_RESTARTS))
+        super().__init__(spawn(GenerationWorker, "generation", options, **RESTARTS))
 
     async def generate(self, prompt: str | list[int], **sampling) -> list[Completion]:
         return await self.call("generate", prompt, sampling)
@@ -232,7 +233,7 @@ class ScoringPool(WorkerPool):
     ) -> "ScoringPool":
         """Engines on GPUs of their own, or at `places`."""
         family = None if family is None else absolute(family)  # workers may run in another folder
-        return cls(spawn(PRMWorker, "prm", options, family, sleeps, places=places, **_RESTARTS))
+        return cls(spawn(PRMWorker, "prm", options, family, sleeps, places=places, **RESTARTS))
 
     async def score(self, question: str, steps: list[str]) -> list[float]:
         """Scores of one solution; the error that it made, or that of the worker, is raised here."""
