@@ -10,6 +10,7 @@ import pytest
 from openrlhf_prm.cli import evaluate, report
 from openrlhf_prm.cli.parser import nested
 from openrlhf_prm.data.questions import Question
+from openrlhf_prm.evaluation import policies
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, request_of
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
 
@@ -105,6 +106,17 @@ def test_a_checkpoint_without_tokenizer(given, capsys):
 @pytest.mark.parametrize(("flag", "value"), [("--prm.family", "qwen_prm"), ("--eval.vote_aggregation", "min")])
 def test_what_only_a_prm_would_read(given, capsys, flag, value):
     assert f"{flag} needs --prm.model_name_or_path" in complaint(capsys, *given.flags, flag, value)
+
+
+def test_servers_score_the_steps_of_a_policy(given, capsys, monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "secret")
+    servers = ["--prm.url", "http://a", "https://b/v1", "--prm.api_key_env", "SOME_KEY"]
+    flags = [*given.flags, *servers, "--eval.vote_aggregation", "prod"]
+    evaluation = evaluate.evaluation_of(nested(evaluate.build_parser().parse_args(flags)))
+    scorer = policies._scorer(evaluation)
+    assert scorer.urls == ("http://a", "https://b/v1") and scorer.api_key_env == "SOME_KEY"
+    assert evaluation.prm_name == "http://a https://b/v1" and evaluation.gpus == 1
+    assert "exclude each other" in complaint(capsys, *flags, "--prm.model_name_or_path", str(given.path / "policy"))
 
 
 def test_outputs_that_cannot_be(given, capsys):
