@@ -170,8 +170,8 @@ class PRMWorker:
         from vllm_prm.scorer import StepScorer
 
         options, args = self.options, self.options.engine_args()
-        if options.gpu_memory_utilization is None and "gpu_memory_utilization" in args:
-            # A family of two models has two engines here.
+        if "gpu_memory_utilization" in args:
+            # A family of two models has two engines, which share what is a worker's.
             args["gpu_memory_utilization"] /= load_served_family(options.model, self.family).engines
         if self.place is not None and self.place.split:
             args["distributed_executor_backend"] = "ray"

@@ -1,5 +1,6 @@
 """In what order engines start, what Ray is asked for, and what is said meanwhile."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -67,3 +68,49 @@ def test_what_is_waited_for_is_said(monkeypatch, caplog):
         "still waiting for 1 of 2 annotation workers, which take 2 GPUs each; free are 0 of 2 GPUs and 3 of 4 CPUs of "
         "the cluster"
     ] * 2
+
+
+def test_vllm_is_told_where_the_workers_of_a_split_engine_go(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
+    for name in ("RAY_ADDRESS", "VLLM_RAY_PER_WORKER_GPUS", "VLLM_RAY_BUNDLE_INDICES"):
+        monkeypatch.setenv(name, "")  # to be taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(spawning.ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="10.0.0.1:6379"))
+    spawning.see_own_gpus(Place("group", (2, 3), 0.2))
+    told = {name: value for name, value in os.environ.items() if "VISIBLE_DEVICES" in name or "VLLM_RAY" in name}
+    assert told == {
+        "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
+        "VLLM_RAY_PER_WORKER_GPUS": "0.2",
+        "VLLM_RAY_BUNDLE_INDICES": "2,3",
+    }
+    assert os.environ["RAY_ADDRESS"] == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("engines", "given", "memory"),
+    [(1, None, 0.36), (2, None, 0.18), (2, 0.3, 0.15)],
+)
+def test_what_vllm_is_told_of_a_sleeping_prm_in_a_group(monkeypatch, engines, given, memory):
+    """A family of two models has two engines, which share what is a worker's."""
+    import vllm.platforms
+
+    import vllm_prm.checkpoint
+    from openrlhf_prm.cluster import engine_options
+    from openrlhf_prm.cluster.workers import PRMWorker
+    from vllm_prm.scorer import StepScorer
+
+    told: dict = {}
+    monkeypatch.setattr(engine_options, "on_cpu", lambda: False)
+    monkeypatch.setattr(type(vllm.platforms.current_platform), "is_sleep_mode_available", lambda self: True)
+    monkeypatch.setattr(
+        vllm_prm.checkpoint, "load_served_family", lambda model, family: SimpleNamespace(engines=engines)
+    )
+    monkeypatch.setattr(StepScorer, "from_pretrained", lambda model, **given: told.update(given))
+    worker = object.__new__(PRMWorker)
+    worker.options = EngineOptions("prm", share=0.4, tensor_parallel_size=2, gpu_memory_utilization=given)
+    worker.family, worker.sleeps, worker.place = None, True, Place("group", (2, 3), 0.2)
+    worker._start()
+    assert told["gpu_memory_utilization"] == pytest.approx(memory)
+    assert told["distributed_executor_backend"] == "ray" and told["tensor_parallel_size"] == 2
+    assert told["enable_sleep_mode"] is True and told["engine"] == "async"
