@@ -97,14 +97,41 @@ HOST_BASELINES = {
 }
 
 
-def apply_host_baseline(estimator: str, process_rewards: RewardRows, group_sizes: int | list[int]) -> RewardRows:
+def apply_host_baseline(
+    estimator: str, process_rewards: RewardRows, group_sizes: int | list[int], of: str = "steps"
+) -> RewardRows:
     """B tensors (S_b,) of step rewards -> the same with the estimator's baseline taken off. group_sizes: G, or one for
     each question.
+
+    of: "steps" compares each step reward with those of the group's steps, as published, and so charges a response for
+    every further step or pays for it. "returns" compares whole responses' sums, as the host does with outcomes, and
+    puts what is taken off on the last step: then every step's return has it, and with a baseline that is unbiased for
+    outcomes (`HostBaseline.unbiased`) the expected gradient is exactly that of the rewards.
     """
     baseline = HOST_BASELINES[estimator]
     adjusted: RewardRows = []
     for places in _groups(baseline, len(process_rewards), group_sizes):
-        adjusted += baseline.steps([process_rewards[place] for place in places])
+        group = [process_rewards[place] for place in places]
+        adjusted += baseline.steps(group) if of == "steps" else _returns_compared(baseline, group)
+    return adjusted
+
+
+def _returns_compared(baseline: HostBaseline, group: RewardRows) -> RewardRows:
+    import torch
+
+    totals = torch.stack([rewards.sum() for rewards in group])
+    if baseline.outcomes is None:
+        return group
+    scale = totals.std() + 1e-9 if baseline.divides else totals.new_ones(())
+    if len(totals) > 1 and agrees(totals):
+        compared, scale = totals * 0, totals.new_ones(())
+    else:
+        compared = baseline.outcomes(totals)
+    adjusted = []
+    for rewards, total, wanted in zip(group, totals, compared, strict=True):
+        changed = rewards / scale
+        changed[-1:] += wanted - total / scale
+        adjusted.append(changed)
     return adjusted
 
 

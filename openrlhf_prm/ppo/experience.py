@@ -214,7 +214,8 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         """Place of a kept sample in the rollout -> its step rewards (S,), weighted, less the estimator's baseline."""
         sizes = kept_sizes(mixed.kept, rollout.group_size)
         process = [mixed.process[place] for place in kept]
-        adjusted = apply_host_baseline(self.advantage_estimator, process, sizes) if kept else []
+        compared = self.options.process_reward.baseline_of if self.options.process_reward else "steps"
+        adjusted = apply_host_baseline(self.advantage_estimator, process, sizes, compared) if kept else []
         adjusted = [mixed.weight * rewards for rewards in adjusted]
         if rollout.turns is not None and kept:
             # Against other turns, not against steps that nobody paid for.

@@ -105,6 +105,11 @@ def _check_weights(args: SimpleNamespace, options: PluginOptions) -> None:
             f"--process_reward.outcome_coef {weight:g}: {name} divides outcomes by their deviation, which takes a "
             "weight out again; weigh --process_reward.coef, or choose another estimator"
         )
+    if options.process_reward and options.process_reward.baseline_of != "steps" and options.estimator is not None:
+        raise ValueError(
+            f"--process_reward.baseline_of {options.process_reward.baseline_of}: "
+            f"{args.algo.advantage.estimator} has a baseline of its own; choose one of the host's estimators"
+        )
     if options.advantages.separators != "auto" and options.steps is None:
         raise ValueError(
             "--algo.advantage.separators needs a PRM, or an estimator of the plugin that reads steps of text"

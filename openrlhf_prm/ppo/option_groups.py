@@ -73,6 +73,12 @@ class ProcessRewardOptions(Options):
     score_scale: str = option("signed", "how a score p enters the shaping: 2p - 1, or p", choices=SCORE_SCALES)
     warmup_steps: int = option(0, "rollouts until coef is reached, linearly from 0", least=0)
     normalise: bool = option(False, "divide process rewards by their deviation in the batch")
+    baseline_of: str = option(
+        "steps",
+        "what the host's estimators compare within a group: step rewards, as published, or whole process returns, "
+        "which charges no response for its number of steps",
+        choices=("steps", "returns"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

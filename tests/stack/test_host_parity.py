@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from host_arguments import arguments
 
+from benchmarks.host_arguments import arguments
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_training_flags
@@ -37,7 +37,7 @@ OUTCOME_ESTIMATORS = {"min_form_rloo", "tree", "vine", "spo"}
 def run(mode: str, folder: Path) -> dict:
     done = subprocess.run(
         [sys.executable, __file__, mode, str(folder)],
-        env=cpu_environment() | {**os.environ, "OMP_NUM_THREADS": "1"},
+        env=cpu_environment() | {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )

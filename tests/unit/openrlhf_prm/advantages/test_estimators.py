@@ -129,6 +129,21 @@ def test_host_baselines_by_hand():
     assert normed[0].tolist() + normed[1].tolist() == pytest.approx([0, -1, 1])
 
 
+def test_whole_process_returns_are_compared_where_that_is_asked_for():
+    group = rows([[1.0, 0.0], [2.0]])
+    # Sums 1 and 2 against each other: -1 and 1, on the last step.
+    assert [row.tolist() for row in apply_host_baseline("rloo", group, 2, "returns")] == [[1, -2], [1]]
+    assert [row.tolist() for row in apply_host_baseline("dr_grpo", group, 2, "returns")] == [[1, -1.5], [0.5]]
+    scored = apply_host_baseline("group_norm", group, 2, "returns")
+    scale = math.sqrt(0.5)
+    assert scored[0].tolist() == pytest.approx([1 / scale, -1 / scale - 0.5 / scale])
+    assert scored[1].tolist() == pytest.approx([0.5 / scale])
+    alike = apply_host_baseline("group_norm", rows([[0.1, 0.2], [0.3]]), 2, "returns")
+    assert [row.sum().item() for row in alike] == pytest.approx([0.0, 0.0], abs=1e-7)
+    assert [row.tolist() for row in apply_host_baseline("gae", group, 2, "returns")] == [[1, 0], [2]]
+    assert [len(row) for row in apply_host_baseline("rloo", rows([[], [1.0]]), 2, "returns")] == [0, 1]
+
+
 def test_baselines_do_not_mix_groups_but_flash_reinforce_takes_the_batch():
     groups = rows([[1.0], [3.0], [10.0], [10.0]])
     assert [float(row) for row in apply_host_baseline("dr_grpo", groups, 2)] == [-1, 1, 0, 0]

@@ -4,8 +4,8 @@ import functools
 
 import pytest
 import torch
-from host_arguments import arguments
 
+from benchmarks.host_arguments import arguments
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 from openrlhf_prm.ppo.rollout.records import StepRecord

@@ -6,8 +6,8 @@ import openrlhf.trainer.ppo_trainer as sync_trainer
 import openrlhf.trainer.ppo_trainer_async as async_trainer
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import pytest
-from host_arguments import arguments
 
+from benchmarks.host_arguments import arguments
 from openrlhf_prm import plugin
 from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
 

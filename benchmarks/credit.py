@@ -1,0 +1,236 @@
+"""Bias and variance of every advantage estimator, exactly: `python -m benchmarks.credit`.
+
+On decision processes small enough to enumerate (`benchmarks.decision_processes`) the expected gradient of an estimator
+is a sum over all groups of responses, each with its probability:
+
+    E[g] = sum_groups P(group) * 1/G sum_i sum_t A_it * d log pi(token t of response i)
+
+with the advantages A computed by the project's own code: ours as they stand, the host's through its experience maker.
+The true gradient is that of the expected reward: of outcome plus process rewards for estimators that read these, else
+of the outcome. `bias` is the largest difference of any parameter, `variance` the trace of g's covariance against that
+of the host's `rloo` on the same rewards (for step rewards with `--process_reward.baseline_of returns`). A batch is one
+group. Values of states are exact where an estimator takes them, so the noise of branches is not in it. KL, clipping and
+the loss's mean over tokens are left out. The last line is a JSON object.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.decision_processes import PROCESSES, Parameter, Response, State, responses
+from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
+from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
+
+Group = tuple[Response, ...]
+Advantages = Callable[[Sequence[Group]], list[list[list[float]]]]
+"""Groups, each a batch of its own -> for every response its tokens' advantages."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An estimator with options. unbiased: what the code says of it. reads_steps: whether process rewards count."""
+
+    name: str
+    unbiased: bool
+    reads_steps: bool
+    advantages: Advantages
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one estimator on one process. bias: largest error of the expected gradient; variance: trace."""
+
+    bias: float
+    variance: float
+
+
+def ours(estimator: AdvantageEstimator) -> Advantages:
+    """Advantages by one of our estimators."""
+    needs = {field for need in estimator.needs for field in need.value}
+
+    def of_group(group: Group) -> list[list[float]]:
+        def tensors(rows) -> list[torch.Tensor]:
+            return [torch.tensor(row, dtype=torch.float64) for row in rows]
+
+        there = dict(
+            group_size=len(group),
+            process_rewards=tensors(response.rewards for response in group),
+            token_ids=[response.tokens for response in group],
+            values=tensors(response.values for response in group),
+            penalties=torch.zeros(len(group), dtype=torch.float64),
+            probabilities=tensors(response.probabilities for response in group),
+        )
+        batch = StepBatch(
+            step_ends=[torch.tensor(response.ends) for response in group],
+            outcome_rewards=torch.tensor([response.outcome for response in group], dtype=torch.float64),
+            **{field: value for field, value in there.items() if field in needs},
+        )
+        return [tokens.tolist() for tokens in estimator(batch)]
+
+    return lambda groups: [of_group(group) for group in groups]
+
+
+def hosts(estimator: str, *flags: str, reads_steps: bool) -> Advantages:
+    """Advantages by one of the host's estimators, through its experience maker and ours; with step rewards by a PRM
+    whose scores the shaping `sum` hands on.
+    """
+    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
+    from openrlhf.utils import get_strategy
+
+    from benchmarks.host_arguments import arguments
+    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
+    from openrlhf_prm.ppo.plugin_options import read_options
+
+    common = ("--rollout.micro_batch_size", "64", "--actor.num_gpus_per_node", "1", "--algo.kl.init_coef", "0")
+    prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum") if reads_steps else ()
+
+    def of_groups(groups: Sequence[Group]) -> list[list[list[float]]]:
+        size = len(groups[0])
+        args = arguments(estimator, "--rollout.n_samples_per_prompt", str(size), *common, *prm, *flags)
+        strategy, options = get_strategy(args), read_options(args)
+        whole_batch = estimator in ("group_norm", "rloo", "dr_grpo")  # nothing is shared between questions
+        batches = [[response for group in groups for response in group]] if whole_batch else groups
+        rows: list[list[float]] = []
+        for batch in batches:
+            maker = ProcessExperienceMaker(*(None,) * 4, FixedKLController(0.0), strategy, None, options=options)
+            samples = [_experience(place, response) for place, response in enumerate(batch)]
+            maker._records = [_record(response) for response in batch] if reads_steps else []
+            for experience in maker.compute_advantages_and_returns(samples):
+                rows.append(experience.advantages[0][experience.action_mask[0].bool()].tolist())
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    return of_groups
+
+
+def _experience(place: int, response: Response):
+    """A response behind one token of prompt; what an environment wrote stands between actions."""
+    from openrlhf.trainer.ppo_utils.experience import Experience
+
+    tokens, actions = [5], []
+    for token in response.tokens:
+        *words, own = token if isinstance(token, tuple) else (token,)
+        tokens += [*words, own]
+        actions += [0] * len(words) + [1]
+    reward = torch.tensor([response.outcome])
+    mask = torch.tensor([actions])
+    return Experience(
+        index=[place],
+        sequences=torch.tensor([tokens]),
+        attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
+        action_mask=mask,
+        prompts=["p"],
+        labels=["l"],
+        rewards=reward,
+        scores=reward,
+        kl=torch.zeros(mask.shape),
+        values=torch.full(mask.shape, 0.25),
+        response_length=torch.tensor([len(actions)]),
+        truncated=torch.tensor([False]),
+        total_length=torch.tensor([float(len(tokens))]),
+        info={"reward": reward},
+    )
+
+
+def _record(response: Response):
+    from openrlhf_prm.ppo.rollout.records import StepRecord
+
+    # Signed scores 2p - 1 are the rewards.
+    return StepRecord(tuple(response.ends), tuple((reward + 1) / 2 for reward in response.rewards), 0.0, 0.0)
+
+
+def true_gradient(process: State, reads_steps: bool) -> dict[Parameter, float]:
+    """Of the expected reward: sum over responses of probability * reward * d log probability."""
+    gradient: dict[Parameter, float] = {}
+    for response in responses(process):
+        reward = response.outcome + sum(response.rewards) * reads_steps
+        for parameter, derivatives in response.score().items():
+            share = response.probability * reward * sum(derivatives.values())
+            gradient[parameter] = gradient.get(parameter, 0.0) + share
+    return gradient
+
+
+def figures(row: Row, process: State, group_size: int = 2) -> Figures:
+    """Bias and variance, by enumeration of all groups."""
+    true = true_gradient(process, row.reads_steps)
+    groups = list(itertools.product(responses(process), repeat=group_size))
+    mean = dict.fromkeys(true, 0.0)
+    square = 0.0
+    for group, advantages in zip(groups, row.advantages(groups), strict=True):
+        weight = 1.0
+        gradient = dict.fromkeys(true, 0.0)
+        for response, tokens in zip(group, advantages, strict=True):
+            weight *= response.probability
+            for parameter, derivatives in response.score().items():
+                gradient[parameter] += sum(tokens[place] * d for place, d in derivatives.items()) / group_size
+        for parameter, value in gradient.items():
+            mean[parameter] += weight * value
+        square += weight * sum(value**2 for value in gradient.values())
+    bias = max(abs(mean[parameter] - value) for parameter, value in true.items())
+    return Figures(bias, square - sum(value**2 for value in mean.values()))
+
+
+OPTIONS: dict[str, tuple[dict, ...]] = {
+    "step_group": ({}, {"std_norm": False}, {"std_norm": False, "baseline": "others"}),
+    "step_returns": ({}, {"lambd": 0.9}),
+    "min_form_rloo": ({}, {"std_norm": False}, {"std_norm": False, "baseline": "response"}),
+    "prime": (
+        *({}, {"std_norm": False}, {"std_norm": False, "baseline": "code"}),
+        {"std_norm": False, "baseline": "response"},
+        {"std_norm": False, "baseline": "response", "return_norm": True},
+    ),
+    "tree": ({},),
+    "vine": ({}, {"std_norm": False}),
+    "spo": ({}, {"std_norm": False}, {"std_norm": False, "mask": False}),
+}
+"""Estimator -> its options, of which each is a row; every one has a row without bias."""
+
+
+def rows() -> list[Row]:
+    """Every estimator, ours and the host's, as published and in its unbiased form."""
+    table = []
+    for name, kind in ADVANTAGE_ESTIMATORS.items():
+        for options in OPTIONS[name]:
+            estimator = kind(**options)
+            reads_steps = EstimatorNeed.STEP_REWARDS in estimator.needs
+            shown = ", ".join(f"{option} {value}" for option, value in options.items())
+            table.append(Row(f"{name} {shown}".strip(), estimator.unbiased, reads_steps, ours(estimator)))
+    for name, baseline in HOST_BASELINES.items():
+        table.append(Row(f"{name}, outcome alone", baseline.unbiased, False, hosts(name, reads_steps=False)))
+        for of in ("steps", "returns"):
+            flags = ("--process_reward.baseline_of", of)
+            unbiased = baseline.unbiased and of == "returns"
+            table.append(Row(f"{name}, baseline_of {of}", unbiased, True, hosts(name, *flags, reads_steps=True)))
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--group_size", type=int, default=2, help="responses per question (default 2)")
+    size = parser.parse_args(arguments).group_size
+    reference = {
+        reads: Row("", True, reads, hosts("rloo", *flags, reads_steps=reads))
+        for reads, flags in ((False, ()), (True, ("--process_reward.baseline_of", "returns")))
+    }
+    least = {
+        (reads, name): figures(reference[reads], PROCESSES[name], size) for reads in reference for name in PROCESSES
+    }
+    print(f"{'estimator':<62} unbiased  " + "  ".join(f"{name:>22}" for name in PROCESSES))
+    result = {}
+    for row in rows():
+        of_row = {name: figures(row, process, size) for name, process in PROCESSES.items()}
+        cells = {
+            name: (of_row[name].bias, of_row[name].variance / least[row.reads_steps, name].variance) for name in of_row
+        }
+        shown = "  ".join(f"bias {bias:6.3f} var {variance:5.2f}" for bias, variance in cells.values())
+        print(f"{row.name:<62} {'yes' if row.unbiased else 'no':<8}  {shown}")
+        result[row.name] = {"unbiased": row.unbiased, **{name: list(cell) for name, cell in cells.items()}}
+    print(json.dumps({"group_size": size, "bias_and_variance": result}))
+
+
+if __name__ == "__main__":
+    main()
