@@ -18,6 +18,7 @@ variable at values of its own (a constant is the same at all):
 import math
 import random
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -41,6 +42,7 @@ _UNITS = re.compile(r"(?:ab|by|yr|way)\s*$")
 _DEGREES = re.compile(r"(?<=\d)\s*\^\s*\\circ\s*$")
 _CONTEXT = mpmath.mp.clone()
 _CONTEXT.dps = DIGITS
+_LOCK = threading.Lock()
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     **{name: getattr(_CONTEXT, name) for name in ("sin", "cos", "tan", "cot", "sec", "csc", "ln")},
     "log": _CONTEXT.ln,  # with a base only
@@ -110,8 +112,9 @@ def values(text: str) -> Values | None:
         return Values((value,) * len(POINTS), constant=True, rational=True)
     try:
         formula = _Reader(_DEGREES.sub("", text)).formula()
-        at = tuple(_CONTEXT.mpc(formula.value(point)) for point in POINTS)
-    except (_Unread, ZeroDivisionError, OverflowError, ValueError):
+        with _LOCK:  # mpmath's functions change the context's precision and set it back
+            at = tuple(_CONTEXT.mpc(formula.value(point)) for point in POINTS)
+    except (_Unread, ZeroDivisionError, OverflowError, ValueError, RecursionError):
         return None
     if any(abs(value) > LARGEST for value in at):
         return None

@@ -62,6 +62,10 @@ def test_what_may_be_read_in_two_ways_is_not_read(text):
     assert values(text) is None
 
 
+def test_a_formula_of_brackets_is_left_to_the_process_that_may_end():
+    assert values("(" * 240 + "1" + ")" * 240) is None
+
+
 @pytest.mark.parametrize(
     ("reference", "answer", "verdict"),
     [
