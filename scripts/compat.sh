@@ -29,8 +29,11 @@ fi
 # CUDA builds, with which transformers does not start on CPU.
 "$venv/bin/python" -m pip uninstall --yes --quiet torchvision torchaudio torchcodec 2>>"$venv/setup.log"
 
-tests=(tests/unit/vllm_prm)
-for name in families generative implicit scoring_schedules served_families step_rewards_api vllm_prm; do
-    tests+=("tests/stack/test_$name.py")
+stack=()
+for name in families generative implicit scoring_schedules served_families step_rewards_api tensor_parallel vllm_prm; do
+    stack+=("tests/stack/test_$name.py")
 done
-OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest "${tests[@]}" "$@"
+status=0
+OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest tests/unit/vllm_prm "$@" || status=$?
+OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest "${stack[@]}" "$@" || status=$?
+exit $status

@@ -77,3 +77,12 @@ def test_the_image_builds_with_the_script():
     assert "scripts/install_gpu.sh" in dockerfile
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert not {"patches", "requirements", "scripts", "pyproject.toml"} & set(ignored)
+
+
+def test_another_vllm_needs_its_version_and_runs_tests_that_are_there():
+    script = ROOT / "scripts" / "compat.sh"
+    done = subprocess.run([str(script)], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ")
+    (names,) = re.findall(r"for name in (.*); do", script.read_text())
+    assert [name for name in names.split() if not (ROOT / f"tests/stack/test_{name}.py").is_file()] == []
+    assert (ROOT / "tests/unit/vllm_prm").is_dir()
