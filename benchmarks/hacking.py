@@ -34,6 +34,7 @@ from benchmarks.runs import (
     train_ppo,
     values,
 )
+from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.tasks.arithmetic import HabitMix
 
 MIX = HabitMix(carry=0.18)
@@ -88,7 +89,7 @@ def run(args) -> dict | None:
         else:
             more = (
                 *("--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 128, "--process_reward.shaping", name),
-                *("--process_reward.coef", args.coef),
+                *(("--process_reward.coef", args.coef) if REWARD_SHAPINGS[name].pays else ()),
                 # A PRM that is not trusted has no say where everything is right already.
                 *(("--process_reward.open_to", "wrong") if name == "gate" else ()),
                 *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),

@@ -49,6 +49,11 @@ class AdvantageEstimator(Options):
         """
         return False
 
+    @property
+    def rescales_process_rewards(self) -> bool:
+        """Whether it takes a weight of process rewards out again."""
+        return False
+
     def trained_tokens(self, batch: StepBatch) -> list[torch.Tensor] | None:
         """B tensors (T_b,) bool: the tokens that the loss's mean runs over; None for all."""
         return None

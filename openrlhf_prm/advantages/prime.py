@@ -41,6 +41,10 @@ class Prime(AdvantageEstimator):
     def unbiased(self) -> bool:
         return self.baseline == "response" and not self.std_norm and not self.return_norm
 
+    @property
+    def rescales_process_rewards(self) -> bool:
+        return self.return_norm
+
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""
         import torch

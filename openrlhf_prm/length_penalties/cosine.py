@@ -31,7 +31,9 @@ class Cosine(LengthPenalty):
     """
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.TOKENS})
-    max_tokens: int = option(1024, "tokens from which a response gets `exceeded`", least=1)
+    max_tokens: int = option(
+        1024, "tokens from which a response gets `exceeded`; a run's default is its generation limit", least=1
+    )
     correct_short: float = option(2.0, "reward of a correct response without a token")
     correct_long: float = option(1.0, "reward of a correct response of max_tokens")
     wrong_short: float = option(-10.0, "reward of a wrong response without a token")
@@ -39,6 +41,15 @@ class Cosine(LengthPenalty):
     exceeded: float = option(-10.0, "reward of a longer response")
     ngram: int = option(40, "tokens of an n-gram that counts as repeated", least=1, read_with="repetition")
     repetition: float = option(0.05, "price of a repeated token", least=0)
+
+    @classmethod
+    def fitted(cls, limit: int) -> dict[str, object]:
+        return {"max_tokens": limit}
+
+    def conflict(self, limit: int, samples: int) -> str | None:
+        if self.max_tokens <= limit:
+            return None
+        return f"max_tokens {self.max_tokens} is more than the {limit} tokens that a response may have"
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         import torch

@@ -37,6 +37,11 @@ class Lagrangian(LengthPenalty):
                 f"({self.min_multiplier}..{self.max_multiplier}), got {self.initial}"
             )
 
+    def conflict(self, limit: int, samples: int) -> str | None:
+        if self.target < limit or self.min_multiplier < 0 or self.initial > 0:
+            return None
+        return f"target {self.target} is not below the {limit} tokens that a response may have: its price stays 0"
+
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         excess = batch.lengths.float() / self.target - 1
         multiplier = batch.state.setdefault("multiplier", self.initial)

@@ -33,6 +33,15 @@ class TargetPenalty(LengthPenalty):
         if self.target_template.count("{}") != 1:
             raise ValueError(f"target_template needs {{}} once, got {self.target_template!r}")
 
+    @classmethod
+    def fitted(cls, limit: int) -> dict[str, object]:
+        return {"target_min": min(100, limit), "target_max": min(4000, limit)}
+
+    def conflict(self, limit: int, samples: int) -> str | None:
+        if self.target_max <= limit:
+            return None
+        return f"target_max {self.target_max} is more than the {limit} tokens that a response may have"
+
     def _short_by(self, batch: LengthBatch) -> torch.Tensor:
         return batch.targets.float() - batch.lengths.float()
 

@@ -46,6 +46,11 @@ class O1Pruner(LengthPenalty):
             raise ValueError(f"reference_file: there is no file {self.reference_file}")
         self._read()  # a malformed row shows before anything starts
 
+    def conflict(self, limit: int, samples: int) -> str | None:
+        if samples > 1 or self.reference_file:
+            return None
+        return "kind o1_pruner needs --rollout.n_samples_per_prompt above 1, or --length_penalty.reference_file"
+
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         lengths, correct = batch.lengths.float(), batch.correct.float()
         if "references" not in batch.state:

@@ -33,6 +33,17 @@ class LengthPenalty(Options):
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset()
 
+    @classmethod
+    def fitted(cls, limit: int) -> dict[str, object]:
+        """Defaults of a run whose responses have at most `limit` tokens, where they differ from the class's."""
+        return {}
+
+    def conflict(self, limit: int, samples: int) -> str | None:
+        """What of its options has no effect where responses have at most `limit` tokens and a question so many samples,
+        beginning with the option's name.
+        """
+        return None
+
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         raise NotImplementedError
 

@@ -13,6 +13,7 @@ from openrlhf_prm.cluster.checks import require_checkpoint, require_family
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.length_penalties.penalty import PenaltyNeed
 from openrlhf_prm.ppo.colocation import check_colocation
+from openrlhf_prm.ppo.conflicting_flags import refuse_conflicts
 from openrlhf_prm.ppo.flags import A_PRM, LEARNING_PRM
 from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER
 from openrlhf_prm.ppo.paths import make_absolute
@@ -38,6 +39,7 @@ def check_args(args: SimpleNamespace) -> None:
     if not args.vllm.num_engines and options.looks_at_steps:
         raise ValueError("--prm.* and step estimators need rollouts by vLLM, --vllm.num_engines above 0")
     refuse_unread_flags(args, options)
+    refuse_conflicts(args, options)
     check_prompts(args, options)
 
 

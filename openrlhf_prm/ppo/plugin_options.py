@@ -122,10 +122,22 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
         credit=credit if args.train.agent_func_path else None,
         diversity=build(DiversityOptions, args.diversity, "diversity"),
         length=length,
-        penalty=PENALTY.built(length.kind, args.length_penalty) if length.kind else None,
+        penalty=_penalty(args, length.kind) if length.kind else None,
         advantages=build(AdvantageOptions, args.algo.advantage, "algo.advantage"),
         estimator=estimator,
     )
+
+
+def generation_limit(args: SimpleNamespace) -> int:
+    """How many tokens a response may have."""
+    return args.rollout.max_new_tokens or args.data.max_len
+
+
+def _penalty(args: SimpleNamespace, name: str) -> LengthPenalty:
+    """With the scale of lengths that fits the run, where none was given."""
+    fitted = PENALTY.named(name).fitted(generation_limit(args))
+    given = {option: value for option, value in vars(args.length_penalty).items() if value is not None}
+    return PENALTY.built(name, SimpleNamespace(**{**fitted, **given}))
 
 
 def _estimator(args: SimpleNamespace) -> AdvantageEstimator | None:

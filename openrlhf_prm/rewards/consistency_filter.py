@@ -33,10 +33,16 @@ class ConsistencyFilter(RewardShaping):
     """
 
     needs: ClassVar[frozenset[ShapingNeed]] = frozenset({ShapingNeed.GROUP})
+    pays: ClassVar[bool] = False
     keep: float = option(0.5, "share of a question's responses that are trained on", above=0, most=1)
     min_steps: int = option(0, "responses with fewer steps go first", least=0)
     max_steps: int = option(0, "responses with more steps go first; 0: no limit", least=0)
     judged: str = option("both", "whose scores choose what goes", choices=("both", "right"))
+
+    def conflict(self, samples: int) -> str | None:
+        if max(1, round(samples * self.keep)) < samples:
+            return None
+        return f"keep {self.keep:g} drops nothing of --rollout.n_samples_per_prompt {samples}"
 
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor | None]:
         right = [index for index, verdict in enumerate(correct) if verdict]

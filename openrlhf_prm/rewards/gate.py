@@ -27,6 +27,10 @@ class Gate(RewardShaping):
     open_to: str = option("agreeing", "groups that get process rewards", choices=("agreeing", "wrong"))
     temperature: float = option(0.1, "how sharply the worst step is picked out", above=0)
 
+    @property
+    def groups(self) -> frozenset[str]:
+        return frozenset({"wrong"} if self.open_to == "wrong" else {"wrong", "right"})
+
     def __call__(self, scores: list[torch.Tensor], correct: torch.Tensor) -> list[torch.Tensor]:
         solved = bool(correct.all()) and self.open_to == "agreeing"
         if correct.any() and not solved:

@@ -33,6 +33,17 @@ class RewardShaping(Options):
     """Base of shapings: options as fields, `needs`, and a call that `needs` describes."""
 
     needs: ClassVar[frozenset[ShapingNeed]] = frozenset()
+    pays: ClassVar[bool] = True
+    """False where it chooses responses and hands on no process rewards."""
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The only groups on which it acts: those whose responses are all "right", all "wrong"; empty for any."""
+        return frozenset()
+
+    def conflict(self, samples: int) -> str | None:
+        """What of its options has no effect with so many samples per question, beginning with the option's name."""
+        return None
 
 
 # How a step score p in [0, 1] enters the shaping.
