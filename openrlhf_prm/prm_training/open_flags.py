@@ -9,8 +9,8 @@ r is the head's (`PRMHead.rate`), within what models of 7B are fine-tuned with: 
 read, 2e-5 where new layers are, 1e-6 for `implicit`.
 
 Memory of a device, in bytes, with P parameters (per tensor-parallel rank) of w bytes on n data-parallel devices, and
-s = 16 (master weights, Adam's two moments, a gradient in float32) or, in float32, 8 bytes of optimizer per parameter;
-with LoRA there are no gradients and no states to speak of:
+s = 16 bytes of optimizer per parameter (DeepSpeed's float32 copies of weight and gradient, Adam's two moments); with
+LoRA there are no gradients and no states to speak of:
 
     ZeRO-2   w P + (w + s) P / n         ZeRO-3   (2 w + s) P / n + 4 GB of gathered layers
     offload  s = 0                       reference model of the head `implicit`: w P, in ZeRO-3 w P / n
@@ -34,6 +34,7 @@ from openrlhf_prm.prm_training.heads import PRMHead
 from openrlhf_prm.prm_training.training_options import TrainingOptions
 
 SHARE = 0.9
+STATE_BYTES = 16
 GATHERED_BYTES = 4e9
 LORA_RATE = 10
 MICRO_BATCH = {"cpu": 8, "gpu": 4}
@@ -91,7 +92,7 @@ def device_bytes(
     width = 4 if host.ds.param_dtype == "fp32" else 2
     weights = width * size.parameters / host.ds.tensor_parallel_size
     trained = 0.0 if host.ds.lora.rank else size.parameters / host.ds.tensor_parallel_size
-    states = 0 if setup.adam_offload else 8 if width == 4 else 16
+    states = 0 if setup.adam_offload else STATE_BYTES
     spread = devices if setup.zero_stage == 3 else 1
     gathered = GATHERED_BYTES if setup.zero_stage == 3 else 0.0
     total = weights / spread + gathered + trained * (width + states) / (devices if setup.zero_stage > 0 else 1)

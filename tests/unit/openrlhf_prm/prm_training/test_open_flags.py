@@ -58,7 +58,7 @@ def test_memory_by_hand():
     assert of(Setup(0, False, True)) == 2000 + 18 * 1000 + recomputed
     assert of(Setup(2, True, True)) == 2000 + 2 * 1000 / 4 + recomputed
     assert of(Setup(3, False, True)) == (2000 + 18 * 1000) / 4 + 4e9 + recomputed
-    assert of(Setup(2, False, False), dtype="fp32") == 4000 + 12 * 1000 / 4 + kept
+    assert of(Setup(2, False, False), dtype="fp32") == 4000 + 20 * 1000 / 4 + kept
     assert of(Setup(2, False, False), lora=8) == 2000 + kept
     assert of(Setup(2, False, True), IMPLICIT) == 2 * 2000 + 18 * 1000 / 4 + recomputed + 10 * 3 * 50
 
