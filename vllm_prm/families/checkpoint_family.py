@@ -96,11 +96,16 @@ class CheckpointFamily(PRMFamily):
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
-        """A published checkpoint is known by its name."""
+        """A published checkpoint is known by its name, unless what lies in it is another's of that name."""
         for name in cls.published:
-            if name.lower() in checkpoint.names:
+            if name.lower() in checkpoint.names and not cls.is_anothers(checkpoint):
                 return Evidence(f"it is called {name}, like the published checkpoint", decisive=True)
         return None
+
+    @classmethod
+    def is_anothers(cls, checkpoint: Checkpoint) -> bool:
+        """Whether architecture or weights show another family's checkpoint, whatever it is called."""
+        return False
 
     def writer(self) -> Writer:
         """A new writer for this family's tokenizer."""

@@ -9,14 +9,24 @@ Score of a step, with z the language-model logits at its placeholder and the pos
     s = exp(z_first) / sum over reward tokens of exp(z)
 
 Source: OpenRLHF (arXiv:2405.11143), `train_prm`; with the tag `ки` and the tokens `+`, `-` it is Math-Shepherd's form
-(arXiv:2312.08935) without BOS. Pieces are joined as ids, so a separator never merges with the step before it.
+(arXiv:2312.08935) without BOS. Pieces are joined as ids, so a separator never merges with the step before it; a suffix
+of the question belongs to the text that it goes over into, and is encoded with the first step.
+
+With `together` the placeholder is text like the rest, and all of it is encoded at once, as OpenRLHF up to 0.9.5 does
+with the column it trains on. What stands between a placeholder and the next step is `step_joint`:
+
+    [BOS] + encode(question + question_suffix + step_1 + step_separator + placeholder + step_joint + step_2 + ...)
+
+    "prm": {"family": "placeholder", "placeholder_token": "ки", "reward_tokens": ["+", "-"], "together": true,
+            "question_suffix": " ", "step_separator": " ", "step_joint": "\\n"}    # trained on Math-Shepherd's data
 
 The checkpoint says how it was trained by the key "prm" of its config.json, next to its ordinary `architectures`:
 
     "prm": {"family": "placeholder", "placeholder_token": "<s>", "reward_tokens": ["+", "-"],
             "step_separator": "\\n", "chat_template": false}
 
-VersaPRM (arXiv:2502.06737) is the same with an ordinary token as placeholder, ` \\n\\n\\n\\n`, and BOS.
+VersaPRM (arXiv:2502.06737) is the same with an ordinary token as placeholder, ` \\n\\n\\n\\n`, and BOS; its authors
+strip each step.
 """
 
 from collections.abc import Sequence
@@ -33,18 +43,23 @@ VERSA_PRM = {
     "reward_tokens": ["+", "-"],
     "question_suffix": " \n\n",
     "bos": True,
+    "strip": True,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceholderOptions:
     """`reward_tokens`: at least two different tokens, the positive one first. `chat_template`: the question goes
-    through the tokenizer's template."""
+    through the tokenizer's template. `strip`: white space around a step is dropped. The others stand in the module's
+    formulas."""
 
     placeholder_token: str
     reward_tokens: tuple[str, ...]
     step_separator: str = ""
+    step_joint: str = ""
     question_suffix: str = ""
+    together: bool = False
+    strip: bool = False
     chat_template: bool = False
     bos: bool = False
 
@@ -93,12 +108,18 @@ class PlaceholderFamily(CheckpointFamily):
         require_list(steps)
         options = self.options
         writer = self.begun(question, bos=self.bos, suffix=options.question_suffix, chat=options.chat_template)
-        for step in steps:
-            writer.separate()
-            writer.content(step)
+        for number, step in enumerate(steps, start=1):
+            if not options.together and (number > 1 or not options.question_suffix):
+                writer.separate()
+            writer.recipe(options.step_joint if number > 1 else "")
+            writer.content(step.strip() if options.strip else step)
             writer.recipe(options.step_separator)
-            writer.ids([self.placeholder_id])
-            writer.mark()
+            if options.together:
+                writer.recipe(options.placeholder_token)
+                writer.mark(self.placeholder_id)
+            else:
+                writer.ids([self.placeholder_id])
+                writer.mark()
         return writer.rendered()
 
     def decode(self, raw: Rows) -> list[float]:

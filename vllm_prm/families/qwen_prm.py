@@ -7,8 +7,8 @@ The tokenizer's chat template, with the solution as the assistant's message:
 
 Score of a step, at its `<extra_0>`:  s = softmax( W_2 relu(W_0 h + b_0) + b_2 )_1
 
-ReasonFlux-PRM (arXiv:2506.18896) is the same without a system message of its own (`"system": null`), which leaves that
-to the template.
+ReasonFlux-PRM-7B (arXiv:2506.18896) is the same without a system message of its own (`"system": null`), which leaves
+that to the template.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,6 @@ class QwenPRMFamily(CheckpointFamily):
         "Qwen2.5-Math-PRM-72B": {},
         "Qwen2.5-Math-7B-PRM800K": {},
         "ReasonFlux-PRM-7B": REASON_FLUX,
-        "ReasonFlux-PRM-1.5B": REASON_FLUX,
     }
     head = Head(("score.0", "score.2"), outputs=2, bias=True)
 
@@ -63,9 +62,15 @@ class QwenPRMFamily(CheckpointFamily):
             return by_name
         if any(name.endswith("ForProcessRewardModel") for name in checkpoint.architectures):
             return Evidence(f"architectures is {checkpoint.architectures}", decisive=True)
-        if {"score.0.weight", "score.2.weight"} <= set(checkpoint.weights):
+        if process_reward_model(checkpoint):
             return Evidence("its weights have a head of two layers, score.0 and score.2", decisive=True)
         return None
+
+    @classmethod
+    def is_anothers(cls, checkpoint: Checkpoint) -> bool:
+        """PURE has published a checkpoint under the name of Qwen's PRM800K."""
+        classifies = any(name.endswith("ForTokenClassification") for name in checkpoint.architectures)
+        return classifies and not process_reward_model(checkpoint)
 
     def render(self, question: Question, steps: Sequence[str]) -> Rendered:
         """Tokens and the positions of the step tokens, up to the last of them. No step: the template up to where the
@@ -89,3 +94,9 @@ class QwenPRMFamily(CheckpointFamily):
     def decode(self, raw: Rows) -> list[float]:
         """Softmax over the two classes, the second: (S, 2) -> S."""
         return [good for _, good in class_probabilities(raw, 2)]
+
+
+def process_reward_model(checkpoint: Checkpoint) -> bool:
+    """Whether architecture or weights are those of a Qwen2.5-Math-PRM."""
+    declared = any(name.endswith("ForProcessRewardModel") for name in checkpoint.architectures)
+    return declared or {"score.0.weight", "score.2.weight"} <= set(checkpoint.weights)

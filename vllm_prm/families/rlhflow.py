@@ -8,7 +8,7 @@ The tokenizer's chat template over
 
 that is, at the last token of the assistant's header, before its `+`. The authors' script (RLHFlow/RLHF-Reward-Modeling,
 `math-rm`) runs one forward pass per step; every earlier answer is `+` whatever its score was, so one pass over the
-whole conversation gives the same numbers.
+whole conversation gives the same numbers. It strips each step.
 """
 
 from collections.abc import Sequence
@@ -49,6 +49,7 @@ class RLHFlowFamily(CheckpointFamily):
         """Tokens and the positions before the answers, up to the last of them. Messages must end with the user's, to
         which the first step is added. No step: the conversation so far."""
         require_list(steps)
+        steps = [step.strip() for step in steps]
         *earlier, asked = as_messages(question)
         if asked["role"] != "user":
             raise ValueError(

@@ -2,6 +2,8 @@
 
     [BOS] + encode(question + question_suffix) + sum over steps of ( encode(step) + encode(separator) )
 
+A suffix of the question belongs to the text that it goes over into: it is encoded with the first step.
+
 The step is scored at the last token of its separator. Encoded together, the end of a step and its separator would often
 become one token (`.` and a blank line do in the vocabularies of Llama 3 and Qwen), which no PRM was trained on.
 """
@@ -51,8 +53,9 @@ class SeparatorFamily(CheckpointFamily):
         require_list(steps)
         options = self.options
         writer = self.begun(question, bos=self.bos, suffix=options.question_suffix, chat=options.chat_template)
-        for step in steps:
-            writer.separate()
+        for number, step in enumerate(steps, start=1):
+            if number > 1 or not options.question_suffix:
+                writer.separate()
             writer.content(step)
             writer.ids(self.separator_ids)
             writer.mark()

@@ -17,6 +17,7 @@ from typing import Literal
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
 from vllm_prm.families.prm_family import Head
+from vllm_prm.families.qwen_prm import process_reward_model
 from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
 
 
@@ -34,11 +35,17 @@ class TokenClassificationFamily(SeparatorFamily):
     Options = TokenClassificationOptions
     published = {
         "PURE-PRM-7B": {"score": "difference"},
+        "Qwen2.5-Math-7B-PRM800K": {"score": "difference"},  # PURE's, not Qwen's of the same name
         "Qwen2.5-Math-1.5B-Instruct-PRM-0.2": {"separator": "\n\n"},
         "Qwen2.5-Math-7B-Instruct-PRM-0.2": {"separator": "\n\n"},
     }
     unseen = ("separator",)
     head = Head(("score",), outputs=2, bias=True)
+
+    @classmethod
+    def is_anothers(cls, checkpoint: Checkpoint) -> bool:
+        """Qwen's checkpoint of the same name as one of PURE's."""
+        return process_reward_model(checkpoint)
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:

@@ -165,6 +165,15 @@ def test_rlhflow(llama):
     assert list(family.reward_token_ids) == [llama.encode("+")[-1], llama.encode("-")[-1]]
 
 
+@pytest.mark.parametrize("steps", [["\na.", " b \n"], ["  a", "\t b"]])
+def test_rlhflow_strips_each_step(llama, steps):
+    """As the authors' script does: the first one too, which stands inside the user's message."""
+    family = RLHFlowFamily(llama)
+    stripped = [step.strip() for step in steps]
+    assert family.render(QUESTION, steps) == family.render(QUESTION, stripped)
+    assert f"{QUESTION} {stripped[0]}" in llama.decode(family.render(QUESTION, steps).token_ids)
+
+
 def test_rlhflow_strips_where_the_template_does(llama):
     token_ids = llama.apply_chat_template(
         [{"role": "user", "content": f"{QUESTION}\n a \n"}, {"role": "assistant", "content": "+"}],
@@ -227,6 +236,50 @@ def test_a_full_stop_and_a_blank_line_stay_two_tokens(qwen):
     assert len(qwen.encode("a.\n\n")) == 2
     rendered = TokenClassificationFamily(qwen, separator="\n\n").render("", ["a."])
     assert qwen.convert_ids_to_tokens(rendered.token_ids) == ["a", ".", "ĊĊ"]
+
+
+def test_versa_prm_strips_each_step(llama):
+    family = PlaceholderFamily(llama, **VERSA_PRM)
+    assert family.render(QUESTION, ["a. ", "\nb"]) == family.render(QUESTION, ["a.", "b"])
+
+
+def test_a_suffix_is_encoded_with_the_step_that_it_goes_over_into(llama):
+    common = {"placeholder_token": "<|eot_id|>", "reward_tokens": ["+", "-"]}
+    read = llama.convert_ids_to_tokens(
+        PlaceholderFamily(llama, question_suffix=" ", **common).render("Q?", ["the", "the"]).token_ids
+    )
+    assert read == ["Q", "?", "Ġt", "h", "e", "<|eot_id|>", "th", "e", "<|eot_id|>"]
+    scalar = ValueHeadFamily(llama, head="v", head_bias=False, question_suffix=" ", bos=False)
+    read = llama.convert_ids_to_tokens(scalar.render("Q?", ["the", "the"]).token_ids)
+    assert read == ["Q", "?", "Ġt", "h", "e", "Ċ", "th", "e", "Ċ"]
+
+
+OLD_OPENRLHF = {
+    "placeholder_token": "ки",
+    "reward_tokens": ["+", "-"],
+    "together": True,
+    "question_suffix": " ",
+    "step_separator": " ",
+    "step_joint": "\n",
+}
+
+
+def test_the_whole_text_at_once(mistral):
+    """OpenRLHF up to 0.9.5 on Math-Shepherd's data: its data set encodes the column as it is, without BOS."""
+    steps = ["Step 1: 3 + 4 = 7.", "Step 2: The answer is: 7"]
+    text = f"{QUESTION} {steps[0]} ки\n{steps[1]} ки"
+    token_ids = mistral.encode(text, add_special_tokens=False)
+    family = PlaceholderFamily(mistral, **OLD_OPENRLHF)
+    assert_rendered(family.render(QUESTION, steps), token_ids, where(token_ids, family.placeholder_id))
+    read = mistral.convert_ids_to_tokens(token_ids)
+    joint = read.index("▁ки")
+    assert read[joint + 1] == "\n" and not read[joint + 2].startswith("▁")
+
+
+def test_a_placeholder_that_merges_with_the_step_is_refused(mistral):
+    family = PlaceholderFamily(mistral, **{**OLD_OPENRLHF, "step_separator": ""})
+    with pytest.raises(ValueError, match="step 1 is no token of its own"):
+        family.render(QUESTION, ["a"])
 
 
 def test_versa_prm(llama):

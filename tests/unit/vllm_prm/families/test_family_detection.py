@@ -67,7 +67,7 @@ def test_published_names_bring_their_options(tmp_path):
     pure = checkpoint(tmp_path / "PURE-PRM-7B", "Qwen2ForTokenClassification", QWEN)
     assert load_family(pure).options.score == "difference"
     assert load_family(pure, options={"score": "probability"}).options.score == "probability"
-    flux = checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForProcessRewardModel", QWEN)
+    flux = checkpoint(tmp_path / "ReasonFlux-PRM-7B", "Qwen2ForProcessRewardModel", QWEN)
     assert load_family(flux).options.system is None
     versa = checkpoint(tmp_path / "Llama-PRM800K", "LlamaForCausalLM", LLAMA)
     assert LLAMA.convert_ids_to_tokens(load_family(versa).placeholder_id) == "ĠĊĊĊĊ"
@@ -121,6 +121,27 @@ def test_undecided_names_all_candidates_and_why(tmp_path, architecture, tokenize
         detect_family(path)
     for candidate in candidates:
         assert candidate in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weights", "family"),
+    [
+        ("Qwen2ForProcessRewardModel", (), "qwen_prm"),
+        ("Qwen2ForRewardModel", TWO_LAYERS, "qwen_prm"),
+        ("Qwen2ForTokenClassification", {"score.weight": (2, 4), "score.bias": (2,)}, "token_classification"),
+    ],
+)
+def test_two_checkpoints_of_one_name_are_told_apart_by_what_lies_in_them(tmp_path, architecture, weights, family):
+    """Qwen's PRM800K, and PURE's, whose scores are differences."""
+    loaded = load_family(checkpoint(tmp_path / "Qwen2.5-Math-7B-PRM800K", architecture, QWEN, weights))
+    assert loaded.name == family
+    assert loaded.score_range == ((0, 1) if family == "qwen_prm" else (-1, 1))
+
+
+def test_a_name_that_two_share_decides_nothing(tmp_path):
+    path = checkpoint(tmp_path / "Qwen2.5-Math-7B-PRM800K", "Qwen2Model", QWEN)
+    with pytest.raises(ValueError, match="qwen_prm .*called.*; token_classification .*called"):
+        detect_family(path)
 
 
 def test_contradicting_evidence_is_refused(tmp_path):
