@@ -10,9 +10,9 @@ Methods: `brute` (8 rollouts after every step), `sequential` (8 per step, stoppi
 with early stop; solutions that begin with the same tokens share rollouts), `sequential_alone` (each solution by itself,
 as public annotators do; on planted chains, where no two solutions begin alike, the same), `binary` (8 per halving),
 `adaptive` (defaults), `adaptive_positive` (rule MC > 0), `omega_prm` (its own rollouts of the same questions; 8 per
-halving). All but the last label the same wrong solutions. Tokens are rollout tokens; those of the solutions, which
-every method needs, are not counted. A located error is a wrong solution whose first error was searched.
-`label_accuracy`: share of the labels of these solutions that equal the exact ones.
+halving); `..._fresh` without `count_endings`. All but `omega_prm` label the same wrong solutions. Tokens are rollout
+tokens; those of the solutions, which every method needs, are not counted. A located error is a wrong solution whose
+first error was searched. `label_accuracy`: share of the labels of these solutions that equal the exact ones.
 
 `labels_per_s` on the real policy, all solutions: `one_at_a_time` is a loop over the questions with one request in
 flight, stopping at the first value 0, on the same engine. Labels of solutions that are right count too.
@@ -57,7 +57,7 @@ Checker = Callable[[str, Sequence[str]], list]
 @dataclass(frozen=True)
 class Method:
     """An annotator with its options. `wrong_only`: it needs no right solution to label a wrong one. `alone`: it
-    sees one solution at a time.
+    sees one solution at a time. `real`: on planted chains, where no two solutions begin alike, it is another one.
     """
 
     annotator: type
@@ -65,6 +65,7 @@ class Method:
     own_solutions: bool = False
     wrong_only: bool = False
     alone: bool = False
+    real: bool = False
 
 
 FRESH = {"count_endings": False}
@@ -77,6 +78,9 @@ METHODS = {
     "omega_prm": Method(OmegaPRM, {"rollouts": ROLLOUTS, "searches": 16}, own_solutions=True),
     "adaptive_positive": Method(Adaptive, {"rule": "positive"}),
     "adaptive": Method(Adaptive, {}),
+    "omega_prm_fresh": Method(OmegaPRM, {"rollouts": ROLLOUTS, "searches": 16, **FRESH}, own_solutions=True, real=True),
+    "adaptive_positive_fresh": Method(Adaptive, {"rule": "positive", **FRESH}, real=True),
+    "adaptive_fresh": Method(Adaptive, FRESH, real=True),
 }
 
 
@@ -201,7 +205,7 @@ def planted_cells(args) -> dict[str, Callable[[], dict]]:
         for steps in STEPS
         for recovery in RECOVERIES
         for name, method in METHODS.items()
-        if not method.alone
+        if not (method.alone or method.real)
     }
 
 
