@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from openrlhf_prm import plugin
 from openrlhf_prm.cli import train_ppo_ray, train_prm
 from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.evaluation.prm_source import PrmSource
+from openrlhf_prm.prm_training import open_flags
 from vllm_prm import serve
 
 TOO_OLD = "vllm 0.29.0 or newer is needed, found 0.28.0"
@@ -49,7 +51,7 @@ def test_an_old_vllm_runs_no_engine_of_a_command(old_vllm, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=TOO_OLD):
         PrmSource(model_name_or_path=str(tmp_path)).check()
-    PrmSource(url="http://x").check()
+    PrmSource(url=("http://x",)).check()
 
 
 @pytest.fixture
@@ -93,12 +95,13 @@ def test_train_prm_refuses_attention_that_needs_flash_attn_and_does_without_by_i
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     monkeypatch.setattr(train_prm, "prepare_environment", lambda: None)
     monkeypatch.setattr(train_prm, "_single_process_defaults", lambda: None)
-    monkeypatch.setattr(train_prm, "on_cpu", lambda: False)
-    (tmp_path / "config.json").write_text("{}")
-    flags = ["--model.model_name_or_path", str(tmp_path), "--data.dataset", str(tmp_path / "labels.jsonl")]
+    policy = Path(__file__).parents[2] / "benchmarks" / "policies" / "short"
+    flags = ["--model.model_name_or_path", str(policy), "--data.dataset", str(tmp_path / "labels.jsonl")]
     flags += ["--ckpt.output_dir", str(tmp_path / "prm")]
     assert "needs flash-attn" in refused(capsys, train_prm.main, [*flags, "--flash_attn"])
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(open_flags, "on_cpu", lambda: False)
+    monkeypatch.setattr(open_flags, "_device_memory", lambda: 80 << 30)
     options = train_prm.check(train_prm.nested(train_prm.build_parser().parse_args(flags)))
-    train_prm._fill_in_device(options.host.ds)
-    assert options.host.ds.attn_implementation == "sdpa"
-    assert options.host.ds.param_dtype == "bf16"
+    filled = open_flags.fill_in(options)
+    assert filled["--ds.attn_implementation"] == "sdpa" and filled["--ds.param_dtype"] == "bf16"
