@@ -4,11 +4,15 @@ import argparse
 from functools import cache
 from types import SimpleNamespace
 
-from real_parsers import parse_module
+from real_parsers import ROOT, parse_module
 
 from openrlhf_prm.cli.parser import nested
 
-QUESTIONS = ("--data.prompt_dataset", "owner/questions", "--data.label_key", "label", "--reward.remote_url", "http://x")
+POLICY = ROOT / "examples" / "quickstart" / "policy"
+GIVEN = (
+    *("--actor.model_name_or_path", str(POLICY), "--reward.remote_url", "http://x"),
+    *("--data.prompt_dataset", "owner/questions", "--data.label_key", "label"),
+)
 
 
 @cache
@@ -19,4 +23,4 @@ def parser() -> argparse.ArgumentParser:
 
 def ppo_args(*flags: object) -> SimpleNamespace:
     """The namespace that the host hands to the plugin."""
-    return nested(parser().parse_args([*QUESTIONS, *map(str, flags)]))
+    return nested(parser().parse_args([*GIVEN, *map(str, flags)]))

@@ -2,10 +2,11 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 
 from openrlhf_prm.cluster.demands import Demand, Group, Role
+from openrlhf_prm.cluster.memory import GIB, GpuUse, shown
 from openrlhf_prm.cluster.nodes import described
 from openrlhf_prm.cluster.placement import DoesNotFit, Node, Placed, place
 
@@ -96,6 +97,35 @@ def placement_table(placed: Sequence[Placed], nodes: Sequence[Node]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def memory_table(fullest: Mapping[str, GpuUse], unknown: Sequence[str], gib: float | None) -> str:
+    """Memory of one GPU of each demand at its fullest, in GiB, the fullest of all in parts."""
+    lines = []
+    for name, use in sorted(fullest.items(), key=lambda item: -item[1].total):
+        of = "" if gib is None else f" of {gib:g}"
+        lines.append(f"a GPU of {name}: {shown(use.total)}{of} GiB ({use.moment})")
+        if len(lines) == 1:
+            for role, parts in use.parts.items():
+                sizes = ", ".join(f"{part} {shown(size)}" for part, size in parts.items() if size)
+                lines.append(f"  {role}: {sizes or 'asleep'}")
+            lines.append(f"  {use.processes} process{'es' if use.processes > 1 else ''}: 1.0 each, assumed")
+    lines += [f"not estimated: {reason}" for reason in unknown]
+    return "\n".join(lines)
+
+
+def require_memory(fullest: Mapping[str, GpuUse], gib: float | None, advice: str) -> None:
+    """Raises ValueError where a GPU would have to hold more than it has."""
+    for name, use in fullest.items():
+        if gib is not None and use.total > gib * GIB:
+            parts = "; ".join(
+                f"{role}: {', '.join(f'{part} {shown(size)}' for part, size in sizes.items() if size)}"
+                for role, sizes in use.parts.items()
+                if sizes
+            )
+            raise ValueError(
+                f"a GPU of {name} would need {shown(use.total)} GiB and has {gib:g} ({use.moment}: {parts}); {advice}"
+            )
 
 
 def _processes(role: Role) -> str:

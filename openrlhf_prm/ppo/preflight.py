@@ -1,30 +1,52 @@
-"""Whether a PPO run finds its GPUs, before anything but Ray is started."""
+"""Whether a PPO run finds its GPUs, and whether they hold it, before anything but Ray is started."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
-from openrlhf_prm.cluster.dry_run import placed_or_refused, placement_table
+from openrlhf_prm.cluster.accelerator import on_cpu
+from openrlhf_prm.cluster.demands import Demand, Group
+from openrlhf_prm.cluster.dry_run import memory_table, placed_or_refused, placement_table, require_memory
+from openrlhf_prm.cluster.memory import GIB, GpuUse, fullest
 from openrlhf_prm.cluster.nodes import at_hand, of_ray
 from openrlhf_prm.cluster.placement import Node, Placed
 from openrlhf_prm.ppo.demands import check_batches, demands_of
 from openrlhf_prm.ppo.fitting_flags import fitting_flags
-from openrlhf_prm.ppo.plugin_options import read_options
+from openrlhf_prm.ppo.memory_plan import uses_of
+from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
+
+ADVICE = (
+    "what makes it smaller: --ds.zero_stage 3, --ds.adam_offload, more GPUs per model, "
+    "--actor.gradient_checkpointing_enable, a lower --train.micro_batch_size, --data.max_len or "
+    "--vllm.gpu_memory_utilization, and with --train.colocate_all --vllm.enable_sleep --ds.enable_sleep"
+)
 
 
 def require_room(args: SimpleNamespace) -> None:
     """Raises ValueError where the Ray that this process is connected to could not place the run, which would wait for
-    ever; with the sum per role and flags that fit.
+    ever, with the sum per role and flags that fit; and where its GPUs cannot hold weights, gradients and optimizer.
     """
-    _placed(args, of_ray(memory=False))
+    options, nodes = read_options(args), of_ray(memory=not on_cpu())
+    demands = [found.demand for found in _placed(args, options, nodes)]
+    gib = _smallest(nodes)
+    if gib is not None:
+        uses, _ = uses_of(args, options, gib, rehearsed=False)
+        _require_shares(uses, args, options, gib)
+        require_memory(_by_demand(demands, uses, args), gib, ADVICE)
 
 
 def dry_run(args: SimpleNamespace) -> None:
     """Prints what the run would take. Raises ValueError where it is not there."""
-    nodes = args.dry_run.gpus or at_hand()
-    print(placement_table(_placed(args, nodes), nodes), flush=True)
+    options, nodes = read_options(args), args.dry_run.gpus or at_hand()
+    placed, gib = _placed(args, options, nodes), _smallest(nodes)
+    print(placement_table(placed, nodes), flush=True)
+    uses, unknown = uses_of(args, options, gib, rehearsed=True)
+    sizes = _by_demand([found.demand for found in placed], uses, args)
+    print("\n" + memory_table(sizes, unknown, gib), flush=True)
+    _require_shares(uses, args, options, gib)
+    require_memory(sizes, gib, ADVICE)
 
 
-def _placed(args: SimpleNamespace, nodes: list[Node]) -> list[Placed]:
-    options = read_options(args)
+def _placed(args: SimpleNamespace, options: PluginOptions, nodes: Sequence[Node]) -> list[Placed]:
     check_batches(args)
     demands = demands_of(args, options)
     try:
@@ -32,3 +54,34 @@ def _placed(args: SimpleNamespace, nodes: list[Node]) -> list[Placed]:
     except ValueError as error:
         flags = fitting_flags(args, options, nodes)
         raise ValueError(f"{error}. " + (f"These fit: {flags}" if flags else "No smaller sizes fit either")) from None
+
+
+def _smallest(nodes: Sequence[Node]) -> float | None:
+    """GiB of the smallest GPU; None where they are not known."""
+    return min((node.gib for node in nodes if node.gpus and node.gib is not None), default=None)
+
+
+def _by_demand(demands: Sequence[Demand], uses: dict, args: SimpleNamespace) -> dict[str, GpuUse]:
+    """The fullest GPU of each demand, as far as its roles are known."""
+    sizes = {}
+    for demand in demands:
+        roles = demand.roles if isinstance(demand, Group) else (demand,)
+        known = {role.name: uses[role.name] for role in roles if role.name in uses}
+        if known:
+            sizes[demand.name] = fullest(known, together=not args.ds.enable_sleep)
+    return sizes
+
+
+def _require_shares(uses: dict, args: SimpleNamespace, options: PluginOptions, gib: float | None) -> None:
+    """Raises ValueError where an engine's share of a GPU cannot hold its model."""
+    shares = {"vllm": (args.vllm.gpu_memory_utilization, "--vllm.gpu_memory_utilization", args.vllm)}
+    if options.workers is not None:
+        shares["prm"] = (options.workers.memory, "--prm.gpus_per_engine", options.workers)
+    for name, (share, flag, sizes) in shares.items():
+        weights = uses[name].working["weights"] if name in uses else 0
+        if gib is not None and weights >= share * gib * GIB:
+            raise ValueError(
+                f"{flag}: an engine may take {share * gib:.1f} GiB of a GPU ({share:g} of {gib:g}), less than its "
+                f"model's {weights / GIB:.1f}; raise it, or --{name}.tensor_parallel_size from "
+                f"{sizes.tensor_parallel_size}"
+            )

@@ -1,7 +1,7 @@
 """What a PPO run asks of Ray, from the host's real flags; and what is said where it is not there."""
 
 import pytest
-from real_ppo_flags import ppo_args
+from real_ppo_flags import POLICY, ppo_args
 
 from openrlhf_prm.cluster.demands import Group
 from openrlhf_prm.cluster.nodes import described
@@ -10,7 +10,7 @@ from openrlhf_prm.ppo.demands import demands_of
 from openrlhf_prm.ppo.plugin_options import read_options
 
 NO_CRITIC = ("--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", 8)
-PRM = ("--prm.model_name_or_path", "owner/prm", "--prm.num_engines", 2)
+PRM = ("--prm.model_name_or_path", POLICY, "--prm.num_engines", 2)
 README = (*NO_CRITIC, *PRM, "--vllm.num_engines", 4)
 
 
@@ -107,7 +107,7 @@ def test_too_few_gpus_are_said_with_the_sum_and_with_flags_that_fit(capsys):
     together = ["--train.colocate_actor_ref", "--actor.num_gpus_per_node", "2", "--ref.num_gpus_per_node", "2"]
     assert flags == together
     preflight.dry_run(ppo_args(*README, *flags, "--dry_run", "--dry_run.gpus", "8x80"))
-    table = capsys.readouterr().out.splitlines()
+    table = capsys.readouterr().out.partition("\n\n")[0].splitlines()
     assert [line.split() for line in table] == [
         ["role", "processes", "GPUs", "nodes"],
         ["actor", "2", "2,", "shared", "with", "ref", "node", "0:", "2"],
@@ -146,7 +146,7 @@ def test_flags_that_are_said_to_fit_do(cluster, flags):
 def test_no_room_in_one_piece_is_said():
     """16 GPUs for 16, but 5 left on each of two nodes where the PRM takes 8 of one."""
     args = ppo_args(
-        *(*NO_CRITIC, *sized(4, "actor", "ref"), "--vllm.num_engines", 2, "--prm.model_name_or_path", "owner/prm"),
+        *(*NO_CRITIC, *sized(4, "actor", "ref"), "--vllm.num_engines", 2, "--prm.model_name_or_path", POLICY),
         *("--prm.tensor_parallel_size", 8, "--train.batch_size", 16),
     )
     args.dry_run.gpus = described("2x9x80")
