@@ -16,6 +16,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.datasets": ("PromptDataset",),
     "openrlhf.datasets.utils": ("blending_datasets",),
     "openrlhf.models": ("Actor",),
+    "openrlhf.models.model": ("_get_critic_model",),
     "openrlhf.models.utils": ("compute_reward",),
     "openrlhf.trainer.ppo_trainer": (
         "PPOTrainer",
