@@ -318,7 +318,7 @@ async def _real_task(args) -> Task:
     from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
     from openrlhf_prm.tasks import arithmetic
 
-    start_ray(0 if on_cpu() else 1)
+    start_ray({})
     extra = {"block_size": 32} if on_cpu() else {}
     gpus = 0.0 if on_cpu() else 1.0
     engine = GenerationPool(EngineOptions(args.policy, gpus=gpus, seed=args.seed, extra=extra))

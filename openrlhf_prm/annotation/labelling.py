@@ -45,7 +45,7 @@ def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
     from openrlhf_prm.cluster.session import ray_session
 
     prompt_of = run.prompt_maker(questions)
-    with ray_session(run.gpus, run.paths):
+    with ray_session(run.own_engines, run.paths):
         annotator = ANNOTATORS[labelling.annotator]
         with run.started_engines(annotator, labelling.options, prompt_of) as engines:
             return counts | asyncio.run(label_all(questions, engines, run.in_flight, labels))

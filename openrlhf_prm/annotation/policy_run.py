@@ -4,10 +4,7 @@ import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 
-from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.cluster.context_length import model_context
-from openrlhf_prm.cluster.demands import Role
-from openrlhf_prm.cluster.dry_run import placed_or_refused
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
@@ -34,9 +31,9 @@ class PolicyRun:
         return self.engines.model
 
     @property
-    def gpus(self) -> float:
-        """How many the engines take."""
-        return 0 if self.urls else self.engines.num_engines * self.engines.gpus
+    def own_engines(self) -> dict[str, EngineOptions]:
+        """Those that Ray places, by the prefix of their flags."""
+        return {} if self.urls else {"vllm": self.engines}
 
     @property
     def paths(self) -> list[tuple[str, str]]:
@@ -81,8 +78,6 @@ class PolicyRun:
         from openrlhf_prm.annotation.actors import Work, start_engines
         from openrlhf_prm.cluster.spawning import found_from_anywhere
 
-        if self.gpus:
-            self._require_room()
         work = Work(found_from_anywhere(self.policy), annotator, options, absolute(self.answer_checker))
         engines = start_engines(self.engines, self.urls, work, self.in_flight, prompt_of)
         try:
@@ -90,13 +85,3 @@ class PolicyRun:
         finally:
             for engine in engines:
                 ray.kill(engine.actor)  # before Ray itself, which would complain about each question in flight
-
-    def _require_room(self) -> None:
-        from openrlhf_prm.cluster.nodes import of_ray
-
-        flags = "--vllm.num_engines, --vllm.tensor_parallel_size or --vllm.gpus_per_engine"
-        engines = Role(name="engines", processes=self.engines.num_engines, gpus=self.engines.gpus, flags=flags)
-        try:
-            placed_or_refused([engines], of_ray(memory=False))
-        except ValueError as error:
-            raise TooFewGPUs(str(error)) from None

@@ -27,7 +27,9 @@ from openrlhf_prm.cli.parser import (
 )
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_options import EngineFlags
+from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.options import add_flags, build, named_in, option_fields, refuse_unread
@@ -56,6 +58,7 @@ def build_parser() -> FlagParser:
     add("--rollout.max_new_tokens", type=int, help=limit)
     add_flags(parser, "vllm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the engines")
+    add_dry_run_flags(parser)
     return parser
 
 
@@ -66,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     args = nested(parser.parse_args(argv))
     try:
         labelling = labelling_of(args)
+        if asked_for(args):
+            dry_run_engines(args, labelling.run.own_engines)
+            return 0
     except ValueError as error:
         parser.error(str(error))
     try:

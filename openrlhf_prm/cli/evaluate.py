@@ -24,7 +24,9 @@ from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import response_limit
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
+from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
@@ -70,6 +72,7 @@ def build_parser() -> FlagParser:
     add_flags(parser, "vllm", EngineFlags)
     add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the samples and of the bootstrap")
+    add_dry_run_flags(parser)
     return parser
 
 
@@ -88,6 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         try:
             evaluation = evaluation_of(args)
             tokenizers = load_tokenizers(evaluation)
+            if asked_for(args):
+                dry_run_engines(args, evaluation.own_engines)
+                return 0
             start_ray_for(evaluation, args.eval.verbose)
         except ValueError as error:
             parser.error(str(error))
@@ -186,7 +192,7 @@ def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:
     """Starts Ray. Raises ValueError where it has too few GPUs for the engines, or a node lacks a checkpoint."""
     from openrlhf_prm.cluster.session import start_ray
 
-    start_ray(evaluation.gpus, show_logs, evaluation.paths)
+    start_ray(evaluation.own_engines, show_logs, evaluation.paths)
 
 
 if __name__ == "__main__":

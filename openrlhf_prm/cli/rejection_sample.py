@@ -36,7 +36,9 @@ from openrlhf_prm.cluster.checks import (
     require_urls,
 )
 from openrlhf_prm.cluster.context_length import response_limit
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
+from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.data.steps import STEP_SPLITTERS
@@ -69,6 +71,7 @@ def build_parser() -> FlagParser:
     add_flags(parser, "vllm", EngineFlags)
     add_flags(parser, "prm", EngineFlags)
     add("--train.seed", type=int, default=0, help="seed of the engines")
+    add_dry_run_flags(parser)
     return parser
 
 
@@ -80,6 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     prepare_environment()
     try:
         task = task_of(args)
+        if asked_for(args):
+            dry_run_engines(args, task.own_engines)
+            return 0
     except ValueError as error:
         parser.error(str(error))
     try:

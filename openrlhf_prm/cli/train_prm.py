@@ -18,9 +18,11 @@ from types import SimpleNamespace
 from openrlhf_prm.cli.parser import FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.hosts import require_flash_attn, require_openrlhf
 from openrlhf_prm.measures.agreement import METRICS
 from openrlhf_prm.options import add_flags
+from openrlhf_prm.prm_training import dry_run as prm_dry_run
 from openrlhf_prm.prm_training.heads import PRM_HEADS
 from openrlhf_prm.prm_training.training_options import (
     DataOptions,
@@ -43,6 +45,7 @@ def build_parser() -> FlagParser:
     _add_training_flags(parser.add_argument)
     _add_checkpoint_flags(parser.add_argument)
     _add_device_flags(parser.add_argument)
+    add_dry_run_flags(parser)
     return parser
 
 
@@ -149,7 +152,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser()
     args = nested(parser.parse_args(argv))
     try:
+        dry = asked_for(args)
+        if dry:
+            prm_dry_run.assume_devices(args)
         options = check(args)
+        if dry:
+            prm_dry_run.dry_run(args, options)
+            return 0
     except ValueError as error:
         parser.error(str(error))
     prepare_environment()

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from openrlhf_prm.cluster.engine_options import EngineOptions
-
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
@@ -73,9 +71,3 @@ class Group:
 
 
 Demand = Role | Group
-
-
-def engine_role(name: str, options: EngineOptions, prefix: str) -> Role:
-    """Engines as actors with GPUs of their own (`cluster.workers`); `prefix` of their flags."""
-    flags = f"--{prefix}.num_engines x --{prefix}.gpus_per_engine"
-    return Role(name=name, processes=options.num_engines, gpus=options.gpus, flags=flags)

@@ -14,6 +14,7 @@ Held against DeepSpeed's own tensors in `tests/stack/test_memory.py`. Activation
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 GIB = 1 << 30
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -127,6 +128,15 @@ def fullest(uses: Mapping[str, Use], together: bool) -> GpuUse:
         if busy
     ]
     return max(found, key=lambda use: use.total)
+
+
+def require_share(name: str, flag: str, weights: float, share: float, gib: float, sizes: Any) -> None:
+    """Raises ValueError where an engine's share of a GPU cannot hold its model."""
+    if weights >= share * gib * GIB:
+        raise ValueError(
+            f"{flag}: an engine may take {share * gib:.1f} GiB of a GPU ({share:.2g} of {gib:g}), less than its "
+            f"model's {weights / GIB:.1f}; raise it, or --{name}.tensor_parallel_size from {sizes.tensor_parallel_size}"
+        )
 
 
 def shown(size: float) -> str:

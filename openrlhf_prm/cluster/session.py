@@ -11,39 +11,39 @@ import ray
 
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.checks import TooFewGPUs
+from openrlhf_prm.cluster.engine_preflight import Engines, require_room
+from openrlhf_prm.cluster.nodes import of_ray
 from openrlhf_prm.cluster.spawning import found_from_anywhere
 from openrlhf_prm.cluster.visibility import require_seen_by_nodes
 from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
 from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
-def start_ray(gpus_needed: float, show_logs: bool = False, paths: Sequence[tuple[str, str]] = ()) -> None:
+def start_ray(engines: Engines, show_logs: bool = False, paths: Sequence[tuple[str, str]] = ()) -> None:
     """Starts Ray, or joins the cluster this process belongs to. On CPU, outside a cluster, it is always a Ray of our
     own.
 
-    Raises TooFewGPUs where Ray has fewer GPUs than the engines need: their actors would wait for ever; and NotSeen
-    where a node lacks one of `paths`, the flags with what they name.
+    Raises TooFewGPUs where Ray has no room for the engines, whose actors would wait for ever; and NotSeen where a node
+    lacks one of `paths`, the flags with what they name.
     """
     if not ray.is_initialized():
         address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
         ray.init(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
         end_as_after_ctrl_c()
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if gpus < gpus_needed:
-        raise TooFewGPUs(
-            f"the engines need {gpus_needed:g} GPUs, of which Ray has {gpus:g}: --vllm.num_engines x "
-            "--vllm.tensor_parallel_size (or x --vllm.gpus_per_engine), and the same of --prm"
-        )
+    try:
+        require_room(engines, of_ray(memory=False))
+    except ValueError as error:
+        raise TooFewGPUs(str(error)) from None
     require_seen_by_nodes([(flag, found_from_anywhere(path)) for flag, path in paths if Path(path).exists()])
 
 
 @contextlib.contextmanager
-def ray_session(gpus_needed: float, paths: Sequence[tuple[str, str]] = ()):
+def ray_session(engines: Engines, paths: Sequence[tuple[str, str]] = ()):
     """`start_ray` before the block and the end of Ray behind it, which after Ctrl-C says nothing of what was in flight.
 
     Raises TooFewGPUs and NotSeen.
     """
-    start_ray(gpus_needed, paths=paths)
+    start_ray(engines, paths=paths)
     try:
         yield
     except KeyboardInterrupt:

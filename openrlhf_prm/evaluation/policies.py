@@ -91,9 +91,9 @@ class PolicyEvaluation:
         return (" ".join(self.servers.url) or None) if self.prm is None else self.prm.model
 
     @property
-    def gpus(self) -> float:
-        """How many GPUs the engines take at a time."""
-        return sum(options.num_engines * options.gpus for options in (self.engines, self.prm) if options is not None)
+    def own_engines(self) -> dict[str, EngineOptions]:
+        """Those that Ray places at a time, by the prefix of their flags, in the order in which they start."""
+        return {"vllm": self.engines} if self.prm is None else {"prm": self.prm, "vllm": self.engines}
 
 
 def load_tokenizers(evaluation: PolicyEvaluation) -> list[Any]:

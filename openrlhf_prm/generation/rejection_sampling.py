@@ -29,9 +29,9 @@ class RankingPRM:
     servers: ServerFlags = ServerFlags()
 
     @property
-    def gpus(self) -> float:
-        """How many its engines take."""
-        return 0 if self.engines is None else self.engines.num_engines * self.engines.gpus
+    def own_engines(self) -> dict[str, EngineOptions]:
+        """Those that Ray places, by the prefix of their flags."""
+        return {} if self.engines is None else {"prm": self.engines}
 
     @property
     def paths(self) -> list[tuple[str, str]]:
@@ -68,6 +68,11 @@ class RejectionSampling:
     prm: RankingPRM
     output: Path
 
+    @property
+    def own_engines(self) -> dict[str, EngineOptions]:
+        """Those that Ray places, in the order in which they start."""
+        return {**self.prm.own_engines, **self.run.own_engines}
+
     def open_samples(self) -> SamplesFile:
         """The file of samples, beside the output. Raises ValueError where it cannot be continued."""
         settings = {**self.run.settings(), **self.prm.settings(), **asdict(self.sampling)}
@@ -93,7 +98,7 @@ def sample(task: RejectionSampling, questions: list[Question], samples: SamplesF
     from openrlhf_prm.cluster.session import ray_session
 
     prompt_of = task.run.prompt_maker(questions)
-    with ray_session(task.run.gpus + task.prm.gpus, [*task.run.paths, *task.prm.paths]):
+    with ray_session(task.own_engines, [*task.run.paths, *task.prm.paths]):
         prm = task.prm.start()
         with task.run.started_engines(Sampler, task.sampling, prompt_of) as engines:
             scored = engines if prm is None else [ScoredEngine(engine, prm) for engine in engines]

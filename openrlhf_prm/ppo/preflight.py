@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.demands import Demand, Group
 from openrlhf_prm.cluster.dry_run import memory_table, placed_or_refused, placement_table, require_memory
-from openrlhf_prm.cluster.memory import GIB, GpuUse, fullest
+from openrlhf_prm.cluster.memory import GpuUse, fullest, require_share
 from openrlhf_prm.cluster.nodes import at_hand, of_ray
 from openrlhf_prm.cluster.placement import Node, Placed
 from openrlhf_prm.ppo.demands import check_batches, demands_of
@@ -78,10 +78,5 @@ def _require_shares(uses: dict, args: SimpleNamespace, options: PluginOptions, g
     if options.workers is not None:
         shares["prm"] = (options.workers.memory, "--prm.gpus_per_engine", options.workers)
     for name, (share, flag, sizes) in shares.items():
-        weights = uses[name].working["weights"] if name in uses else 0
-        if gib is not None and weights >= share * gib * GIB:
-            raise ValueError(
-                f"{flag}: an engine may take {share * gib:.1f} GiB of a GPU ({share:g} of {gib:g}), less than its "
-                f"model's {weights / GIB:.1f}; raise it, or --{name}.tensor_parallel_size from "
-                f"{sizes.tensor_parallel_size}"
-            )
+        if gib is not None and name in uses:
+            require_share(name, flag, uses[name].working["weights"], share, gib, sizes)

@@ -123,15 +123,16 @@ def _either(given: Any, usual: Any) -> Any:
     return usual if given is None else given
 
 
-def fill_in(options: TrainingOptions) -> dict[str, Any]:
-    """Gives every open flag of `options.host` a value; returns those, flag -> value. Raises ValueError or OSError where
+def fill_in(options: TrainingOptions, memory: float | None = None) -> dict[str, Any]:
+    """Gives every open flag of `options.host` a value; returns those, flag -> value. memory: bytes of a GPU that is
+    not this machine's. Raises ValueError or OSError where
     the model's configuration cannot be read."""
     from transformers import AutoConfig
 
     host, head = options.host, options.head
     config = AutoConfig.from_pretrained(host.model.model_name_or_path, trust_remote_code=True)
     devices = int(os.environ["WORLD_SIZE"]) // host.ds.tensor_parallel_size
-    on = "cpu" if on_cpu() else "gpu"
+    on = "cpu" if on_cpu() and memory is None else "gpu"
     filled: dict[str, Any] = {}
 
     def fill(group: str, name: str, value: Any) -> None:
@@ -147,7 +148,7 @@ def fill_in(options: TrainingOptions) -> dict[str, Any]:
     fill("train", "micro_batch_size", usual_micro_batch(host.train.batch_size, devices, on))
     setup = Setup(zero_stage=2, adam_offload=False, checkpointing=False)
     if on == "gpu":
-        limits = {"devices": devices, "max_len": options.data.max_len, "memory": _device_memory()}
+        limits = {"devices": devices, "max_len": options.data.max_len, "memory": memory or _device_memory()}
         setup = fitting_setup(ModelSize.of(config), host, head, **limits)
     fill("ds", "zero_stage", setup.zero_stage)
     fill("ds", "adam_offload", setup.adam_offload)

@@ -54,7 +54,7 @@ class Launch:
     """What one launch has asked for so far."""
 
     def __init__(self, args: SimpleNamespace):
-        self.args, self.options = args, read_options(args)
+        self.args, self.wanted = args, read_options(args)
         self.groups: list = []
         self.shares: Counter = Counter()
 
@@ -104,12 +104,12 @@ class Launch:
         """What our trainers ask for. Raises Launched."""
         if not self.args.train.async_enable:
             self.place_trainer()
-        if self.options.prm:
-            trainers.start_scorer(self.options, self.args, engines, actors)
-        if self.options.online_prm:
-            colocated = self.options.online_prm.colocate
+        if self.wanted.prm:
+            trainers.start_scorer(self.wanted, self.args, engines, actors)
+        if self.wanted.online_prm:
+            colocated = self.wanted.online_prm.colocate
             group = actors._actor_handlers[0].group if colocated else None
-            online_prm.OnlinePRM(self.options, strategy, SimpleNamespace(get_vocab=dict), group)
+            online_prm.OnlinePRM(self.wanted, strategy, SimpleNamespace(get_vocab=dict), group)
         if self.args.train.async_enable:
             self.place_trainer()
         raise Launched

@@ -53,7 +53,7 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
     work = Work(policy, Adaptive, AdaptiveOptions(max_new_tokens=48), f"{policy}/checker.py")
     todo = [Question(str(index), text, answer) for index, (text, answer) in enumerate(questions("train", 12, seed=0))]
     finished: dict[str, list[int]] = {}
-    start_ray(0)
+    start_ray({})
     try:
         [engine] = start_engines(EngineOptions(policy, gpus=0), [], work, 4, lambda question: question)
         first = ray.get(engine.actor.pid.remote())
@@ -84,7 +84,7 @@ def test_an_engine_ends_with_its_actor(policy):
     from openrlhf_prm.cluster.session import start_ray
     from openrlhf_prm.cluster.workers import EngineOptions, GenerationWorker
 
-    start_ray(0)
+    start_ray({})
     try:
         worker = ray.remote(GenerationWorker).options(num_cpus=0, max_restarts=0).remote(EngineOptions(policy, gpus=0))
         ray.get(worker.ready.remote())

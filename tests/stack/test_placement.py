@@ -88,19 +88,16 @@ def cluster():
 
 
 def test_ray_places_what_the_dry_run_says(cluster, monkeypatch):
-    runs = [ppo_args(*flags) for flags in grid()]
+    runs = [(flags, ppo_args(*flags)) for flags in grid()]
+    monkeypatch.delenv("RAY_OVERRIDE_RESOURCES", raising=False)  # the command has set it, for its own Ray
     wrong, fitted, tried = [], 0, 0
     for nodes in range(1, len(GPUS) + 1):
         if nodes > 1:
-            more = {"num_gpus": GPUS[nodes - 1], "num_cpus": CPUS[nodes - 1], "object_store_memory": 80_000_000}
-            cluster.add_node(**more)
+            resources = {"num_gpus": GPUS[nodes - 1], "num_cpus": CPUS[nodes - 1]}
+            cluster.add_node(**resources, object_store_memory=80_000_000)
         there = of_ray(memory=False)
         assert sorted(node.gpus for node in there) == sorted(GPUS[:nodes])
-        import time
-
-        t0 = time.time()
-        n0 = tried
-        for flags, args in zip(grid(), runs, strict=True):
+        for flags, args in runs[nodes - 1 :: 3]:  # of the first three clusters each has a third
             try:
                 expected = bool(place(demands_of(args, read_options(args)), there))
             except DoesNotFit as error:
@@ -108,8 +105,10 @@ def test_ray_places_what_the_dry_run_says(cluster, monkeypatch):
                     continue  # up to Ray
                 expected = False
             tried, fitted = tried + 1, fitted + expected
-            if is_placed(args, monkeypatch) is not expected:
+            # Ray's counts lag behind what it got back, so it may say no too early; where there is no room it never
+            # says yes.
+            tries = 5 if expected else 1
+            if any(is_placed(args, monkeypatch) for _ in range(tries)) is not expected:
                 wrong.append((nodes, expected, flags))
-        print("SHAPE", nodes, time.time() - t0, tried - n0, flush=True)
     assert wrong == []
-    assert tried > 200 and 50 < fitted < tried - 50
+    assert len(runs) > 300 and tried > 400 and 50 < fitted < tried - 50

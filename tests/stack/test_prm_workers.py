@@ -26,7 +26,7 @@ def session():
         cluster = Cluster(initialize_head=True)
         cluster.add_node()
         environment.setenv("RAY_ADDRESS", cluster.address)
-        start_ray(0)
+        start_ray({})
         yield ray
         ray.shutdown()
         cluster.shutdown()

@@ -9,6 +9,7 @@ import pytest
 
 from openrlhf_prm.cli import evaluate, report
 from openrlhf_prm.cli.parser import nested
+from openrlhf_prm.cluster.placement import Node
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation import policies
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, request_of
@@ -163,9 +164,13 @@ def test_engines_that_find_no_gpu(given, capsys, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setattr(evaluate, "load_tokenizers", lambda _: [])
     monkeypatch.setattr("ray.is_initialized", lambda: True)
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"GPU": 8.0})
+    monkeypatch.setattr("openrlhf_prm.cluster.session.of_ray", lambda memory: [Node("a", 8, 32.0)])
     error = complaint(capsys, *given.flags, "--vllm.num_engines", "3", "--vllm.tensor_parallel_size", "4")
-    assert "--vllm.num_engines x --vllm.tensor_parallel_size" in error and "12 GPUs, of which Ray has 8" in error
+    assert (
+        "--vllm.num_engines x --vllm.tensor_parallel_size" in error
+        and "needs 12 GPUs" in error
+        and "there are 8" in error
+    )
 
 
 # -- collection, with stand-ins for the engines ----------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import pytest
 
 from openrlhf_prm.cluster import session
+from openrlhf_prm.cluster.engine_options import EngineOptions
+from openrlhf_prm.cluster.placement import Node
 
 
 @pytest.mark.parametrize(
@@ -13,10 +15,10 @@ def test_only_a_cpu_run_outside_a_cluster_gets_a_ray_of_its_own(monkeypatch, cpu
     monkeypatch.setattr(session, "on_cpu", lambda: cpu)
     monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(session.ray, "init", lambda address, **options: addresses.append(address))
-    monkeypatch.setattr(session.ray, "cluster_resources", lambda: {"GPU": 8.0})
+    monkeypatch.setattr(session, "of_ray", lambda memory: [Node("a", 8, 8.0)])
     monkeypatch.setattr(session, "require_seen_by_nodes", lambda paths: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
-    session.start_ray(8)
+    session.start_ray({"vllm": EngineOptions("policy", num_engines=8)})
     assert addresses == [expected]

@@ -1,0 +1,89 @@
+"""`--dry_run` of every command that takes GPUs: exit code 0 or 2, nothing started, nothing written."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+POLICY = str(ROOT / "examples" / "quickstart" / "policy")
+GPUS = ("--dry_run", "--dry_run.gpus", "2x80")
+
+
+@pytest.fixture
+def flags(tmp_path) -> dict[str, list[str]]:
+    (tmp_path / "questions.jsonl").write_text('{"question": "Q: 1+1=?\\n", "label": "2"}\n')
+    common = ["--actor.model_name_or_path", POLICY, "--data.input", str(tmp_path / "questions.jsonl")]
+    prm = ["--prm.model_name_or_path", POLICY, "--prm.family", "placeholder"]
+    output = ["--data.output", str(tmp_path / "out.jsonl")]
+    return {
+        "annotate": [*common, *output],
+        "evaluate": [*common, *prm, "--rollout.max_new_tokens", "32"],
+        "rejection_sample": [*common, *output, *prm, "--rollout.max_new_tokens", "32"],
+        "train_prm": [
+            *("--model.model_name_or_path", POLICY, "--data.dataset", "labels.jsonl"),
+            *("--ckpt.output_dir", str(tmp_path / "out.jsonl")),
+        ],
+    }
+
+
+TOO_MANY = {
+    "annotate": ["--vllm.num_engines", "3"],
+    "evaluate": ["--vllm.num_engines", "2"],
+    "rejection_sample": ["--prm.gpus_per_engine", "0.6", "--vllm.gpus_per_engine", "0.6", "--prm.num_engines", "2"],
+    "train_prm": ["--ds.lora.rank", "-1"],
+}
+
+
+@pytest.mark.parametrize("command", TOO_MANY)
+def test_a_dry_run_shows_what_is_taken_and_starts_nothing(command, flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    module = importlib.import_module(f"openrlhf_prm.cli.{command}")
+    before = set(tmp_path.iterdir())
+    assert module.main([*flags[command], *GPUS]) == 0
+    out = capsys.readouterr().out
+    assert "of 80 GiB" in out and "2 of 2" in out if command != "annotate" else "1 of 2" in out
+    assert set(tmp_path.iterdir()) == before
+    with pytest.raises(SystemExit) as ended:
+        module.main([*flags[command], *GPUS, *TOO_MANY[command]])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert ("--ds.lora.rank" if command == "train_prm" else "the run needs") in error
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", TOO_MANY)
+def test_gpus_that_nothing_compares_with_are_refused(command, flags, capsys):
+    module = importlib.import_module(f"openrlhf_prm.cli.{command}")
+    for wrong, said in (
+        (GPUS[1:], "--dry_run.gpus needs --dry_run"),
+        ([*GPUS[:2], "8"], "must be GPUSxGIB as in 8x80"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            module.main([*flags[command], *wrong])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_ppo_ends_by_exit_code(tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"input": "Q: 1+1=?\n", "label": "2"}) + "\n")
+    given = [
+        *("--actor.model_name_or_path", POLICY, "--data.prompt_dataset", str(questions), "--data.label_key", "label"),
+        *("--reward.remote_url", "math", "--vllm.num_engines", "1", "--algo.advantage.estimator", "reinforce"),
+        *("--actor.num_gpus_per_node", "1", "--ref.num_gpus_per_node", "1", "--data.max_len", "64"),
+    ]
+
+    def run(spec: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "openrlhf_prm.cli.train_ppo_ray", *given, "--dry_run", "--dry_run.gpus", spec]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    fits = run("3x80")
+    assert fits.returncode == 0 and "3 of 3" in fits.stdout and "a GPU of actor" in fits.stdout, fits.stderr
+    short = run("2x80")
+    assert short.returncode == 2 and short.stdout == ""
+    last = short.stderr.strip().splitlines()[-1]
+    assert "error: the run needs 3 GPUs: vllm 1" in last and last.endswith("These fit: --train.colocate_actor_ref")
+    assert "Started a local Ray" not in fits.stderr + short.stderr
