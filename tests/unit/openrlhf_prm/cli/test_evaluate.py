@@ -116,7 +116,7 @@ def test_servers_score_the_steps_of_a_policy(given, capsys, monkeypatch):
     evaluation = evaluate.evaluation_of(nested(evaluate.build_parser().parse_args(flags)))
     scorer = policies._scorer(evaluation)
     assert scorer.urls == ("http://a", "https://b/v1") and scorer.servers.api_key_env == "SOME_KEY"
-    assert evaluation.prm_name == "http://a https://b/v1" and evaluation.gpus == 1
+    assert evaluation.prm_name == "http://a https://b/v1" and list(evaluation.own_engines) == ["vllm"]
     assert "exclude each other" in complaint(capsys, *flags, "--prm.model_name_or_path", str(given.path / "policy"))
 
 
