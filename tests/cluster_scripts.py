@@ -15,13 +15,17 @@ SCRIPTS = {
     if os.access(path, os.X_OK)
 }
 """Name -> file of those that are started; the others are sourced."""
+MODES = ("--print", "--dry-run")
+"""The arguments of every script."""
+VARIABLES = "MODEL PRM BASE DATA LABELS OUT NODES GPUS TP GPU_GB PORT SMOKE WANDB_API_KEY RAY_ADDRESS".split()
+"""What scripts read, and a test says itself."""
 TRAINING = "ppo_4_nodes/train.sh"
 """What the three launchers start; no script of its own on one machine."""
 
 
 def run(name: str, *arguments: str, **variables: object) -> subprocess.CompletedProcess:
     """The script from the root of the repository with these variables, under this interpreter's environment."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("MODEL", "PRM", "DATA", "OUT", "SMOKE")}
+    kept = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     given = {key: str(value) for key, value in variables.items()}
     return subprocess.run(

@@ -25,11 +25,18 @@ done
 absolute() { if [ -e "$1" ]; then realpath "$1"; else printf '%s\n' "$1"; fi; }
 
 # The same of a model, which for a dry run is its shape.
-model() { if [ "$mode" = dry ] && [ ! -e "$1" ]; then python "$here/shapes.py" "$shapes" "$1"; else absolute "$1"; fi; }
-if [ "$mode" = dry ]; then
-    shapes=$(mktemp -d)
-    trap 'rm -rf "$shapes"' EXIT
-fi
+model() { if [ "$mode" = dry ] && [ ! -e "$1" ]; then python "$here/shapes.py" "$scratch" "$1"; else absolute "$1"; fi; }
+
+# What is in the background ends with the script, and what lies in `scratch` goes.
+finish() {
+    local started
+    started=$(jobs -p)
+    # shellcheck disable=SC2086
+    [ -z "$started" ] || { kill $started && wait $started; } 2>/dev/null || true
+    rm -rf "$scratch"
+}
+scratch=$(mktemp -d /tmp/prm-XXXXXX)
+trap finish EXIT
 
 SMOKE=${SMOKE:-0}
 name=${name:-${me%.*}}
@@ -38,6 +45,8 @@ if [ "$SMOKE" = 1 ]; then
     SMOKE_FILES=$(realpath -m "${SMOKE_FILES:-runs/smoke}")
     smoke=$(python "$here/tiny.py" "$SMOKE_FILES")
     eval "$smoke"
+    # Ray's files, in whose usual folder a run would find another Ray of this machine and join it.
+    [ -n "${RAY_ADDRESS:-}" ] || export RAY_TMPDIR=$scratch
     if [ -z "${OUT:-}" ]; then
         OUT=$SMOKE_FILES/out/$name
         [ "$mode" != run ] || rm -rf "$OUT"
@@ -47,18 +56,23 @@ INPUT_KEY=${INPUT_KEY:-problem}
 LABEL_KEY=${LABEL_KEY:-answer}
 GPUS=${GPUS:-8}
 NODES=${NODES:-1}
-GPU_GB=${GPU_GB:-80}
+machines=${NODES}x${GPUS}x${GPU_GB:-80}
 OUT=$(realpath -m "${OUT:-runs/$name}")
 
 # run COMMAND...: does with a command what the mode says.
 run() {
-    local words=("$@")
-    [ "$SMOKE" != 1 ] || mapfile -d '' -t words < <(python "$here/tiny.py" --command "$@")
+    prepare "$@"
     case $mode in
         print) printf '%q ' "${words[@]}" && echo ;;
-        dry) "${words[@]}" --dry_run --dry_run.gpus "${NODES}x${GPUS}x${GPU_GB}" ;;
+        dry) "${words[@]}" --dry_run --dry_run.gpus "$machines" ;;
         run) "${words[@]}" ;;
     esac
+}
+
+# The command's words, those of a smoke run included.
+prepare() {
+    words=("$@")
+    [ "$SMOKE" != 1 ] || mapfile -d '' -t words < <(python "$here/tiny.py" --command "$@")
 }
 
 # run_on_gpus COMMAND FLAG...: `openrlhf-prm COMMAND` as GPUS processes under torchrun; a dry run needs one only.
@@ -73,15 +87,17 @@ run_on_gpus() {
 # serve MODEL FLAG...: `vllm-prm serve`. A smoke run waits until it answers, asks for step rewards, and ends it.
 serve() {
     local port=${PORT:-8000}
-    if [ "$mode$SMOKE" != run1 ]; then
-        run vllm-prm serve "$(model "$1")" --port "$port" "${@:2}"
+    if [ "$mode" = dry ]; then
+        python "$here/serving_room.py" "$machines" "$(model "$1")" "${@:2}"
+        return
+    elif [ "$mode$SMOKE" != run1 ]; then
+        run vllm-prm serve "$(absolute "$1")" --port "$port" "${@:2}"
         return
     fi
-    run vllm-prm serve "$1" --port "$port" "${@:2}" &
-    server=$!
-    trap 'kill "$server" 2>/dev/null && wait "$server" || true' EXIT
+    prepare vllm-prm serve "$1" --port "$port" "${@:2}"
+    "${words[@]}" & # no function, whose shell would be the job
     until curl --silent --fail --output /dev/null "http://127.0.0.1:$port/health"; do
-        kill -0 "$server" || exit 1
+        kill -0 $! || exit 1
         sleep 1
     done
     curl --silent --show-error --fail "http://127.0.0.1:$port/v1/step_rewards" \

@@ -5,6 +5,6 @@
 . "$(dirname "$0")/ppo.sh"
 
 run openrlhf-prm train-ppo "${ppo[@]}" "${guided[@]}" "${colocated[@]}" \
-    --vllm.gpu_memory_utilization 0.5 \
+    --vllm.gpu_memory_utilization 0.45 \
     --prm.colocate --prm.num_engines $((NODES * GPUS)) --prm.gpus_per_engine 0.4 \
     --algo.kl.init_coef 0.001 --algo.advantage.is_correction_level token

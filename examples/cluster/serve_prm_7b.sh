@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Qwen2.5-Math-PRM-7B on one GPU, at /v1/step_rewards of port PORT. VLLM_API_KEY, where it is set, guards it.
+GPUS=${GPUS:-1}
 # shellcheck source=examples/cluster/common.sh
 . "$(dirname "$0")/common.sh"
 

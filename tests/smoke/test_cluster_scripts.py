@@ -2,10 +2,13 @@
 
 import json
 import math
+import re
+import shlex
 from pathlib import Path
 
 import pytest
-from cluster_scripts import SCRIPTS, TRAINING, run
+from cluster_scripts import FOLDER, SCRIPTS, TRAINING, run
+from documents import ROOT, table_rows
 from ppo_runs import logged_steps
 from servers import held_port
 
@@ -84,6 +87,34 @@ def test_a_dry_run_fits(data, name):
     assert "role" in done.stdout and "GPUs" in done.stdout
 
 
-def test_a_dry_run_refuses_what_does_not_fit(data):
-    done = run("ppo_separate.sh", "--dry-run", GPUS=6, **data)
-    assert done.returncode == 2 and "8 GPUs" in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("name", "variables", "message"),
+    [
+        ("ppo_separate.sh", {"GPUS": 6}, "the run needs 8 GPUs: actor + ref 4"),
+        ("ppo_hybrid.sh", {"GPU_GB": 24}, "GiB"),
+        ("serve_prm_72b.sh", {"GPUS": 2}, "the run needs 4 GPUs: prm 4 (--tensor-parallel-size)"),
+        ("serve_prm_72b.sh", {"GPU_GB": 24}, "33.9 GiB of weights do not fit --gpu-memory-utilization 0.92 of 24 GiB"),
+    ],
+)
+def test_a_dry_run_refuses_what_does_not_fit(data, name, variables, message):
+    done = run(name, "--dry-run", **data, **variables)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+
+
+def sizes() -> dict[str, tuple[str, str]]:
+    """Command -> GPUs and memory of the fullest, as the page's table has them."""
+    rows = (
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in table_rows((ROOT / "docs" / "clusters.md").read_text())
+    )
+    return {row[1].strip("`"): (row[2], row[3]) for row in rows if "--dry-run" in row[1]}
+
+
+@pytest.mark.parametrize("command", sizes())
+def test_the_table_of_sizes_is_what_the_dry_runs_say(data, command):
+    *variables, script, _ = shlex.split(command)
+    name = str((ROOT / script).relative_to(FOLDER))
+    said = run(name, "--dry-run", **data, **dict(word.split("=") for word in variables)).stdout
+    gpus, all_of_them = re.search(r"^all +(\d+) of (\d+)", said, re.MULTILINE).groups()
+    fullest = re.search(r"^a GPU of [^:]+: (\S+ of \S+) GiB", said, re.MULTILINE)[1]
+    assert (gpus, fullest) == sizes()[command] and gpus == all_of_them
