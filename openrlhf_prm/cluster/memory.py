@@ -58,6 +58,15 @@ class GpuUse:
     def total(self) -> float:
         return sum(sum(parts.values()) for parts in self.parts.values()) + self.processes * PER_PROCESS
 
+    def certain(self) -> "GpuUse":
+        """Without what is estimated or assumed: buffers, activations, what every process takes."""
+        estimated = ("buffers", "activations")
+        sure = {
+            role: {part: size for part, size in parts.items() if part not in estimated}
+            for role, parts in self.parts.items()
+        }
+        return GpuUse(self.moment, sure, processes=0)
+
 
 def trained(
     parameters: int,

@@ -1,5 +1,6 @@
 """The machines that a run may use: those of Ray's cluster, or those that `--dry_run.gpus` describes."""
 
+import contextlib
 import json
 import os
 import re
@@ -55,7 +56,10 @@ def _memory_by_node(ids: list[str], patience_s: float) -> dict[str, float]:
         for node in ids
     }
     ready = ray.wait(list(answers), num_returns=len(answers), timeout=patience_s)[0] if answers else []
-    sizes = {answers[answer]: ray.get(answer) for answer in ready}
+    sizes = {}
+    for answer in ready:
+        with contextlib.suppress(ray.exceptions.RayError):  # what is wrong there is said by those who need the node
+            sizes[answers[answer]] = ray.get(answer)
     return {node: size for node, size in sizes.items() if size is not None}
 
 

@@ -31,7 +31,8 @@ def require_room(args: SimpleNamespace) -> None:
     if gib is not None:
         uses, _ = uses_of(args, options, gib, rehearsed=False)
         _require_shares(uses, args, options, gib)
-        require_memory(_by_demand(demands, uses, args), gib, ADVICE)
+        sizes = _by_demand(demands, uses, args)
+        require_memory({name: use.certain() for name, use in sizes.items()}, gib, ADVICE)
 
 
 def dry_run(args: SimpleNamespace) -> None:

@@ -65,7 +65,9 @@ def test_the_fullest_moment_depends_on_who_sleeps():
     asleep = gpu(True)
     assert asleep.moment == "responses are written" and asleep.total == 4 * PER_PROCESS + 3 * 2 * N + 40e9
     assert asleep.parts["critic"] == {"weights": 2 * N}
+    assert asleep.certain().total == 3 * 2 * N + 40e9
     awake = gpu(False)
+    assert awake.certain().total == awake.total - 4 * PER_PROCESS - 1e9 - 20e9
     assert awake.moment == "actor learns"
     assert awake.total == learning + N * 5 + N * 2 + 40e9
     both = gpu(False, together=True)
