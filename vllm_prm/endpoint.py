@@ -216,7 +216,7 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
     if request.model is not None and not models.is_base_model(request.model):
         return _error(f"The model `{request.model}` does not exist.", "NotFoundError", 404)
     try:
-        state.limits.check(request)
+        state.limits.check(request, scorer.family.response_splitter)
         require_aggregation(request.aggregate, scorer.family.score_range)
     except ValueError as error:
         return _error(str(error), "BadRequestError", 400)
@@ -224,7 +224,12 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
     usage = Usage()
     tasks = [
         asyncio.ensure_future(
-            scorer.output_fields_async(item.asked(), item.solution_steps(), truncate=request.truncate, usage=usage)
+            scorer.output_fields_async(
+                item.asked(),
+                item.solution_steps(scorer.family.response_splitter),
+                truncate=request.truncate,
+                usage=usage,
+            )
         )
         for item in request.data
     ]

@@ -14,7 +14,7 @@ from vllm_prm.families import PRMFamily
 from vllm_prm.families.checkpoint_family import require_list
 from vllm_prm.families.critique_styles import Ask, Conversation, Critique, Verdicts
 from vllm_prm.families.prm_family import Question
-from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, question_and_steps, weights_changed
+from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, weights_changed
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class GenerativeScorer(StepScorer):
         """
         if not isinstance(self.engine, OfflineGenerator):
             raise ValueError("score needs engine='offline'; with engine='async' await score_async")
-        pairs = [question_and_steps(item) for item in items]
+        pairs = self._pairs(items)
         solutions = [self._samples(question, steps, truncate) for question, steps in pairs]
         samples = [sample for solution in solutions for sample in solution]
         while pending := [sample for sample in samples if sample.request is not None]:

@@ -58,13 +58,16 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
             solutions = _SOLUTIONS.validate_python(data if isinstance(data, list) else [data])
         except ValidationError as error:
             raise ValueError(f"data must be a solution or a list of them: {error}") from error
-        if not solutions or not all(solution.solution_steps() for solution in solutions):
+        if not solutions or not all(self._steps(solution) for solution in solutions):
             raise ValueError("data must hold at least one solution, and each solution at least one step")
         return solutions
 
+    def _steps(self, solution: StepRewardItem) -> list[str]:
+        return solution.solution_steps(self.family.response_splitter)
+
     def pre_process(self, prompt: Solutions, request_id: str | None = None, **kwargs: Any) -> Sequence[PromptType]:
         """The tokens of each solution. `ContextLengthError` if one is longer than the context."""
-        rendered = [self.family.render(solution.asked(), solution.solution_steps()) for solution in prompt]
+        rendered = [self.family.render(solution.asked(), self._steps(solution)) for solution in prompt]
         longest = max(len(solution.token_ids) for solution in rendered)
         if longest > self.longest:
             raise ContextLengthError(

@@ -50,14 +50,14 @@ class Limits:
         """The environment variables that carry these limits."""
         return {_variable(name): str(value) for name, value in asdict(self).items()}
 
-    def check(self, request: StepRewardRequest) -> None:
-        """Raise `ValueError` naming the limit that `request` goes beyond."""
+    def check(self, request: StepRewardRequest, splitter: str) -> None:
+        """Raise `ValueError` naming the limit that `request` goes beyond. `splitter`: of responses that name none."""
         if len(request.data) > self.max_items:
             raise ValueError(
                 f"data has {len(request.data)} solutions, this server takes {self.max_items} per request (--max-items)"
             )
         for index, item in enumerate(request.data):
-            steps = len(item.solution_steps())
+            steps = len(item.solution_steps(splitter))
             if steps > self.max_steps:
                 raise ValueError(f"data[{index}] has {steps} steps, this server takes {self.max_steps} (--max-steps)")
             messages = len(item.messages or ())

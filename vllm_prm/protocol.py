@@ -46,7 +46,7 @@ class StepRewardItem(_Solution):
     """One solution: a `question` or chat `messages`, and `steps`, or a `response` cut at every `splitter`.
 
     Exactly one of each pair. `steps` carry no trailing separator. Pieces of a `response` that are blank are dropped;
-    `splitter` is a newline unless given.
+    `splitter` is what the PRM's family splits at unless given: a newline, or a blank line.
     """
 
     model_config = ConfigDict(json_schema_extra=_ONE_SOLUTION)
@@ -65,11 +65,17 @@ class StepRewardItem(_Solution):
         """The question's text, or the messages as plain dicts."""
         return self.question if self.messages is None else [message.model_dump() for message in self.messages]
 
-    def solution_steps(self) -> list[str]:
-        """The texts of the steps, without separators."""
+    def solution_steps(self, splitter: str | None = None) -> list[str]:
+        """The texts of the steps, without separators; `splitter` where the solution names none.
+
+        Raises ValueError where neither says at what a response is split.
+        """
         if self.steps is not None:
             return self.steps
-        return [piece for piece in self.response.split(self.splitter or "\n") if piece.strip()]
+        splitter = self.splitter or splitter
+        if splitter is None:
+            raise ValueError('a response needs its splitter ("\\n\\n", say): the family of the PRM is not known here')
+        return [piece for piece in self.response.split(splitter) if piece.strip()]
 
 
 class StepRewardRequest(_Solution):

@@ -154,7 +154,7 @@ class StepScorer:
 
         For the offline engine and for a server. Raises `ContextLengthError`, `ValueError`, `StepScoringError`.
         """
-        pairs = [question_and_steps(item) for item in items]
+        pairs = self._pairs(items)
         if self.family is None:
             return self.engine.score(pairs, truncate, self.usage)
         if not isinstance(self.engine, OfflineEngine):
@@ -167,10 +167,14 @@ class StepScorer:
                 plan.absorb(request, answer)
         return [self._finish(plan, total, self.usage) for plan, total in plans]
 
+    def _pairs(self, items: Sequence[ScoringItem]) -> list[tuple[Question, list[str]]]:
+        splitter = None if self.family is None else self.family.response_splitter
+        return [question_and_steps(item, splitter) for item in items]
+
     def output_fields(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[dict[str, Any]]:
         """What `vllm-prm score` writes for each solution: `step_rewards`, and what this scorer has to say beside."""
         if self.family is None:
-            return self.engine.output_fields([question_and_steps(item) for item in items], truncate, self.usage)
+            return self.engine.output_fields(self._pairs(items), truncate, self.usage)
         return [{"step_rewards": scores} for scores in self.score(items, truncate=truncate)]
 
     async def output_fields_async(
@@ -272,9 +276,9 @@ def weights_changed() -> StepScoringError:
     return StepScoringError(f"the PRM's weights changed {RESTARTS + 1} times while one solution was being scored")
 
 
-def question_and_steps(item: ScoringItem) -> tuple[Question, list[str]]:
-    """The two parts of `item`."""
+def question_and_steps(item: ScoringItem, splitter: str | None) -> tuple[Question, list[str]]:
+    """The two parts of `item`; `splitter` as in `StepRewardItem.solution_steps`."""
     if isinstance(item, StepRewardItem):
-        return item.asked(), item.solution_steps()
+        return item.asked(), item.solution_steps(splitter)
     question, steps = item
     return question, steps

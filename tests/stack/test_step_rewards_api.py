@@ -335,7 +335,6 @@ def test_pooling_with_data(server, reference):
         {"input": [[5, 6], [7]], "encoding_format": "base64"},
         {"input": "hello", "task": "token_classify"},
         {"input": "hello", "data": {"question": QUESTION, "steps": STEPS}},
-        {"messages": [{"role": "user", "content": "hello"}], "chat_template": "{{ messages[0].content }}"},
     ],
 )
 def test_pooling_without_steps_is_refused(server, route, body):

@@ -73,6 +73,7 @@ class GenerativeFamily(CheckpointFamily):
     }
     scorer = "vllm_prm.generative_scorer:GenerativeScorer"
     runner = "generate"
+    response_splitter = "\n\n"
 
     def __init__(
         self, tokenizer: Any, *, architecture: str | None = None, path: str = "the checkpoint", **options: Any

@@ -84,6 +84,7 @@ class ImplicitFamily(CheckpointFamily):
     }
     scorer = "vllm_prm.implicit_scorer:ImplicitScorer"
     engines = 2
+    response_splitter = BLANK_LINE
 
     @property
     def score_range(self) -> tuple[float, float]:

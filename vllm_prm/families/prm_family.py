@@ -60,6 +60,8 @@ class PRMFamily(ABC):
     """What the checkpoint does not show and nobody said, one sentence each: for the user's eyes."""
     score_range: tuple[float, float] = (0.0, 1.0)
     """Smallest and largest step score."""
+    response_splitter: str = "\n"
+    """Where a whole response is split into steps, as the model card does."""
     runner: str = "pooling"
     """vLLM's runner for the model: "generate" where scores are read from what it writes."""
     engines: int = 1

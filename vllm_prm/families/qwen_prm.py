@@ -44,6 +44,7 @@ class QwenPRMFamily(CheckpointFamily):
         "Qwen2.5-Math-7B-PRM800K": {},
         "ReasonFlux-PRM-7B": REASON_FLUX,
     }
+    response_splitter = "\n\n"
     head = Head(("score.0", "score.2"), outputs=2, bias=True)
 
     def __init__(self, tokenizer: Any, **arguments: Any) -> None:

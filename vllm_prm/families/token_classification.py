@@ -62,6 +62,11 @@ class TokenClassificationFamily(SeparatorFamily):
         """[-1, 1] for a difference."""
         return (-1.0, 1.0) if self.options.score == "difference" else (0.0, 1.0)
 
+    @property
+    def response_splitter(self) -> str:
+        """The separator, but for PURE, whose card splits at blank lines and writes newlines."""
+        return "\n\n" if self.options.score == "difference" else self.options.separator
+
     def decode(self, raw: Rows) -> list[float]:
         """(S, 2) -> S; the module's table says which number and in which range."""
         difference = self.options.score == "difference"

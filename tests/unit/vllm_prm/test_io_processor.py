@@ -16,6 +16,7 @@ class Family:
     """A token per character; a step's score is the logit at its last one."""
 
     reward_token_ids = (0,)
+    response_splitter = "\n"
 
     def render(self, question, steps):
         text, positions = question, []

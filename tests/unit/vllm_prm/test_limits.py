@@ -33,20 +33,20 @@ def test_limits_out_of_range_name_the_flag():
 def test_requests_at_and_beyond_a_limit():
     limits = Limits(max_items=2, max_steps=3)
     full = {"data": [{"question": "q", "steps": ["a"] * 3}, {"question": "q", "response": "a\n\nb\nc\n"}]}
-    limits.check(StepRewardRequest(**full))
+    limits.check(StepRewardRequest(**full), "\n")
     with pytest.raises(ValueError, match=r"3 solutions.*takes 2.*--max-items"):
-        limits.check(StepRewardRequest(data=[{"question": "q", "steps": []}] * 3))
+        limits.check(StepRewardRequest(data=[{"question": "q", "steps": []}] * 3), "\n")
     with pytest.raises(ValueError, match=r"data\[1\] has 4 steps.*takes 3.*--max-steps"):
         limits.check(
-            StepRewardRequest(data=[full["data"][0], {"question": "q", "response": "a;b;c;d", "splitter": ";"}])
+            StepRewardRequest(data=[full["data"][0], {"question": "q", "response": "a;b;c;d", "splitter": ";"}]), "\n"
         )
     with pytest.raises(ValueError, match=r"data\[0\] has 4 steps"):
-        limits.check(StepRewardRequest(question="q", steps=[""] * 4))
+        limits.check(StepRewardRequest(question="q", steps=[""] * 4), "\n")
 
 
 def test_a_chat_of_too_many_messages_is_refused():
     messages = [{"role": "user", "content": "q"}] * 3
     request = StepRewardRequest(messages=messages, steps=["a"])
-    Limits(max_messages=3).check(request)
+    Limits(max_messages=3).check(request, "\n")
     with pytest.raises(ValueError, match=r"data\[0\] has 3 messages.*takes 2.*--max-messages"):
-        Limits(max_messages=2).check(request)
+        Limits(max_messages=2).check(request, "\n")

@@ -42,8 +42,8 @@ def test_messages_and_response():
     item = StepRewardItem(messages=[{"role": "user", "content": "q"}], response="a;; ;b", splitter=";")
     assert item.asked() == [{"role": "user", "content": "q"}]
     assert item.solution_steps() == ["a", "b"]
-    assert StepRewardItem(question="q", response="a\nb").solution_steps() == ["a", "b"]
-    assert StepRewardItem(question="q", response="").solution_steps() == []
+    assert StepRewardItem(question="q", response="a\nb").solution_steps("\n") == ["a", "b"]
+    assert StepRewardItem(question="q", response="").solution_steps("\n") == []
     assert StepRewardItem(question="q", steps=[]).solution_steps() == []
 
 
@@ -69,3 +69,15 @@ def test_messages_and_response():
 def test_mistakes_are_refused(body):
     with pytest.raises(ValidationError):
         StepRewardRequest(**body)
+
+
+def test_who_says_where_a_response_is_split():
+    text = "To find x:\n\\[x=2\\]\n\nSo x is 2."
+    item = StepRewardItem(question="q", response=text)
+    assert item.solution_steps("\n\n") == ["To find x:\n\\[x=2\\]", "So x is 2."]
+    assert len(item.solution_steps("\n")) == 3
+    assert StepRewardItem(question="q", response=text, splitter="\n").solution_steps("\n\n") == item.solution_steps(
+        "\n"
+    )
+    with pytest.raises(ValueError, match="a response needs its splitter"):
+        item.solution_steps()

@@ -428,3 +428,11 @@ def test_families_say_in_which_range_their_scores_lie(qwen, llama):
     raw = ValueHeadFamily(llama, head="v", head_bias=False, score="raw")
     ranges = [made.score_range for made in (signed, raw, TokenClassificationFamily(qwen), QwenPRMFamily(qwen))]
     assert ranges == [(-1, 1), (-math.inf, math.inf), (0, 1), (0, 1)]
+
+
+def test_a_response_is_split_as_the_model_card_does(qwen, llama):
+    pure = TokenClassificationFamily(qwen, score="difference")
+    trl = TokenClassificationFamily(qwen, separator="\n\n")
+    versa = PlaceholderFamily(llama, **VERSA_PRM)
+    families = [QwenPRMFamily(qwen), pure, trl, TokenClassificationFamily(qwen), versa]
+    assert [family.response_splitter for family in families] == ["\n\n", "\n\n", "\n\n", "\n", "\n"]
