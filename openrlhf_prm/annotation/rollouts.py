@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from openrlhf_prm.annotation.records import Tally
-from openrlhf_prm.data.steps import STEP_SPLITTERS, split_steps
+from openrlhf_prm.data.steps import STEP_SPLITTERS, split_steps, visible
 from openrlhf_prm.options import Options, option
 
 Prefix = tuple[int, ...]
@@ -180,7 +180,7 @@ class QuestionRollouts:
     def split(self, rollout: Rollout) -> Solution:
         """A rollout with its steps. One without text has none."""
         response = self.text(rollout.token_ids)
-        steps = split_steps(rollout.token_ids, self.tokenizer, self.options.splitter) if response.strip() else []
+        steps = split_steps(rollout.token_ids, self.tokenizer, self.options.splitter) if visible(response) else []
         return Solution(rollout, response, [step.text.rstrip() for step in steps], [step.end for step in steps])
 
     def tokens(self, text: str) -> list[int]:

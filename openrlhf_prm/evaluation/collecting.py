@@ -13,7 +13,7 @@ from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker, extract_answer
 from openrlhf_prm.data.questions import Question
-from openrlhf_prm.data.steps import split_steps
+from openrlhf_prm.data.steps import split_steps, visible
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.step_checkers import StepChecker
 from openrlhf_prm.options import Options, option
@@ -98,9 +98,9 @@ def request_of(sampling: Sampling, index: int, sample: int | None) -> dict:
 async def grade(
     index: int, sample: int | None, question: Question, completion: Any, tokenizer: Any, judges: Judges
 ) -> GradedResponse:
-    """A completion with its steps, verdicts and step scores. A response without text has no steps and is not scored."""
+    """A completion with its steps, verdicts and step scores. One that shows nothing has no steps and is not scored."""
     steps: list[str] = []
-    if completion.text.strip():
+    if visible(completion.text):
         steps = [step.text.rstrip() for step in split_steps(completion.token_ids, tokenizer, judges.splitter)]
     scores = checks = None
     if judges.prm is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from openrlhf_prm.answers.checkers import extract_answer
 from openrlhf_prm.answers.grouping import answer_classes
 from openrlhf_prm.data.rows import read_jsonl
-from openrlhf_prm.data.steps import split_text
+from openrlhf_prm.data.steps import split_text, visible
 from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.benchmarks.error_detection import calibration_plots, detection_measures, detection_table
 from openrlhf_prm.evaluation.benchmarks.rows import source_files, text_of
@@ -70,7 +70,7 @@ class BestOfN:
             correct = options.answer_checker(response, str(label))
         steps = row.get("steps")
         if steps is None:
-            steps = [step.strip() for step in split_text(response, options.splitter) if step.strip()]
+            steps = [step.strip() for step in split_text(response, options.splitter) if visible(step)]
         elif not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
             raise ValueError(f"{where}: 'steps' must be a list of texts")
         checks = row.get("step_checks")
