@@ -38,7 +38,7 @@ def make_scorer(answer, max_model_len=4096, **options):
 def test_samples_are_averaged_and_malformed_ones_counted():
     answers = [f"{RIGHT} {RIGHT}", f"{RIGHT} {WRONG}", "hm", f"{RIGHT} {RIGHT}"]
     scorer = make_scorer(lambda prompt, seed: said(answers[seed // 1009]), samples=4)
-    [critiqued, other] = scorer.critique([("q", STEPS), StepRewardItem(question="q", response="a\nb\n")])
+    [critiqued, other] = scorer.critique([("q", STEPS), StepRewardItem(question="q", response="a\n\nb\n")])
     assert critiqued.step_scores == other.step_scores == pytest.approx([1.0, 2 / 3])
     assert critiqued.malformed == 1
     assert [sample.critiques for sample in critiqued.samples] == [[answer] for answer in answers]

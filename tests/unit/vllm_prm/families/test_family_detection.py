@@ -144,6 +144,13 @@ def test_a_name_that_two_share_decides_nothing(tmp_path):
         detect_family(path)
 
 
+def test_reasonflux_1_5b_is_no_qwen_prm(tmp_path):
+    """A causal LM whose head lies in `reward_head.pt`; it has no <extra_0> and no two classes."""
+    with pytest.raises(ValueError, match="does not show") as refused:
+        detect_family(checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForCausalLM", QWEN))
+    assert "qwen_prm (" not in str(refused.value)
+
+
 def test_contradicting_evidence_is_refused(tmp_path):
     path = checkpoint(tmp_path / "math-shepherd-mistral-7b-prm", "MistralForTokenClassification", MISTRAL)
     with pytest.raises(ValueError, match="math_shepherd .*called.*; token_classification .*architectures"):
