@@ -24,8 +24,8 @@ SHOWS = {
 """What a run without a PRM logs of its own."""
 
 
-OF_THE_MACHINE = ("EADDRINUSE", "node timed out during startup")
-"""The host lost the port that it had picked; Ray, which gives a node 30 seconds, was too slow."""
+OF_THE_MACHINE = ("EADDRINUSE", "node timed out during startup", "No available agent to submit job")
+"""The host lost the port that it had picked; Ray, which gives a node 30 seconds, was too slow, or its agent was."""
 
 
 @pytest.fixture(scope="session")
