@@ -7,6 +7,8 @@ not count it, neither as tokens nor as a sequence. But a micro-batch of such res
 
 import torch
 
+ALMOST_NONE = 1e-6
+
 
 def install(actor) -> None:
     """In the process of a policy or critic actor of the host, by Ray's `__ray_call__`: its training step stands empty
@@ -26,7 +28,10 @@ def install(actor) -> None:
                     counts[step] = max(counts[step], 1.0)
             else:
                 sizes = sizes | {name: sizes[name].clamp(min=1.0) for name in ("batch_num_tokens", "global_batch_size")}
-            return _without_nan(host_step(experience, *before, step, sizes))
+            figures = _without_nan(host_step(experience, *before, step, sizes))
+            if "num_action_tokens" in figures:  # by which the host weighs figures, and divides
+                figures["num_action_tokens"] = ALMOST_NONE
+            return figures
         return host_step(experience, *rest)
 
     training_step.stands_empty_batches = True

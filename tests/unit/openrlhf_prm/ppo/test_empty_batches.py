@@ -53,9 +53,9 @@ def test_an_optimizer_step_without_a_token_changes_nothing():
         assert bool(torch.isfinite(gradient).all()) == fine
         assert bool(torch.isfinite(figures["metrics"]["policy_loss"])) == fine
     assert gradient.abs().sum() == 0
-    assert figures == {
-        "metrics": {"policy_loss": 0.0, "kl": 0.0, "clip": 0.0}, "num_action_tokens": 0.0, "values": 0.0, "rank": 0
-    }  # fmt: skip
+    assert figures["metrics"] == {"policy_loss": 0.0, "kl": 0.0, "clip": 0.0}
+    # The host divides figures by their sum over micro-batches.
+    assert 0 < figures["num_action_tokens"] < 1e-3 and (figures["values"], figures["rank"]) == (0.0, 0)
 
 
 def test_dynamic_batches_too():
