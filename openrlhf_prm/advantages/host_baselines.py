@@ -136,8 +136,8 @@ def _returns_compared(baseline: HostBaseline, group: RewardRows) -> RewardRows:
 
 
 def outcomes_less_baseline(estimator: str, outcomes: torch.Tensor, group_sizes: int | list[int]) -> torch.Tensor:
-    """(B,) outcomes with the baseline that the host would take off; exactly 0 in groups that agree but for rounding,
-    which the host would divide by itself.
+    """(B,) outcomes with the baseline that the host would take off; exactly 0 in groups of one or that agree but for
+    rounding, which the host would divide by itself.
     """
     import torch
 
@@ -145,7 +145,7 @@ def outcomes_less_baseline(estimator: str, outcomes: torch.Tensor, group_sizes: 
     if baseline.outcomes is None:
         return outcomes
     groups = [outcomes[list(places)] for places in _groups(baseline, len(outcomes), group_sizes)]
-    return torch.cat([group * 0 if len(group) > 1 and agrees(group) else baseline.outcomes(group) for group in groups])
+    return torch.cat([group * 0 if agrees(group) else baseline.outcomes(group) for group in groups])
 
 
 def _groups(baseline: HostBaseline, count: int, group_sizes: int | list[int]) -> list[range]:

@@ -8,7 +8,7 @@ import torch
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
-from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline
+from openrlhf_prm.advantages.host_baselines import HOST_BASELINES, apply_host_baseline, outcomes_less_baseline
 from openrlhf_prm.advantages.min_form_rloo import MinFormRLOO
 from openrlhf_prm.advantages.prime import Prime
 from openrlhf_prm.advantages.spo import SPO
@@ -448,3 +448,8 @@ def test_an_estimator_needs_what_it_declares_and_nothing_else(name):
     for need in estimator.needs:
         with pytest.raises((TypeError, ValueError)):
             estimator(complete_batch(fields_of(estimator.needs - {need})))
+
+
+@pytest.mark.parametrize("name", sorted(set(HOST_BASELINES) - {"gae"}))
+def test_one_response_that_is_kept_has_nothing_to_be_compared_with(name):
+    assert outcomes_less_baseline(name, torch.tensor([1.0]), [1]).tolist() == [0.0]
