@@ -14,4 +14,10 @@ def end_as_after_ctrl_c() -> None:
         return
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(number, _end)
+
+
+def _end(*_) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a script starts in the background
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # asyncio has a handler of its own

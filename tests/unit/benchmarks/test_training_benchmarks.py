@@ -306,7 +306,7 @@ def test_sample_efficiency_from_flags_to_its_last_line(monkeypatch, capsys, tmp_
         if module.endswith("annotate"):
             place = flags[flags.index("--data.output") + 1]
             with open(place, "w") as labels:
-                labels.write(json.dumps({"rollouts": [6, 6, 0]}) + "\n")
+                labels.write(json.dumps({"rollouts": [7, 6, 1], "endings": [1, 0, 1]}) + "\n")
         return 1.0
 
     monkeypatch.setattr(sample_efficiency, "fine_tune", lambda output, *rest, **more: output)

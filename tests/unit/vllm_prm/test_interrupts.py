@@ -42,22 +42,29 @@ with exit_in_one_line():
 """
 
 
-def started(*command: str, **options) -> subprocess.Popen:
+def started(*command: str, ignored: int | None = None) -> subprocess.Popen:
+    """A process with the signals of a terminal's, whatever this one was started with, but for one it ignores."""
+
+    def set_signals():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
+
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, "-c", *command], env=environment, **pipes, **options)
+    return subprocess.Popen([sys.executable, "-c", *command], env=environment, preexec_fn=set_signals, **pipes)
 
 
+@pytest.mark.parametrize("ignored", [None, signal.SIGINT])  # what a script starts in the background ignores Ctrl-C
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_as_after_ctrl_c(number):
-    process = started(WAITING)
+def test_it_ends_as_after_ctrl_c(number, ignored):
+    process = started(WAITING, ignored=ignored)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(number)
     assert process.communicate()[0] == "kept what there was\n" and process.returncode == 130
 
 
 def test_under_nohup_a_closed_terminal_ends_nothing():
-    process = started(WAITING, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process = started(WAITING, ignored=signal.SIGHUP)
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGHUP)
     assert process.poll() is None
