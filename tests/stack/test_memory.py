@@ -33,9 +33,7 @@ def zero_states(stage: int, dtype: str, ranks: int, micro_batches: int, port: in
     return json.loads(outputs[0].strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    ("stage", "dtype", "ranks"), [(0, "bf16", 1), (0, "fp32", 1), (2, "fp32", 1), (2, "bf16", 2), (3, "bf16", 1)]
-)
+@pytest.mark.parametrize(("stage", "dtype", "ranks"), [(0, "fp32", 1), (2, "bf16", 2), (3, "bf16", 1)])
 def test_weights_gradients_and_optimizer_are_deepspeeds(stage, dtype, ranks):
     found = zero_states(stage, dtype, ranks, micro_batches=1, port=29617 + stage * 4 + ranks + (dtype == "fp32") * 20)
     use = trained(found["parameters"], dtype, ranks, stage, accumulates=False)

@@ -40,7 +40,8 @@ TOO_MANY = {
 
 @pytest.mark.parametrize("command", TOO_MANY)
 def test_a_dry_run_shows_what_is_taken_and_starts_nothing(command, flags, tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "1")  # so that it is taken back, whatever the command sets
+    monkeypatch.delenv("WORLD_SIZE")
     module = importlib.import_module(f"openrlhf_prm.cli.{command}")
     before = set(tmp_path.iterdir())
     assert module.main([*flags[command], *GPUS]) == 0
