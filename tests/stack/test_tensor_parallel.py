@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,22 @@ def run_ranks(folder: Path, jobs: list[dict]) -> list[list]:
     (folder / "jobs.json").write_text(json.dumps(jobs))
     launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     launched |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
+    # It would win over the size that the engines are given, and none of them is freed before the last one.
+    inherited = {name: value for name, value in os.environ.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
     command = [sys.executable, str(Path(__file__).with_name("tensor_parallel_rank.py")), str(folder / "jobs.json")]
     ranks = [
         subprocess.Popen(
             [*command, str(folder / f"{rank}.json")],
-            env={**os.environ, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**inherited, **launched, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]
     try:
-        assert [rank.wait() for rank in ranks] == [0, 0]
+        # One that dies leaves the other waiting in a collective, for ever.
+        while None in (codes := [rank.poll() for rank in ranks]):
+            assert not any(codes), f"a rank ended with {codes}"
+            time.sleep(0.2)
+        assert codes == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
