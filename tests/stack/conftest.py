@@ -40,3 +40,19 @@ def pytest_collection_modifyitems(items):
         return LONGEST.index(name) if item.path.parent == Path(__file__).parent and name in LONGEST else len(LONGEST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_of_its_own():
+    """What commands set in the environment when they are called in this process ends with the file: a Ray of the next
+    one would have other resources, its engines other caches.
+    """
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ}:
+        if name.startswith("PYTEST_"):
+            continue
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
