@@ -30,11 +30,6 @@ class CreditOptions(Options):
     )
     turn_coef: float = option(1.0, "weight of the turns' rewards", read_with="turn_rewards")
 
-    @property
-    def acts(self) -> bool:
-        """Whether anything but the defaults was asked for."""
-        return self.unit != "step" or self.hide_observations or self.turn_rewards
-
 
 @dataclass(frozen=True)
 class TurnRewards:

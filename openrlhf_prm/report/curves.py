@@ -1,6 +1,6 @@
 """Which curves a report shows, and under which tags a run logs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from openrlhf_prm.report.charts import Line, line_chart
@@ -60,9 +60,9 @@ CURVES = (
 STAGE_LABELS = {"after": "step rewards", "stock": "stock OpenRLHF"}
 
 
-def series_of(curve: TrainingCurve, scalars: Mapping[str, Series]) -> Series:
-    """The values of a curve; the host logs under `train/`. [] where none of its tags is there."""
-    for tag in curve.tags:
+def series_of(tags: Sequence[str], scalars: Mapping[str, Series]) -> Series:
+    """The values under the first of `tags` that was logged; the host logs under `train/`. [] where none is there."""
+    for tag in tags:
         if series := scalars.get(f"train/{tag}") or scalars.get(tag):
             return series
     return []
@@ -73,7 +73,7 @@ def draw_curves(run: RunFolder) -> tuple[list[tuple[TrainingCurve, str]], list[s
     drawn, absent = [], []
     for curve in CURVES:
         lines = [
-            Line(label, f"stage-{stage}", series_of(curve, run.scalars.get(stage, {})))
+            Line(label, f"stage-{stage}", series_of(curve.tags, run.scalars.get(stage, {})))
             for stage, label in STAGE_LABELS.items()
         ]
         if chart := line_chart(lines, curve.label):

@@ -1,9 +1,11 @@
 """What a report says of a run that is not over: how far it is, and what its last update logged."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from html import escape
 
 from openrlhf_prm.ppo.progress import FIGURES, PHASES, SECONDS_LEFT, SHARE
+from openrlhf_prm.report.curves import series_of
 from openrlhf_prm.report.run_folder import RunFolder, Series
 
 CARDS = ("accuracy", "reward", "process reward", "step score", "tokens", "KL")
@@ -25,12 +27,19 @@ def render_state(run: RunFolder) -> str:
     )
 
 
-def _series(scalars: dict[str, Series], key: str) -> Series:
-    return scalars.get(f"train/{key}") or []
+def seconds_table(seconds: Mapping[str, float]) -> str:
+    """What took how long, as numbers and bars."""
+    longest = max(seconds.values()) or 1
+    rows = "".join(
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:,.1f} s</td>"
+        f'<td class="bar"><div style="width:{100 * value / longest:.1f}%"></div></td></tr>'
+        for name, value in seconds.items()
+    )
+    return f"<table>{rows}</table>"
 
 
-def _last(scalars: dict[str, Series], key: str) -> float | None:
-    series = _series(scalars, key)
+def _last(scalars: Mapping[str, Series], key: str) -> float | None:
+    series = series_of((key,), scalars)
     return series[-1][1] if series else None
 
 
@@ -38,7 +47,7 @@ def _cards(scalars: dict[str, Series]) -> str:
     """The first four figures of `progress_line` that were logged: the last value, and the first."""
     cards = []
     for name, keys, form in FIGURES:
-        series = next((found for key in keys if (found := _series(scalars, key))), None)
+        series = series_of(keys, scalars)
         if name in CARDS and series and len(cards) < 4:
             (first, start), (_, value) = series[0], series[-1]
             cards.append(
@@ -53,10 +62,5 @@ def _phases(scalars: dict[str, Series]) -> str:
     seconds = {phase: value for phase, key in PHASES.items() if (value := _last(scalars, key)) is not None}
     if not seconds:
         return ""
-    longest = max(seconds.values()) or 1
-    rows = "".join(
-        f"<tr><td>{phase}</td><td>{value:,.1f} s</td>"
-        f'<td class="bar"><div style="width:{100 * value / longest:.1f}%"></div></td></tr>'
-        for phase, value in seconds.items()
-    )
-    return f'<div class="facts"><div class="card"><h3>Seconds of the last update</h3><table>{rows}</table></div></div>'
+    table = seconds_table(seconds)
+    return f'<div class="facts"><div class="card"><h3>Seconds of the last update</h3>{table}</div></div>'

@@ -10,7 +10,7 @@ from openrlhf_prm.evaluation.responses import by_question
 from openrlhf_prm.measures.intervals import paired_gain
 from openrlhf_prm.report.charts import interval_chart
 from openrlhf_prm.report.curves import STAGE_LABELS, draw_curves
-from openrlhf_prm.report.live import render_state
+from openrlhf_prm.report.live import render_state, seconds_table
 from openrlhf_prm.report.look import SCRIPT, STYLE
 from openrlhf_prm.report.run_folder import RunFolder
 from openrlhf_prm.report.solutions import render_solutions, representative
@@ -236,14 +236,8 @@ def _facts(run: RunFolder) -> str:
     logged = result.get("seconds")
     seconds = {stage: value for stage, value in logged.items() if stage != "total"} if isinstance(logged, dict) else {}
     if seconds:
-        longest = max(seconds.values()) or 1
-        rows = "".join(
-            f"<tr><td>{escape(stage.replace('_', ' '))}</td><td>{value:,.1f} s</td>"
-            f'<td class="bar"><div style="width:{100 * value / longest:.1f}%"></div></td></tr>'
-            for stage, value in seconds.items()
-        )
         total = f'<span class="muted">{sum(seconds.values()):,.0f} s in all</span>'
-        parts.append(f'<div class="card"><h3>Seconds per stage {total}</h3><table>{rows}</table></div>')
+        parts.append(f'<div class="card"><h3>Seconds per stage {total}</h3>{seconds_table(seconds)}</div>')
     versions = result.get("versions") or result["after"].get("versions") or {}
     facts = {"seed": result.get("seed", result["after"].get("seed")), **versions}
     rows = "".join(

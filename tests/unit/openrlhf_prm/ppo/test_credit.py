@@ -43,8 +43,7 @@ def test_a_cut_response_keeps_what_it_was_paid():
 
 
 def test_defaults_change_nothing():
-    assert not CreditOptions().acts
-    assert CreditOptions(unit="turn").acts and CreditOptions(turn_rewards=True).acts
+    assert CreditOptions() == CreditOptions(unit="step", hide_observations=False, turn_rewards=False)
     assert CreditOptions().unread("credit") == {"turn_coef": "--credit.turn_rewards"}
 
 
