@@ -98,8 +98,8 @@ def model_size(model: str, critic: bool = False) -> ModelSize:
 def passes(
     model: str, dtype: str, sequences: int, tokens: int, checkpointing: bool = False, critic: bool = False
 ) -> Passes:
-    """What the host's own forward and backward hold for a micro-batch. Raises CannotTell, for mixtures of experts among
-    others, whose routing needs contents.
+    """What the host's own forward and backward hold for a micro-batch. Raises CannotTell, for some mixtures of experts
+    among others, whose routing needs contents.
     """
     measured = []
     for training in (False, True):

@@ -28,7 +28,7 @@ def uses_of(
             uses[name] = use()
         except CannotTell as error:
             unknown.append(f"{name}: {error}")
-    return uses, unknown
+    return uses, [*unknown, *dict.fromkeys(plan.without_activations)]
 
 
 class _Plan:
@@ -39,6 +39,7 @@ class _Plan:
         self.taken = None if gib is None else gib * GIB
         self.dtype, self.stage = args.ds.param_dtype, args.ds.zero_stage
         self.copies = args.ds.tensor_parallel_size
+        self.without_activations: list[str] = []
 
     def actor(self) -> Use:
         return self._trained(self.args.actor.model_name_or_path, self.args.actor)
@@ -119,7 +120,7 @@ class _Plan:
 
     def _activations(self, model: str, micro: int, limit: int, critic: bool, training: bool) -> float:
         """Of a micro-batch of the longest sequences; with dynamic batches of as many tokens as fit the limit."""
-        from openrlhf_prm.cluster.rehearsal import passes
+        from openrlhf_prm.cluster.rehearsal import CannotTell, passes
 
         args = self.args
         if not self.rehearsed:
@@ -128,5 +129,9 @@ class _Plan:
         if args.train.dynamic_batch_enable:
             micro, length = 1, max(length, limit)
         checkpointing = training and args.actor.gradient_checkpointing_enable
-        held = passes(model, self.dtype, micro, length, checkpointing, critic)
+        try:
+            held = passes(model, self.dtype, micro, length, checkpointing, critic)
+        except CannotTell as error:
+            self.without_activations.append(f"activations: {error}")
+            return 0.0
         return (held.training if training else held.forward) / self.copies

@@ -1,5 +1,7 @@
 """What a PPO run asks of Ray, from the host's real flags; and what is said where it is not there."""
 
+import json
+
 import pytest
 from real_ppo_flags import POLICY, ppo_args
 
@@ -152,3 +154,16 @@ def test_no_room_in_one_piece_is_said():
     args.dry_run.gpus = described("2x9x80")
     with pytest.raises(ValueError, match="but prm 8 .* finds no room: a process of it takes 8 GPUs of one node"):
         preflight.dry_run(args)
+
+
+def test_a_model_whose_passes_cannot_be_rehearsed_counts_without_its_activations(tmp_path, capsys):
+    """A mixture of experts, whose kernel takes bfloat16 alone."""
+    config = {"model_type": "qwen2_moe", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config |= {"num_experts": 4, "moe_intermediate_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    given = ("--actor.model_name_or_path", tmp_path, *NO_CRITIC, "--vllm.num_engines", 1, *sized(1, "actor", "ref"))
+    given += ("--ds.param_dtype", "fp32")
+    preflight.dry_run(ppo_args(*given, "--dry_run", "--dry_run.gpus", "8x80"))
+    out = capsys.readouterr().out
+    assert out.count("not estimated: activations: the passes of") == 1
+    assert all(f"a GPU of {role}: " in out for role in ("actor", "ref", "vllm"))

@@ -1,29 +1,29 @@
 """What is made of flags that were left open: numbers worked out by hand, and published models on usual machines."""
 
-from types import SimpleNamespace
+import json
+from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig, Qwen2Config
+from documents import ROOT, table_rows
+from transformers import LlamaConfig
 
+from examples.cluster.shapes import SHAPES
 from openrlhf_prm.cli import train_prm
 from openrlhf_prm.cli.parser import nested
+from openrlhf_prm.cluster.memory import shown
 from openrlhf_prm.prm_training import open_flags
 from openrlhf_prm.prm_training.heads import PRM_HEADS
-from openrlhf_prm.prm_training.open_flags import ModelSize, Setup, device_bytes, fill_in, fitting_setup, learning_rate
+from openrlhf_prm.prm_training.memory_plan import Setup, fullest_use
+from openrlhf_prm.prm_training.open_flags import fill_in, fitting_setup, learning_rate
 
-PLACEHOLDER, IMPLICIT = PRM_HEADS["placeholder"], PRM_HEADS["implicit"]
 GIB = 2**30
 
 
-def flags(*, lora: int = 0, stage=None, offload=None, checkpointing=None, dtype="bf16", micro=4) -> SimpleNamespace:
-    return SimpleNamespace(
-        ds=SimpleNamespace(
-            param_dtype=dtype, zero_stage=stage, adam_offload=offload, tensor_parallel_size=1,
-            lora=SimpleNamespace(rank=lora),
-        ),
-        train=SimpleNamespace(micro_batch_size=micro),
-        model=SimpleNamespace(gradient_checkpointing_enable=checkpointing),
-    )  # fmt: skip
+def parsed(model: Path, *more: str):
+    """The options of a training of `model`."""
+    argv = ["--model.model_name_or_path", str(model), "--data.dataset", "x"]
+    argv += ["--ckpt.output_dir", str(model.parent / "new"), *more]
+    return train_prm.check(nested(train_prm.build_parser().parse_args(argv)))
 
 
 @pytest.mark.parametrize(
@@ -48,63 +48,101 @@ def test_a_micro_batch_divides_the_batch(batch, devices, on, size):
     assert open_flags.usual_micro_batch(batch, devices, on) == size
 
 
-def test_memory_by_hand():
-    size = ModelSize(parameters=1000, hidden=10, layers=2, words=50)
-    of = lambda setup, head=PLACEHOLDER, **given: device_bytes(  # noqa: E731
-        size, setup, flags(micro=1, **given), head, devices=4, max_len=3
-    )
-    kept, recomputed = 3 * 10 * 34 * 2, 3 * 10 * 2 * (2 + 30)
-    assert of(Setup(2, False, False)) == 2000 + 18 * 1000 / 4 + kept
-    assert of(Setup(0, False, True)) == 2000 + 18 * 1000 + recomputed
-    assert of(Setup(2, True, True)) == 2000 + 2 * 1000 / 4 + recomputed
-    assert of(Setup(3, False, True)) == (2000 + 18 * 1000) / 4 + 4e9 + recomputed
-    assert of(Setup(2, False, False), dtype="fp32") == 4000 + 20 * 1000 / 4 + kept
-    assert of(Setup(2, False, False), lora=8) == 2000 + kept
-    assert of(Setup(2, False, True), IMPLICIT) == 2 * 2000 + 18 * 1000 / 4 + recomputed + 10 * 3 * 50
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    """1.5B, 7B, 32B -> a folder with the shape of such a model; mixture: one whose passes need contents."""
+    named = {"1.5B": "Qwen/Qwen2.5-Math-1.5B", "7B": "Qwen/Qwen2.5-Math-7B", "32B": "Qwen/Qwen2.5-32B"}
+    configs = {size: SHAPES[name] for size, name in named.items()}
+    configs["mixture"] = {
+        **SHAPES["Qwen/Qwen2.5-Math-1.5B"],
+        **{"architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "num_experts": 4},
+    }
+    configs["unheard_of"] = {"model_type": "unheard_of"}
+    folder = tmp_path_factory.mktemp("models")
+    for size, config in configs.items():
+        (folder / size).mkdir()
+        (folder / size / "config.json").write_text(json.dumps(config))
+    return {size: folder / size for size in configs}
 
 
-QWEN_7B = ModelSize(7_615_616_512, 3584, 28, 152_064)
-QWEN_32B = ModelSize(32_763_876_352, 5120, 64, 152_064)
+def planned(model: Path, processes: int, gib: float, *more: str) -> tuple[Setup, float]:
+    """What is chosen on GPUs, and what a GPU holds then, in bytes."""
+    options = parsed(model, *more)
+    options.host.ds.param_dtype, options.host.train.micro_batch_size = "bf16", 4
+    setup = fitting_setup(options, processes, gib * GIB)
+    use, _ = fullest_use(options, setup, processes)
+    return setup, 0.0 if use is None else use.total
 
 
-@pytest.mark.parametrize(
-    ("size", "devices", "setup"),
-    [
-        (QWEN_7B, 8, Setup(2, False, True)),
-        (QWEN_7B, 2, Setup(2, True, True)),
-        (QWEN_7B, 1, Setup(2, True, True)),
-        (QWEN_32B, 32, Setup(3, False, True)),
-        (QWEN_32B, 8, Setup(3, True, True)),
-    ],
-)
-def test_defaults_fit_80_gib(size, devices, setup):
-    host, limits = flags(), {"devices": devices, "max_len": 2048}
-    assert fitting_setup(size, host, PLACEHOLDER, memory=80 * GIB, **limits) == setup
-    assert device_bytes(size, setup, host, PLACEHOLDER, **limits) < 0.9 * 80 * GIB
+def documented() -> dict[tuple[str, int], str]:
+    """Model and GPUs -> what the page says of them."""
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in table_rows((ROOT / "docs" / "training_prms.md").read_text())
+    ]
+    [head] = [row for row in rows if row[:2] == ["model", "1 GPU"]]
+    counts = [int(cell.split()[0]) for cell in head[1:]]
+    start = rows.index(head) + 2
+    return {
+        (row[0], count): cell for row in rows[start : start + 3] for count, cell in zip(counts, row[1:], strict=True)
+    }
 
 
-def test_without_recomputation_a_7b_model_does_not_fit_8_devices():
-    """8 solutions of 2048 tokens, as the defaults once were."""
-    limits = {"devices": 8, "max_len": 2048}
-    assert device_bytes(QWEN_7B, Setup(2, False, False), flags(micro=8), PLACEHOLDER, **limits) > 80 * GIB
+@pytest.mark.parametrize(("size", "processes"), documented())
+def test_what_fits_80_gib_is_what_the_page_says(models, size, processes):
+    setup, total = planned(models[size], processes, 80)
+    said = f"ZeRO-{setup.zero_stage}{', offload' if setup.adam_offload else ''}, {shown(total)} GiB"
+    assert documented()[size, processes] == (said if total <= 80 * GIB else "does not fit")
+    assert setup.checkpointing
 
 
-def test_what_was_given_stays():
-    given = flags(stage=2, offload=False, checkpointing=False)
-    assert fitting_setup(QWEN_32B, given, PLACEHOLDER, devices=8, max_len=2048, memory=80 * GIB) == Setup(
-        2, False, False
-    )
-    assert fitting_setup(
-        QWEN_32B, flags(offload=False), PLACEHOLDER, devices=8, max_len=2048, memory=80 * GIB
-    ) == Setup(3, False, True)
+def test_the_plan_by_hand(models):
+    """7,615,616,512 parameters on 8 devices, 4 x 2048 tokens: bf16 weights, the eighth of gradients and of 12 bytes of
+    Adam, 500 million gradients on their way, a process, and of activations what the passes of this micro-batch hold.
+    """
+    n, setup = 7_615_616_512, Setup(2, False, True)
+    options = parsed(models["7B"])
+    options.host.ds.param_dtype, options.host.train.micro_batch_size = "bf16", 4
+    use, unknown = fullest_use(options, setup, 8)
+    parts = dict(use.parts["train_prm"])
+    activations = parts.pop("activations")
+    assert parts == {"weights": 2 * n, "optimizer": 12 * n / 8, "gradients": 2 * n / 8, "buffers": 2 * 500_000_000}
+    assert 3 * GIB < activations < 5 * GIB and unknown == []
+    kept, _ = fullest_use(options, Setup(2, False, False), 8)
+    assert kept.parts["train_prm"]["activations"] > 10 * activations
+
+    options.host.ds.lora.rank = 8
+    lora, _ = fullest_use(options, setup, 8)
+    assert lora.parts["train_prm"]["optimizer"] < 0.01 * parts["optimizer"]
 
 
-def test_the_size_of_a_model_is_counted_without_its_weights():
-    config = Qwen2Config(
-        vocab_size=152_064, hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, tie_word_embeddings=False,
-    )  # fmt: skip
-    assert ModelSize.of(config) == QWEN_7B
+def test_the_frozen_model_of_a_head_counts(models):
+    options = parsed(models["1.5B"], "--prm.head", "implicit")
+    options.host.ds.param_dtype, options.host.train.micro_batch_size = "bf16", 4
+    for stage, held in ((2, 1), (3, 1 / 8)):
+        use, _ = fullest_use(options, Setup(stage, False, True), 8)
+        assert use.parts["train_prm"]["reference's weights"] == 2 * 1_543_714_304 * held
+
+
+def test_what_was_given_stays(models):
+    given = ["--ds.zero_stage", "2", "--ds.no_adam_offload", "--model.no_gradient_checkpointing"]
+    assert planned(models["32B"], 8, 80, *given)[0] == Setup(2, False, False)
+    assert planned(models["32B"], 8, 80, "--ds.no_adam_offload")[0] == Setup(3, False, True)
+    assert planned(models["1.5B"], 8, 80, "--ds.adam_offload")[0] == Setup(2, True, True)
+
+
+def test_what_cannot_be_told_is_said_and_no_number(models):
+    options = parsed(models["mixture"])
+    options.host.ds.param_dtype, options.host.train.micro_batch_size = "bf16", 4
+    use, [unknown] = fullest_use(options, Setup(2, False, True), 8)
+    assert "activations: the passes of" in unknown
+    assert use.parts["train_prm"]["weights"] > 3 * GIB and not use.parts["train_prm"].get("activations")
+    options = parsed(models["unheard_of"])
+    options.host.ds.param_dtype, options.host.train.micro_batch_size = "bf16", 4
+    use, [unknown] = fullest_use(options, Setup(2, False, True), 8)
+    assert use is None and "train_prm: " in unknown
+    assert fitting_setup(options, 8, 80 * GIB) == Setup(3, False, True)
+    assert fitting_setup(options, 1, 80 * GIB) == Setup(2, False, True)
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
@@ -114,11 +152,8 @@ def test_open_flags_are_filled_and_given_ones_stay(tmp_path, monkeypatch, on_gpu
     monkeypatch.setattr(open_flags, "flash_attn_fault", lambda: None)
     monkeypatch.setattr(open_flags, "_device_memory", lambda: 80 * GIB)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    argv = ["--model.model_name_or_path", str(tmp_path / "m"), "--data.dataset", "x", "--train.batch_size", "24"]
-    parsed = lambda *more: train_prm.check(  # noqa: E731
-        nested(train_prm.build_parser().parse_args([*argv, *more, "--ckpt.output_dir", str(tmp_path / "new")]))
-    )
-    options = parsed()
+    batch = ("--train.batch_size", "24")
+    options = parsed(tmp_path / "m", *batch)
     filled = fill_in(options)
     expected = {"--ds.param_dtype": "bf16", "--ds.attn_implementation": "flash_attention_2", "--adam.lr": 6.4e-4}
     if not on_gpu:
@@ -129,7 +164,7 @@ def test_open_flags_are_filled_and_given_ones_stay(tmp_path, monkeypatch, on_gpu
 
     given = ["--ds.param_dtype", "bf16", "--adam.lr", "1e-3", "--train.micro_batch_size", "2", "--ds.zero_stage", "3"]
     given += ["--ds.adam_offload", "--model.no_gradient_checkpointing", "--ds.attn_implementation", "eager"]
-    options = parsed(*given)
+    options = parsed(tmp_path / "m", *batch, *given)
     assert fill_in(options) == {}
     host = options.host
     assert (host.adam.lr, host.train.micro_batch_size, host.ds.zero_stage) == (1e-3, 2, 3)
