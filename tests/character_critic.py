@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from vllm_prm.families.critique_styles import Critique
+from vllm_prm.families.critics import Critique
 from vllm_prm.families.generative import GenerativeFamily
 
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n"]

@@ -12,7 +12,7 @@ from vllm_prm.engines import AsyncEngine, OfflineEngine, engine_arguments
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.families import PRMFamily
 from vllm_prm.families.checkpoint_family import require_list
-from vllm_prm.families.critique_styles import Ask, Conversation, Critique, Verdicts
+from vllm_prm.families.critics import Ask, Conversation, Critique, Verdicts
 from vllm_prm.families.prm_family import Question
 from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, weights_changed
 
@@ -30,7 +30,7 @@ class GenerationRequest:
 class Critiqued:
     """A solution as the critics saw it. `step_scores`: None for a step without a verdict, or beyond the context.
 
-    `samples`: what each critique said. `malformed`: how many judgements gave no verdict.
+    `samples`: what each critique said.
     """
 
     step_scores: Scores
@@ -38,8 +38,17 @@ class Critiqued:
 
     @property
     def malformed(self) -> int:
-        """Judgements without a verdict, over all samples."""
+        """Judgements that could not be read, over all samples."""
         return sum(len(sample.malformed) for sample in self.samples)
+
+    def counts(self) -> dict[str, int]:
+        """How many critiques there were, and what was wrong with how many: no word in them, or the limit of tokens."""
+        return {
+            "critiques": len(self.samples),
+            "malformed": self.malformed,
+            "empty_critiques": sum(sample.empty for sample in self.samples),
+            "cut_off_critiques": sum(sample.cut_off for sample in self.samples),
+        }
 
 
 def _sampling_params(request: GenerationRequest) -> Any:
@@ -231,7 +240,7 @@ class GenerativeScorer(StepScorer):
         return (await self.critique_async(question, steps, truncate=truncate, usage=usage)).step_scores
 
     def output_fields(self, items: Sequence[ScoringItem], *, truncate: bool = False) -> list[dict[str, Any]]:
-        """Beside the scores, how many critiques were read and how many judgements in them were malformed."""
+        """Beside the scores, how many critiques were written, and what was wrong with how many."""
         return [_fields(critiqued) for critiqued in self.critique(items, truncate=truncate)]
 
     async def output_fields_async(
@@ -269,7 +278,7 @@ class GenerativeScorer(StepScorer):
         scores: Scores = [None if math.isnan(score) else score for score in self.family.decode(known)]
         critiqued = Critiqued(scores + [None] * (total - len(scores)), verdicts)
         _count_tokens(samples, usage)
-        usage.add(requests=1, steps=total, critiques=len(samples), malformed=critiqued.malformed)
+        usage.add(requests=1, steps=total, **critiqued.counts())
         return critiqued
 
 
@@ -283,8 +292,4 @@ def _count_tokens(samples: Sequence[_Sample], usage: Usage) -> None:
 
 
 def _fields(critiqued: Critiqued) -> dict[str, Any]:
-    return {
-        "step_rewards": critiqued.step_scores,
-        "critiques": len(critiqued.samples),
-        "malformed": critiqued.malformed,
-    }
+    return {"step_rewards": critiqued.step_scores, **critiqued.counts()}

@@ -22,6 +22,8 @@ _HITS = Counter("vllm_prm:score_cache_hits", "Steps whose score was remembered."
 _GENERATED = Counter("vllm_prm:generated_tokens", "Tokens of critiques (generative PRMs).", _LABELS)
 _CRITIQUES = Counter("vllm_prm:critiques", "Critiques written (generative PRMs).", _LABELS)
 _MALFORMED = Counter("vllm_prm:malformed_judgements", "Judgements in critiques that could not be read.", _LABELS)
+_EMPTY = Counter("vllm_prm:empty_critiques", "Critiques without a word (generative PRMs).", _LABELS)
+_CUT_OFF = Counter("vllm_prm:cut_off_critiques", "Critiques that ran into the limit of tokens.", _LABELS)
 _LATENCY = Histogram(
     "vllm_prm:request_latency_seconds",
     "Time from a request's arrival to its answer, for requests that were answered without an error.",
@@ -39,6 +41,8 @@ _OF_USAGE = {
     "generated_tokens": _GENERATED,
     "critiques": _CRITIQUES,
     "malformed": _MALFORMED,
+    "empty_critiques": _EMPTY,
+    "cut_off_critiques": _CUT_OFF,
 }
 """Field of `Usage` -> counter."""
 

@@ -122,10 +122,13 @@ class StepRewards(_Strict):
 
 class CritiquedStepRewards(StepRewards):
     """Scores by a generative PRM; null also where no critique gave a verdict. `critiques`: how many were written;
-    `malformed`: judgements in them that could not be read."""
+    `malformed`: judgements in them that could not be read; `empty_critiques` have no word, `cut_off_critiques` ran into
+    the limit of tokens."""
 
     critiques: int
     malformed: int
+    empty_critiques: int = 0
+    cut_off_critiques: int = 0
 
 
 class StepRewardUsage(_Strict):
@@ -142,6 +145,8 @@ class CritiqueUsage(StepRewardUsage):
     generated_tokens: int
     critiques: int
     malformed: int
+    empty_critiques: int = 0
+    cut_off_critiques: int = 0
 
 
 class StepRewardResponse(_Strict):

@@ -22,7 +22,7 @@ from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
 from vllm_prm.scorer import StepScorer
 
-ADDED_FIELDS = ("step_rewards", "score", "critiques", "malformed")
+ADDED_FIELDS = ("step_rewards", "score", "critiques", "malformed", "empty_critiques", "cut_off_critiques")
 
 Items = list[tuple[dict, StepRewardItem]]
 

@@ -38,7 +38,7 @@ RESTARTS = 5
 class Usage:
     """Running totals. `prompt_tokens`: tokens of the rendered solutions; `computed_tokens`: of these, forwarded by the
     engine (more than once if a cached prefix had to be run again); `cached_tokens`: spared by either cache. The last
-    three are of generative PRMs; `malformed`: judgements in their critiques that gave no verdict."""
+    five are of generative PRMs; `malformed`: judgements in their critiques that could not be read."""
 
     requests: int = 0
     steps: int = 0
@@ -49,6 +49,8 @@ class Usage:
     generated_tokens: int = 0
     critiques: int = 0
     malformed: int = 0
+    empty_critiques: int = 0
+    cut_off_critiques: int = 0
 
     def add(self, **counts: int) -> None:
         """Add to the named totals."""

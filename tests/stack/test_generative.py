@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.families import load_family
+from vllm_prm.families.critics.critic import Critique, chance
+from vllm_prm.families.critics.r_prm import QUESTION as QUESTION_OF_R_PRM
 from vllm_prm.scorer import StepScorer
 
 pytestmark = pytest.mark.stack
@@ -71,11 +73,21 @@ def test_genprm_weighs_yes_against_no_as_transformers_does(thinkprm, critic):
     assert max(abs(a - b) for a, b in zip(scores, sorted(expected), strict=True)) < 1e-4
 
 
-@pytest.mark.parametrize("style", ["thinkprm", "processbench", "genprm"])
-def test_what_is_written_is_what_transformers_writes(thinkprm, critic, style, monkeypatch):
-    """One step, an empty one, 200 of them: greedy critiques token by token, and GenPRM's probabilities, which no
-    verdict needs to confirm."""
-    scorer = sharing(thinkprm, critic, style=style, **{**GREEDY, "max_tokens": 12})
+@pytest.mark.parametrize(
+    ("style", "options", "asks"),
+    [
+        ("thinkprm", {}, 4),
+        # A critique and a decision for each of 1 + 1 + 3 + 12 prefixes.
+        ("thinkprm", {"scores": "prefixes"}, 2 * 17),
+        ("processbench", {}, 4),
+        ("proof", {}, 4),
+        ("genprm", {}, 2 * 17),
+    ],
+)
+def test_what_is_written_is_what_transformers_writes(thinkprm, critic, style, options, asks, monkeypatch):
+    """One step, an empty one, many of them: greedy critiques token by token, and the probabilities of GenPRM and of
+    ThinkPRM's decisions, which no verdict needs to confirm."""
+    scorer = sharing(thinkprm, critic, style=style, **{**GREEDY, "max_tokens": 12}, **options)
     asked = []
     generate = scorer.engine.generate
 
@@ -84,7 +96,7 @@ def test_what_is_written_is_what_transformers_writes(thinkprm, critic, style, mo
         return answers
 
     monkeypatch.setattr(scorer.engine, "generate", recorded)
-    chains = [["one"], [""], ["a", "", "c"], ["a"] * (12 if style == "genprm" else 200)]
+    chains = [["one"], [""], ["a", "", "c"], ["a"] * (12 if asks > 4 else 200)]
     scores = scorer.score([(QUESTION, chain) for chain in chains])
     assert [len(entry) for entry in scores] == [len(chain) for chain in chains]
 
@@ -99,8 +111,34 @@ def test_what_is_written_is_what_transformers_writes(thinkprm, critic, style, mo
         if request.choices is not None:
             difference = torch.tensor(answer.log_probs) - log_probs[:, list(request.choices)]
             figures.append(difference.abs().max().item())
-    print(f"generative {style}: {len(asked)} critiques alike, log-probabilities within {max(figures):.1e}")
-    assert max(figures) < 1e-4 and len(asked) == (2 * 17 if style == "genprm" else 4)
+    print(f"generative {style} {options}: {len(asked)} critiques alike, log-probabilities within {max(figures):.1e}")
+    assert max(figures) < 1e-4 and len(asked) == asks
+    if options:
+        assert len(figures) == 1 + 17 and None not in [score for entry in scores for score in entry]
+
+
+def test_r_prm_weighs_yes_against_no_as_transformers_does(thinkprm, critic):
+    """After analyses that come to its question, which a random critic never does by itself."""
+    scorer = sharing(thinkprm, critic, style="r_prm", **GREEDY)
+    requests = []
+    for steps in ([""], ["one"], ["a", "", "c"]):
+        conversation = scorer.family.conversation(QUESTION, steps)
+        next(conversation)
+        for number in range(len(steps)):
+            ended = Critique(f"Analysis {number}. Verification: {QUESTION_OF_R_PRM}", [1], True)
+            requests.append(scorer.request(conversation.send(ended), 0, number, False))
+            if number + 1 < len(steps):
+                conversation.send(Critique(" Yes", [1], True, [(-0.1, -2.0)]))
+    answers = scorer.engine.generate(requests)
+
+    model = AutoModelForCausalLM.from_pretrained(critic, dtype=torch.float32)
+    figures = []
+    for request, answer in zip(requests, answers, strict=True):
+        with torch.no_grad():
+            expected = model(torch.tensor([request.token_ids])).logits[0, -1, list(scorer.family.style.choices)]
+        figures.append(abs(expected.softmax(0)[0].item() - chance(answer.log_probs[0])))
+    print(f"generative r_prm: {len(figures)} decisions within {max(figures):.1e}")
+    assert len(figures) == 5 and max(figures) < 1e-4
 
 
 def test_samples_differ_and_can_be_repeated(thinkprm, critic):
@@ -110,8 +148,8 @@ def test_samples_differ_and_can_be_repeated(thinkprm, critic):
     assert texts == [sample.critiques for sample in again.samples]
     assert len({text for (text,) in texts}) > 1
     # It was never taught this style: nothing can be read, and that is said.
-    assert (first.step_scores, first.malformed) == ([None, None], 3)
-    assert scorer.usage.malformed == 6
+    assert first.step_scores == [None, None] and first.malformed + first.counts()["cut_off_critiques"] == 3
+    assert scorer.usage.malformed + scorer.usage.cut_off_critiques == 6
 
 
 def test_context_length(thinkprm):

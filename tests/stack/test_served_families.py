@@ -210,7 +210,8 @@ def test_malformed_critiques_are_counted(servers, tmp_path, monkeypatch):
     assert moved(server, before)["vllm_prm:malformed_judgements_total"] == entry["malformed"]
 
     [row, empty] = score_file(server, tmp_path, monkeypatch, [unknown, {"question": "q", "steps": []}])
-    assert row == {**unknown, **{name: entry[name] for name in ("step_rewards", "critiques", "malformed")}}
+    counts = ("critiques", "malformed", "empty_critiques", "cut_off_critiques")
+    assert row == {**unknown, **{name: entry[name] for name in ("step_rewards", *counts)}}
     assert (empty["step_rewards"], empty["critiques"]) == ([], 0)
     scorer = StepScorer.from_url(server, api_key_env="PRM_KEY")
     assert scorer.score([("Never seen?", unknown["steps"])]) == [entry["step_rewards"]]

@@ -7,7 +7,7 @@ from tiny_chat_lm import save_tiny_chat_lm
 from transformers import AutoModelForCausalLM
 
 from vllm_prm.families import load_family
-from vllm_prm.families.critique_styles import Critique
+from vllm_prm.families.critics import Critique
 
 GREEDY = {"samples": 1, "temperature": 0.0, "max_tokens": 96}
 CONTEXT = 8192

@@ -3,9 +3,9 @@ r"""Generative PRMs: a model that writes critiques; each is read for a verdict p
     s_k = (1/|V_k|) sum over samples i in V_k of c_ik
 
 with c_ik the probability, or the verdict, 1 or 0, of critique i that step k is correct, and V_k the samples that gave a
-verdict on it. A malformed critique gives none: it is counted, and left out of the mean unless `malformed_score` says
-what it counts as (GenPRM's published scorer: 0.5). A step on which no critique gave a verdict has no score. How critics
-are asked and read is the `style`, see `vllm_prm.families.critique_styles`:
+verdict on it. A critique that is empty, cut off or malformed may give none: it is counted, and left out of the mean
+unless `malformed_score` says what it counts as (GenPRM's published scorer: 0.5). A step on which no critique gave a
+verdict has no score. How critics are asked and read is the `style`, see `vllm_prm.families.critics`:
 
     "prm": {"family": "generative", "style": "thinkprm", "samples": 8}
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
-from vllm_prm.families.critique_styles import CRITIQUE_STYLES, Ask, Conversation
+from vllm_prm.families.critics import CRITIQUE_STYLES, Ask, Conversation
 from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.writing import chat_turns
@@ -29,9 +29,10 @@ class GenerativeOptions:
     """`samples`: critiques per solution (the papers scale to 8). `seed`: of the first sample; others follow from it.
 
     `temperature`, `top_p`, `top_k`, `max_tokens` (per critique; fewer where the context ends sooner): by default those
-    the style was published with. `malformed_score`: what a malformed judgement counts as; by default nothing.
+    the style was published with. `malformed_score`: what a critique without a verdict counts as; by default nothing.
     Of the style `genprm` only: `probabilities`, "raw" or "sampling", the kind of the scores; `first_turn`, how question
-    and first step are joined (the authors' evaluation script: "{question}\\n{step}").
+    and first step are joined (the authors' evaluation script: "{question}\\n{step}"). Of `thinkprm`: `scores`, "boxes"
+    or "prefixes".
     """
 
     style: str
@@ -44,6 +45,7 @@ class GenerativeOptions:
     malformed_score: float | None = None
     probabilities: Literal["raw", "sampling"] | None = None
     first_turn: str | None = None
+    scores: Literal["boxes", "prefixes"] | None = None
 
     def __post_init__(self) -> None:
         if self.style not in CRITIQUE_STYLES:
@@ -57,7 +59,7 @@ class GenerativeOptions:
         if self.malformed_score is not None and not 0 <= self.malformed_score <= 1:
             raise ValueError(f"malformed_score must lie in [0, 1], got {self.malformed_score}")
         read = CRITIQUE_STYLES[self.style].own_options
-        for name in ("probabilities", "first_turn"):
+        for name in ("probabilities", "first_turn", "scores"):
             if getattr(self, name) is not None and name not in read:
                 raise ValueError(f"{name} means nothing to the style {self.style!r}")
 
@@ -70,6 +72,8 @@ class GenerativeFamily(CheckpointFamily):
     published: ClassVar = {
         **{f"ThinkPRM-{size}": {"style": "thinkprm"} for size in ("1.5B", "7B", "14B")},
         **{f"GenPRM-{size}": {"style": "genprm"} for size in ("1.5B", "7B", "32B")},
+        "R-PRM-7B-DPO": {"style": "r_prm"},
+        "DeepSeek-Math-V2": {"style": "proof"},
     }
     scorer = "vllm_prm.generative_scorer:GenerativeScorer"
     runner = "generate"
@@ -82,17 +86,11 @@ class GenerativeFamily(CheckpointFamily):
         super().__init__(tokenizer, architecture=architecture, path=path, **options)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer of {path} has no chat template; critics are asked in a chat")
-        self.style = CRITIQUE_STYLES[self.options.style].for_tokenizer(tokenizer, path, **self._own_options())
-
-    def _own_options(self) -> dict[str, Any]:
-        """What the style alone reads, and the sampling that its scores may follow."""
         style = CRITIQUE_STYLES[self.options.style]
-        given = {name: getattr(self.options, name) for name in style.own_options}
-        sampling = {name: self.sampling()[name] for name in ("temperature", "top_p")} if given else {}
-        return {
-            **{name: style.own_options[name] if value is None else value for name, value in given.items()},
-            **sampling,
-        }
+        self._published = style.published_sampling(path, self.options.samples)
+        own = {name: getattr(self.options, name) for name in style.own_options}
+        own = {name: style.own_options[name] if value is None else value for name, value in own.items()}
+        self.style = style.for_tokenizer(tokenizer, path, self.sampling(), **own)
 
     @classmethod
     def served_as(cls, checkpoint: Checkpoint) -> None:
@@ -106,8 +104,7 @@ class GenerativeFamily(CheckpointFamily):
     def sampling(self) -> dict[str, Any]:
         """vLLM's sampling parameters: the style's, and over them the options that are set."""
         chosen = {name: getattr(self.options, name) for name in ("temperature", "top_p", "top_k", "max_tokens")}
-        published = CRITIQUE_STYLES[self.options.style].sampling
-        return {**published, **{name: value for name, value in chosen.items() if value is not None}}
+        return {**self._published, **{name: value for name, value in chosen.items() if value is not None}}
 
     def conversation(self, question: Question, steps: Sequence[str]) -> Conversation:
         """One critic's conversation about `steps`, at least one. `ValueError` for messages that are no single question,

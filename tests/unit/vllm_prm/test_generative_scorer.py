@@ -48,6 +48,16 @@ def test_samples_are_averaged_and_malformed_ones_counted():
     assert usage["prompt_tokens"] == usage["computed_tokens"] > 0 and usage["generated_tokens"] > 0
 
 
+def test_empty_and_cut_off_critiques_are_counted_apart():
+    answers = [said(f"{RIGHT} {WRONG}"), said(""), said("hm"), said("so far", finished=False)]
+    scorer = make_scorer(lambda prompt, seed: answers[seed // 1009], samples=4)
+    [critiqued] = scorer.critique([("q", STEPS)])
+    assert critiqued.step_scores == [1.0, 0.0]
+    counts = {"critiques": 4, "malformed": 1, "empty_critiques": 1, "cut_off_critiques": 1}
+    assert critiqued.counts() == counts
+    assert counts.items() <= scorer.usage.as_dict().items()
+
+
 def test_no_verdict_is_no_score():
     scorer = make_scorer(lambda prompt, seed: said("hm"), samples=3)
     assert scorer.score([("q", STEPS)]) == [[None, None]]
@@ -142,7 +152,13 @@ def test_no_answer_mixes_critiques_of_two_weights():
             scorer.score_cache.clear()
         return await task
 
-    assert asyncio.run(run(1)) == {"step_rewards": [0.5, 0.5], "critiques": 2, "malformed": 0}
+    assert asyncio.run(run(1)) == {
+        "step_rewards": [0.5, 0.5],
+        "critiques": 2,
+        "malformed": 0,
+        "empty_critiques": 0,
+        "cut_off_critiques": 0,
+    }
     assert len(inner.requests) == 16
     assert usage.prompt_tokens == sum(len(request.token_ids) for request in inner.requests)
     assert (usage.requests, usage.critiques, usage.steps) == (1, 2, 2) and usage == scorer.usage

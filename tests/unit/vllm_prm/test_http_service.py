@@ -269,13 +269,14 @@ def test_the_key_comes_from_the_environment(monkeypatch):
 
 def test_what_a_generative_server_says_beside_the_scores():
     def critiqued(request):
-        data = [{"index": 0, "step_rewards": [1.0, None], "critiques": 3, "malformed": 2}]
+        data = [{"index": 0, "step_rewards": [1.0, None], "critiques": 3, "malformed": 2, "empty_critiques": 1}]
         usage = {"prompt_tokens": 9, "cached_tokens": 4, "computed_tokens": 5}
-        usage |= {"generated_tokens": 30, "critiques": 3, "malformed": 2}
+        usage |= {"generated_tokens": 30, "critiques": 3, "malformed": 2, "empty_critiques": 1}
         return httpx.Response(200, json={"model": "m", "data": data, "usage": usage})
 
     scorer = scorer_over(critiqued)
     [fields] = scorer.output_fields([("q", ["a", "b"])])
-    assert fields == {"step_rewards": [1.0, None], "critiques": 3, "malformed": 2}
-    assert (scorer.usage.generated_tokens, scorer.usage.critiques, scorer.usage.malformed) == (30, 3, 2)
+    wrong = {"malformed": 2, "empty_critiques": 1, "cut_off_critiques": 0}  # an older server knows the first alone
+    assert fields == {"step_rewards": [1.0, None], "critiques": 3, **wrong}
+    assert {"generated_tokens": 30, "critiques": 3, **wrong}.items() <= scorer.usage.as_dict().items()
     assert scorer_over(answer).output_fields([("q", ["a"])]) == [{"step_rewards": [0.5]}]

@@ -9,7 +9,10 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from vllm_prm.families import load_family
-from vllm_prm.families.critique_styles import GenPRM, ProcessBenchCritic, ThinkPRM
+from vllm_prm.families.critics.genprm import GenPRM
+from vllm_prm.families.critics.processbench import ProcessBenchCritic
+from vllm_prm.families.critics.proof_grader import ProofGrader
+from vllm_prm.families.critics.thinkprm import ThinkPRM
 from vllm_prm.families.generative import GenerativeFamily
 from vllm_prm.serve import serve_command
 
@@ -153,12 +156,131 @@ def test_verdicts_of_whole_critiques():
     assert finish(ProcessBenchCritic().judge("q", STEPS), said("\\boxed{0}")).correct == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("style", [ThinkPRM, ProcessBenchCritic])
-def test_malformed_whole_critiques(style):
-    for critique, reason in ((said("hm"), "no "), (said(f"{RIGHT} {RIGHT} \\boxed{{-1}}", finished=False), "cut off")):
-        verdicts = finish(style().judge("q", STEPS), critique)
-        assert all(math.isnan(value) for value in verdicts.correct)
-        assert len(verdicts.malformed) == 1 and verdicts.malformed[0].startswith(reason)
+@pytest.mark.parametrize("style", [ThinkPRM, ProcessBenchCritic, ProofGrader])
+@pytest.mark.parametrize(
+    ("critique", "malformed", "empty", "cut_off"),
+    [
+        (said("hm"), 1, 0, 0),
+        (said(" \n"), 0, 1, 0),
+        (said(f"{RIGHT} {RIGHT} \\boxed{{1}}", finished=False), 0, 0, 1),
+        (said("", finished=False), 0, 1, 1),
+    ],
+)
+def test_whole_critiques_without_a_verdict(style, critique, malformed, empty, cut_off):
+    verdicts = finish(style().judge("q", STEPS), critique)
+    assert all(math.isnan(value) for value in verdicts.correct)
+    assert (len(verdicts.malformed), verdicts.empty, verdicts.cut_off) == (malformed, empty, cut_off)
+
+
+def test_thinkprm_numbers_the_steps_itself():
+    """As its author does, whatever the steps say of their numbers."""
+    ask = next(ThinkPRM().judge("q", ["Step 1: 2x = 4", "Step 7: x = 2"]))
+    assert "[Solution]\n\nStep 1: 2x = 4\nStep 2: x = 2\n\nReview" in ask.messages[0]["content"]
+
+
+@pytest.mark.parametrize("stop", ["Step 3:", "Is the solution correct?", "</think>"])
+def test_thinkprm_ends_where_the_solution_does(stop):
+    conversation = ThinkPRM().judge("q", STEPS)
+    ask = next(conversation)
+    assert stop in ask.stop
+    verdicts = finish(ThinkPRM().judge("q", STEPS), said(f"Step 1: {RIGHT}\nStep 2: {RIGHT}\n{stop} {WRONG}"))
+    assert (verdicts.correct, verdicts.malformed) == ([1.0, 1.0], [])
+    assert finish(ThinkPRM().judge("q", STEPS), said(stop)).empty == 1
+
+
+def test_thinkprm_judges_each_prefix():
+    made = family(scores="prefixes")
+    yes, no = made.tokenizer.convert_tokens_to_ids(["y", "n"])
+    conversation = made.conversation("q?", STEPS)
+    first = next(conversation)
+    assert "Step 1: 2 + 3 = 5.\n\nReview" in first.messages[0]["content"] and first.stop[0] == "Step 2:"
+    decision = conversation.send(said(f"\nStep 1: {WRONG}</think>"))
+    # One token per character: " yes" and " no" differ after the space.
+    assert decision.prefix == f"{first.prefix}\nStep 1: {WRONG}\nIs the solution correct? "
+    assert (decision.choices, decision.max_tokens, decision.messages) == ((yes, no), 1, first.messages)
+    second = conversation.send(said("y", token_ids=[yes], log_probs=[(-0.5, -2.5)]))
+    assert "Step 2: So 10.\n\nReview" in second.messages[0]["content"] and second.stop[0] == "Step 3:"
+    # Nothing was said of the second step, and what was said of it was cut off: the question is asked all the same.
+    conversation.send(said("", finished=False))
+    with pytest.raises(StopIteration) as done:
+        conversation.send(said("n", token_ids=[no], log_probs=[(-math.inf, -math.inf)]))
+    verdicts = done.value.value
+    assert verdicts.correct[0] == pytest.approx(1 / (1 + math.exp(-2))) and math.isnan(verdicts.correct[1])
+    assert (verdicts.malformed, verdicts.empty, verdicts.cut_off) == (
+        ["step 2: no probability of either judgement"],
+        1,
+        1,
+    )
+
+
+def test_thinkprm_without_room_for_a_prefix():
+    conversation = family(scores="prefixes").conversation("q?", STEPS)
+    next(conversation)
+    conversation.send(said("fine"))
+    conversation.send(said("y", log_probs=[(0.0, 0.0)]))
+    with pytest.raises(StopIteration) as done:
+        conversation.send(None)
+    assert done.value.value.correct == [0.5, None]
+
+
+def test_r_prm_asks_about_one_step_at_a_time():
+    made = family("r_prm")
+    yes, no = made.tokenizer.convert_tokens_to_ids(["Y", "N"])
+    conversation = made.conversation("q?", ["Step 4: 2 + 3 = 5.", "So 10."])
+    ask = next(conversation)
+    system, asked = ask.messages
+    assert system == {"role": "system", "content": "You are a helpful assistant."}
+    assert asked["content"].startswith("You are an excellent math teacher. Please verify")
+    assert asked["content"].endswith(
+        "where X is either Yes or No.\n\nQuestion: q?\nPrevious Steps: Since the Now Step is the first step, there are "
+        "no Previous Steps.\nNow Step: Step 1: 2 + 3 = 5.\nPlease carefully analyze the correctness of the Now Step.\n"
+        "Reply: "
+    )
+    decision = conversation.send(said("Fine. Verification: Is the step correct (Yes/No)? No"))
+    assert decision.prefix == "Fine. Verification: Is the step correct (Yes/No)? "
+    assert (decision.choices, decision.max_tokens) == ((yes, no), 1)
+    ask = conversation.send(said("Y", log_probs=[(-0.1, -3.1)]))
+    assert "Previous Steps: Step 1: 2 + 3 = 5.\nNow Step: Step 2: So 10.\n" in ask.messages[1]["content"]
+    with pytest.raises(StopIteration) as done:
+        conversation.send(said("An analysis that forgets to ask."))
+    verdicts = done.value.value
+    assert verdicts.correct[0] == pytest.approx(1 / (1 + math.exp(-3))) and math.isnan(verdicts.correct[1])
+    assert verdicts.malformed == ["step 2: an analysis without the question at its end"]
+
+
+@pytest.mark.parametrize(("critique", "counts"), [(said("so", finished=False), (0, 0, 1)), (said(""), (0, 1, 0))])
+def test_an_analysis_of_r_prm_that_does_not_end(critique, counts):
+    verdicts = finish(family("r_prm").style.judge("q", ["a"]), critique)
+    assert math.isnan(verdicts.correct[0])
+    assert (len(verdicts.malformed), verdicts.empty, verdicts.cut_off) == counts
+
+
+@pytest.mark.parametrize(
+    ("said_at_the_end", "grade"),
+    [("\\boxed{0.5}", 0.5), ("\\boxed{1}", 1.0), ("$\\boxed{0}$.", 0.0), ("\\boxed{0} no: \\boxed{1.0}", 1.0)],
+)
+def test_a_proof_has_one_grade(said_at_the_end, grade):
+    conversation = family("proof").style.judge("q?\n", STEPS)
+    [asked] = next(conversation).messages
+    assert asked["content"].endswith("## Problem\nq?\n\n## Solution\n2 + 3 = 5.\n\nSo 10.")
+    assert asked["content"].startswith("## Instruction\n\nYour task is to evaluate the quality of a solution")
+    assert "\n\\boxed{...} // where ..." in asked["content"] and "fatal errors, or has severe" in asked["content"]
+    thought = "Perhaps \\boxed{0.5}?</think>"
+    verdicts = finish(ProofGrader().judge("q", STEPS), said(thought + said_at_the_end))
+    assert verdicts.correct == [grade, grade]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "reason"),
+    [
+        ("\\boxed{1}</think>It is fine.", "no grade"),
+        ("\\boxed{0.7}", "the last box holds no grade"),
+        ("\\boxed{1} so \\boxed{x}", "the last box holds no grade"),
+    ],
+)
+def test_a_proof_without_a_grade(evaluation, reason):
+    verdicts = finish(ProofGrader().judge("q", ["a"]), said(evaluation))
+    assert verdicts.malformed == [reason] and math.isnan(verdicts.correct[0])
 
 
 @pytest.mark.parametrize(
@@ -199,6 +321,8 @@ def test_mean_leaves_malformed_samples_out_or_counts_them_as_told():
         ({"malformed_score": 2.0}, r"malformed_score must lie in \[0, 1\]"),
         ({"execute": True}, "has no option execute"),
         ({"probabilities": "raw"}, "probabilities means nothing to the style 'thinkprm'"),
+        ({"scores": "both"}, "scores: Input should be 'boxes' or 'prefixes'"),
+        ({"style": "r_prm", "scores": "boxes"}, "scores means nothing to the style 'r_prm'"),
         ({"style": "genprm", "probabilities": "cooked"}, "probabilities: Input should be 'raw' or 'sampling'"),
         ({"style": "genprm", "probabilities": "sampling", "temperature": 0.0}, "needs a temperature above 0"),
         ({"style": "genprm", "first_turn": "{question}"}, "must hold {question} and {step} once each"),
@@ -224,6 +348,26 @@ def test_sampling_is_the_styles_unless_told():
     assert family("genprm", max_tokens=9).sampling()["max_tokens"] == 9
 
 
+@pytest.mark.parametrize(
+    ("path", "samples", "sampling"),
+    [
+        ("Qwen/Qwen2.5-72B-Instruct", 8, {"temperature": 1.0, "top_p": 0.9, "max_tokens": 8192}),
+        ("Qwen/QwQ-32B-Preview", 8, {"temperature": 1.0, "top_p": 0.9, "max_tokens": 32768}),
+        ("Qwen2.5-Math-7B-Instruct", 8, {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "max_tokens": 8192}),
+        ("Qwen2.5-Math-7B-Instruct", 1, {"temperature": 0.0, "top_p": 1.0, "max_tokens": 8192}),
+        ("QwQ-32B", 1, {"temperature": 0.0, "top_p": 1.0, "max_tokens": 32768}),
+    ],
+)
+def test_processbench_samples_by_the_models_name(path, samples, sampling):
+    """As the authors' script does, which decodes greedily unless it votes."""
+    made = GenerativeFamily(make_tokenizer(), path=path, style="processbench", samples=samples)
+    assert made.sampling() == sampling
+    assert (
+        GenerativeFamily(make_tokenizer(), path=path, style="processbench", temperature=0.3).sampling()["temperature"]
+        == 0.3
+    )
+
+
 def save(path, **prm):
     path.mkdir()
     make_tokenizer().save_pretrained(path)
@@ -235,6 +379,8 @@ def save(path, **prm):
 
 def test_any_generating_checkpoint_may_be_a_critic(tmp_path):
     assert load_family(save(tmp_path / "ThinkPRM-14B")).options.style == "thinkprm"
+    assert load_family(save(tmp_path / "R-PRM-7B-DPO")).options.style == "r_prm"
+    assert load_family(save(tmp_path / "DeepSeek-Math-V2")).options.style == "proof"
     declared = save(tmp_path / "own", prm={"family": "generative", "style": "genprm"})
     assert load_family(declared).options.samples == 8
     assert load_family(declared, options={"style": "processbench"}).options.style == "processbench"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vllm_prm.families.verdicts import Malformed, first_error, judgement, step_verdicts
+from vllm_prm.families.critics.verdicts import Malformed, first_error, judgement, step_verdicts
 
 STEPS = ["2 + 3 = 5.", "5 * 2 = 11.", "The answer is \\boxed{11}."]
 RIGHT, WRONG = "\\boxed{correct}", "\\boxed{incorrect}"
@@ -33,6 +33,8 @@ RIGHT, WRONG = "\\boxed{correct}", "\\boxed{incorrect}"
         # What it announces before the first step is no verdict, nor is the answer it repeats.
         (f"I will write {RIGHT} or {WRONG}.\nStep 1: {RIGHT}\nStep 2: {WRONG}", [True, False, False]),
         (f"Step 1: gives \\boxed{{5}} {RIGHT}\nStep 2: {RIGHT}\nStep 3: \\boxed{{11}} {RIGHT}", [True, True, True]),
+        # It goes on to a step there is not, where its author would have ended it.
+        (f"Step 1: {RIGHT}\nStep 2: {RIGHT}\nStep 3: {RIGHT}\n**Step 4:** {WRONG}\nStep 1: {WRONG}", [True] * 3),
         # Mentioned in a sentence, a step is no heading.
         (f"Step 1: {RIGHT}\nStep 2 follows from step 1, so {RIGHT} no: {WRONG}", [False, False, False]),
         # Code is no verdict, whether closed or not.
@@ -57,7 +59,7 @@ def test_step_verdicts(critique, verdicts):
         (f"Step 1: {RIGHT}\nStep 3: {RIGHT}", "no verdict on step 2"),
         (f"Step 2: {WRONG}", "no verdict on step 1"),
         (f"{RIGHT} {RIGHT} {RIGHT} {RIGHT}", "4 verdicts on 3 steps"),
-        (f"Step 1: {RIGHT}\nStep 2: {RIGHT}\nStep 3: {RIGHT}\nStep 4: {RIGHT}", "a verdict on step 4 of 3"),
+        (f"Step 1: {RIGHT}\nStep 2: {RIGHT}\nStep 3: {RIGHT}\nStep 5: {RIGHT}", "a verdict on step 5 of 3"),
         (f"Step 0: {RIGHT}\nStep 1: {WRONG}", "a verdict on step 0 of 3"),
         (f"Here: {RIGHT} {RIGHT} {RIGHT}\nStep 1: as said.", "no verdict on step 1"),
     ],

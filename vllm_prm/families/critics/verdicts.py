@@ -49,9 +49,12 @@ def step_verdicts(critique: str, steps: Sequence[str]) -> list[bool] | Malformed
     A verdict belongs to the last heading `Step i:` before it, the last one under a heading counts, and those before the
     first heading are the critic's plan. Without any heading verdicts belong to the steps in order. Steps without one
     are incorrect after an incorrect step, as critics stop there (ThinkPRM, arXiv:2504.16828), and make the critique
-    malformed before it. So do verdicts on steps there are not.
+    malformed before it. So do verdicts on steps there are not, but reading ends where the critic goes on to the step
+    after the last, as its author ends its writing there.
     """
     text = _spoken(critique, steps)
+    beyond = [match.start() for match in _HEADING.finditer(text) if int(match[1]) == len(steps) + 1]
+    text = text[: beyond[0]] if beyond else text
     verdicts = [
         (match.start(), content == "correct")
         for match in _BOXED.finditer(text)
