@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from commands import summary_of
+from engine_cores import engine_cores
 from servers import running_server, until_ready
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
@@ -34,14 +35,6 @@ def policy(tmp_path_factory) -> str:
     return str(path)
 
 
-def engine_core(actor: int):
-    """The process of vLLM that runs the model for an actor: where it dies, the actor is of no use."""
-    import psutil
-
-    [core] = [child for child in psutil.Process(actor).children() if "EngineCore" in " ".join(child.cmdline())]
-    return core
-
-
 def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
     prepare_environment()
     import ray
@@ -57,7 +50,7 @@ def test_questions_of_a_killed_engine_are_tried_again_on_a_new_one(policy):
     try:
         [engine] = start_engines(EngineOptions(policy, gpus=0), [], work, 4, lambda question: question)
         first = ray.get(engine.actor.pid.remote())
-        core = engine_core(first)
+        [core] = engine_cores(first, 1)
 
         def finish(question, annotated):
             assert question.id not in finished

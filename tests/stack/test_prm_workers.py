@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+from engine_cores import engine_cores
 from tiny_prm import save_tiny_prm
 
 from openrlhf_prm.cluster.accelerator import prepare_environment
@@ -37,8 +38,6 @@ async def scored(pool) -> list[list[float]]:
 
 
 def test_what_a_killed_engine_had_in_hand_is_scored_again(session, tmp_path):
-    import psutil
-
     from openrlhf_prm.cluster.spawning import spawn
     from openrlhf_prm.cluster.workers import RESTARTS, EngineOptions, PRMWorker, ScoringPool
 
@@ -65,7 +64,7 @@ def test_what_a_killed_engine_had_in_hand_is_scored_again(session, tmp_path):
 
     actor = of_worker(lambda self: os.getpid())
     of_worker(lambda self: self.scorer.score_cache.clear())  # or nothing would reach the engine
-    [first] = [child for child in psutil.Process(actor).children() if "EngineCore" in " ".join(child.cmdline())]
+    [first] = engine_cores(actor, 1)
     assert asyncio.run(killed_under_way()) == before
     assert of_worker(lambda self: os.getpid()) != actor
     session.kill(worker)

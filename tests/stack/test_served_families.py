@@ -5,9 +5,9 @@ import json
 import os
 from contextlib import ExitStack
 
-import psutil
 import pytest
 import torch
+from engine_cores import engine_cores
 from servers import process_of, running_server, until_ready
 from step_reward_server import CLIENT, HEADERS, LIMIT_S, leaves_the_engine_free, metrics, moved, post, until
 from tiny_checkpoints import CASES, EXAMPLE, PlainForward
@@ -231,9 +231,8 @@ def test_leaving_ends_the_critiques(servers):
 def test_a_server_ends_with_its_second_engine_and_leaves_none(servers):
     """As vLLM's server ends when its own engine dies."""
     server = process_of(servers["implicit"])
-    engines = [child for child in psutil.Process(server.pid).children() if "EngineCore" in " ".join(child.cmdline())]
-    assert len(engines) == 2
-    max(engines, key=lambda process: process.create_time()).kill()
+    engines = engine_cores(server.pid, 2)
+    engines[-1].kill()
     response = post(servers["implicit"], {"question": "Reference gone?", "steps": ["a"]})
     assert response.status_code == 500 and response.json()["error"]["code"] == 500
     assert server.wait(LIMIT_S) is not None
