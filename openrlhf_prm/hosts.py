@@ -21,6 +21,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.trainer.ppo_trainer": (
         "PPOTrainer",
         "PPOTrainer._compute_rollout_stats",
+        "PPOTrainer.broadcast_to_vllm",
         "PPOTrainer.fit",
         "PPOTrainer.init_checkpoint_states",
         "PPOTrainer.save_best_checkpoint",
@@ -35,6 +36,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "SamplesGenerator",
         "TrainingActor",
         "TrainingActor._compute_rollout_stats",
+        "TrainingActor.broadcast_to_vllm",
         "TrainingActor.fit",
         "TrainingActor.init_checkpoint_states",
         "TrainingActor.save_best_checkpoint",

@@ -19,6 +19,7 @@ from openrlhf_prm.ppo.option_groups import ONLINE_PRM_FOLDER
 from openrlhf_prm.ppo.paths import make_absolute
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
 from openrlhf_prm.ppo.prompt_checks import check_prompts
+from openrlhf_prm.ppo.self_correction.checks import check_self_correction
 from openrlhf_prm.ppo.unread_flags import refuse_unread_flags
 
 
@@ -34,6 +35,7 @@ def check_args(args: SimpleNamespace) -> None:
         _check_branches(args, options)
     if options.online_prm is not None:
         _check_online_prm(args, options)
+    check_self_correction(args, options)
     check_colocation(args, options)
     _check_weights(args, options)
     if not args.vllm.num_engines and options.looks_at_steps:

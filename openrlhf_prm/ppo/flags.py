@@ -26,6 +26,7 @@ from openrlhf_prm.ppo.option_groups import (
     ProcessRewardOptions,
     StepOptions,
 )
+from openrlhf_prm.ppo.self_correction.options import SelfCorrectionOptions
 from openrlhf_prm.ppo.watching import WatchOptions
 from openrlhf_prm.rewards.shaping import ShapingNeed
 from vllm_prm.extension_files import names_file
@@ -34,6 +35,7 @@ TITLES = {
     "prm": "process reward model (PRM)",
     "steps": "reasoning steps",
     "credit": "turns of an agent",
+    "self_correction": "self-correction (SCoRe)",
     "process_reward": "process reward",
     "online_prm": "PRM trained in the loop",
     "vine": "values of states",
@@ -72,6 +74,7 @@ GROUPS = (
     OptionGroup("workers", "prm", PRMWorkerOptions, "--prm.model_name_or_path"),
     OptionGroup("steps", "steps", StepOptions, "a PRM, or an estimator of the plugin that reads steps of text"),
     OptionGroup("credit", "credit", CreditOptions, "--train.agent_func_path"),
+    OptionGroup("self_correction", "self_correction", SelfCorrectionOptions, "--self_correction.stage"),
     OptionGroup("process_reward", "process_reward", ProcessRewardOptions, ANY_PRM),
     OptionGroup("outcome", "process_reward", OutcomeOptions),
     OptionGroup("online_prm", "online_prm", OnlinePRMOptions, LEARNING_PRM),

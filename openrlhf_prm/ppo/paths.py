@@ -13,7 +13,7 @@ READ = (
     *("actor.model_name_or_path", "critic.model_name_or_path", "reward.model_name_or_path"),
     *("prm.model_name_or_path", "online_prm.model_name_or_path", "online_prm.reference"),
     *("data.prompt_dataset", "eval.dataset", "train.agent_func_path", "reward.remote_url"),
-    "length_penalty.reference_file",
+    *("length_penalty.reference_file", "self_correction.offline_file"),
 )
 """Flags of a file, a folder, or something else that is no path; some take several, with commas between them."""
 

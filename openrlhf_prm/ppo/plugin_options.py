@@ -20,6 +20,7 @@ from openrlhf_prm.ppo.option_groups import (
     ProcessRewardOptions,
     StepOptions,
 )
+from openrlhf_prm.ppo.self_correction.options import SelfCorrectionOptions
 from openrlhf_prm.ppo.watching import WatchOptions
 from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
 from vllm_prm.extension_files import names_file
@@ -30,8 +31,8 @@ class PluginOptions:
     """Options by what they are for; None where nothing in the run reads them.
 
     prm: a PRM that scores steps, workers: its engines here. online_prm: a PRM that learns in the loop. process_reward,
-    shaping and watch: with one or the other. steps: how text is split. credit: turns of an agent. vine: how states are
-    valued. estimator: ours, None for one of the host's.
+    shaping and watch: with one or the other. steps: how text is split. credit: turns of an agent. self_correction:
+    several attempts in an episode. vine: how states are valued. estimator: ours, None for one of the host's.
     """
 
     prm: PRMOptions | None
@@ -45,6 +46,7 @@ class PluginOptions:
     vine: VineOptions | None
     diversity: DiversityOptions
     credit: CreditOptions | None
+    self_correction: SelfCorrectionOptions | None
     length: LengthOptions
     penalty: LengthPenalty | None
     advantages: AdvantageOptions
@@ -85,7 +87,7 @@ class PluginOptions:
             self.advantages.constant_length_norm,
             self.advantages.negative_weight != 1.0,
         )
-        return self.looks_at_steps or any(changes_outcome)
+        return self.looks_at_steps or self.self_correction is not None or any(changes_outcome)
 
 
 def read_options(args: SimpleNamespace) -> PluginOptions:
@@ -108,6 +110,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
     split_by_text = (rewarded or estimator is not None) and EstimatorNeed.SEGMENTS not in needs
     credit = build(CreditOptions, args.credit, "credit")
     split_by_text &= not (args.train.agent_func_path and credit.unit == "turn")
+    self_correction = build(SelfCorrectionOptions, args.self_correction, "self_correction")
     length = build(LengthOptions, args.length_penalty, "length_penalty")
     return PluginOptions(
         prm=prm if scored else None,
@@ -120,6 +123,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
         steps=steps if split_by_text else None,
         vine=vine if EstimatorNeed.BRANCH_VALUES in needs else None,
         credit=credit if args.train.agent_func_path else None,
+        self_correction=self_correction if self_correction.stage else None,
         diversity=build(DiversityOptions, args.diversity, "diversity"),
         length=length,
         penalty=_penalty(args, length.kind) if length.kind else None,
@@ -129,8 +133,8 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
 
 
 def generation_limit(args: SimpleNamespace) -> int:
-    """How many tokens a response may have."""
-    return args.rollout.max_new_tokens or args.data.max_len
+    """How many tokens a response may have, where there are several attempts each of them."""
+    return args.self_correction.attempt_tokens or args.rollout.max_new_tokens or args.data.max_len
 
 
 def _penalty(args: SimpleNamespace, name: str) -> LengthPenalty:

@@ -44,6 +44,8 @@ class StepSamplesGenerator(SamplesGenerator):
         if response.get("steps") is not None:
             # A plain attribute: the host rebuilds experiences from its own fields, but records are taken before that.
             experience.steps = response["steps"].cut(int(experience.action_mask.sum()))
+        if response.get("attempts") is not None:
+            experience.attempts = response["attempts"]
         return experience
 
 

@@ -23,6 +23,8 @@ from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
 from openrlhf_prm.ppo.progress import Progress, progress_line
 from openrlhf_prm.ppo.rollout.executor import StepScoring
 from openrlhf_prm.ppo.samples import StepSamplesGenerator, TargetedPromptDataset
+from openrlhf_prm.ppo.self_correction.checks import prompt_options
+from openrlhf_prm.ppo.self_correction.experience import SelfCorrectionExperienceMaker
 
 STATE = "openrlhf_prm"
 ONLINE_PRM_TAG = "openrlhf_prm_online_prm"
@@ -32,7 +34,7 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
     """Starts the PRM workers that the options ask for and hands every rollout actor what it needs to look at steps.
     Returns None where nothing looks at them. `actors`: the policy's group, whose GPUs a colocated PRM shares.
     """
-    scoring = None
+    scoring, corrects = None, options.self_correction
     if options.looks_at_steps:
         segments = EstimatorNeed.SEGMENTS in options.estimator_needs
         prm, vine, credit = options.prm, options.vine, options.credit
@@ -45,7 +47,11 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
             vine=vine if vine and vine.values == "rollouts" else None,
             observations=credit is None or not credit.hide_observations,
             turn_rewards=credit is not None and credit.turn_rewards,
+            turns_apart=corrects is not None and not corrects.within_chain,
         )
+    if corrects is not None:
+        prompts = prompt_options(args)
+        ray.get([engine.write_attempts.remote(corrects, prompts) for engine in vllm_engines or []])
     ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
     return scoring
 
@@ -66,6 +72,12 @@ def start_scorer(options: PluginOptions, args, vllm_engines, actors=None) -> Sco
     if sleeps(options, args):
         pool.sleep()
     return pool
+
+
+def experience_maker(options: PluginOptions) -> partial:
+    """What makes the run's experience maker, called as the host calls its own class."""
+    kind = ProcessExperienceMaker if options.self_correction is None else SelfCorrectionExperienceMaker
+    return partial(kind, options=options)
 
 
 def sleeps(options: PluginOptions, args) -> bool:
@@ -117,6 +129,14 @@ class _KeepsState:
             self._save_online_prm(f"best_global_step{global_step}", client_states)
         super().save_best_checkpoint(eval_metrics, global_step, client_states)
 
+    def broadcast_to_vllm(self) -> None:
+        """With new weights the rollout actors may get a new stage; so they do where a run goes on."""
+        super().broadcast_to_vllm()
+        corrects = self.experience_maker.options.self_correction
+        if corrects is not None and corrects.offline_share:
+            stage = corrects.stage_of(self.experience_maker.mixer.rollouts)
+            ray.get([engine.set_stage.remote(stage) for engine in self.vllm_engines])
+
     def init_checkpoint_states(self) -> dict:
         states = super().init_checkpoint_states()
         if STATE in states:
@@ -143,7 +163,7 @@ class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.mo
 
     def __init__(self, pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs):
         options = read_options(strategy.args)
-        maker = partial(ProcessExperienceMaker, options=options)
+        maker = experience_maker(options)
         self.experience_maker_cls = sync_trainer.RemoteExperienceMaker = maker
         sync_trainer.PromptDataset = partial(TargetedPromptDataset, penalty=options.penalty)
         self.step_scoring = attach_step_scoring(options, strategy.args, vllm_engines, actor)
@@ -171,7 +191,7 @@ class ProcessTrainingActor(_KeepsState, async_trainer.TrainingActor.__ray_metada
     """The host's training half of async training, with our experience maker."""
 
     def __init__(self, pretrain, strategy, *args, **kwargs):
-        maker = partial(ProcessExperienceMaker, options=read_options(strategy.args))
+        maker = experience_maker(read_options(strategy.args))
         self.experience_maker_cls = sync_trainer.RemoteExperienceMaker = maker
         super().__init__(pretrain, strategy, *args, **kwargs)
         self.start_online_prm()

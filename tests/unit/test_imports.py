@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "openrlhf_prm.prm_training": {"vllm_prm", "options", "cluster", "data", "hosts", "measures"},
     "openrlhf_prm.ppo": {
         *("vllm_prm", "options", "advantages", "answers", "cluster", "data", "length_penalties", "rewards"),
+        "measures",
     },
     "openrlhf_prm.evaluation": {"vllm_prm", "options", "answers", "cluster", "data", "measures", "tasks"},
     "openrlhf_prm.report": {"evaluation", "measures", "ppo"},

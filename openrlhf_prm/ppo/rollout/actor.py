@@ -8,6 +8,8 @@ from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
 from openrlhf_prm.ppo.rollout.branches import QuestionOutcomes
 from openrlhf_prm.ppo.rollout.executor import QUESTION_OUTCOMES, StepScoring, StepScoringExecutor
+from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
+from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
 from vllm_prm.parent_watch import end_engines_with_this_process
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
@@ -16,6 +18,8 @@ _HOST = RolloutRayActor.__ray_metadata__.modified_class
 
 class StepRolloutActor(_HOST):
     """Everything the host's actor does, plus `attach_step_scoring`."""
+
+    _offline: OfflineAttempts | None = None
 
     async def __init__(self, *args, **kwargs):
         end_engines_with_this_process()
@@ -30,13 +34,25 @@ class StepRolloutActor(_HOST):
             kwargs["enable_sleep_mode"] = False  # vLLM's engines there sleep without giving memory back
         await super().__init__(*args, **kwargs)
 
+    def write_attempts(self, options, prompts) -> None:
+        """Wraps the executor the host chose in one that writes several attempts; comes before `attach_step_scoring`."""
+        if options.offline_share:
+            self._offline = OfflineAttempts(options.offline_file, options.offline_share, options.stage_of(0))
+        self.executor = AttemptsExecutor(self.executor, options, prompts, self._offline)
+
+    def set_stage(self, stage: int) -> None:
+        """The stage of self-correction that the next rollouts belong to."""
+        self._offline.stage = stage
+
     def attach_step_scoring(self, scoring: StepScoring | None) -> None:
         """Wraps the executor the host chose. Called once, before the first rollout."""
         self.executor = StepScoringExecutor(self.executor, scoring)
 
     def look_at_steps(self, wanted: bool) -> None:
-        """Switches looking at steps off and on, for rollouts that only need their outcome."""
+        """Switches looking at steps off and on, for rollouts that only need the policy's outcome."""
         self.executor.looking = wanted and self.executor.scoring is not None
+        if self._offline is not None:
+            self._offline.wanted = wanted
 
     async def generate(self, prompt_token_ids, sampling_params, multi_modal_data=None):
         """The host's, which reads the last output only: vLLM need not make one for every token before it."""
@@ -46,6 +62,8 @@ class StepRolloutActor(_HOST):
 
     async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
         QUESTION_OUTCOMES.set(QuestionOutcomes(num_samples))
+        if self._offline is not None:
+            self._offline.draw()
         return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
 
     async def update_weight(self, name, dtype, shape, empty_cache=False):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
@@ -21,6 +21,7 @@ from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.answers.own_response import WRITTEN
 from openrlhf_prm.data.steps import Step, visible
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
+from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
 from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.rollout.turns import (
@@ -29,6 +30,7 @@ from openrlhf_prm.ppo.rollout.turns import (
     paid_turns,
     read_turns,
     recording_rewards,
+    steps_of_turns,
     steps_within,
     texts_for_prm,
 )
@@ -46,7 +48,8 @@ class StepScoring:
     its numbers mean, see `score_ranges`. splitter: where steps end in the text. segment_ends: token probabilities of a
     response -> where its segments end, instead of steps; then there is no splitter. vine: how states are sampled, None
     for not at all. observations: whether the PRM reads what an agent's environment wrote. turn_rewards: whether the
-    agent must say what it pays for each turn. Without a splitter and segments a turn is a step.
+    agent must say what it pays for each turn. turns_apart: whether each turn answers the question anew, so that the PRM
+    reads it as a solution of its own. Without a splitter and segments a turn is a step.
     """
 
     scorer: object | None
@@ -57,6 +60,7 @@ class StepScoring:
     vine: VineOptions | None = None
     observations: bool = True
     turn_rewards: bool = False
+    turns_apart: bool = False
 
     def question(self, prompt: str) -> str:
         """The question within a prompt: the last match of the pattern's first group, or the prompt itself.
@@ -85,9 +89,13 @@ class StepScoring:
             )
         scores = None
         if self.scorer is not None:
-            read = joined_with_next(texts_for_prm(turns, steps, self.observations), seen)
-            known = iter(await self.score(prompt, read) if read else [])
-            scores = tuple(next(known) if shows else math.nan for shows in seen)
+            observations = self.observations and not self.turns_apart
+            read = texts_for_prm(turns, steps, observations)
+            solutions = [range(len(steps))] if not self.turns_apart else steps_of_turns(turn_ends, steps)
+            scored = [
+                self._scores([read[k] for k in places], [seen[k] for k in places], prompt) for places in solutions
+            ]
+            scores = tuple(chain.from_iterable(await asyncio.gather(*scored)))
         return StepRecord(
             ends=tuple(step.end for step in steps),
             scores=scores,
@@ -98,6 +106,12 @@ class StepScoring:
             turn_rewards=turn_rewards,
             text_ends=None if self.splitter is None else tuple(step.text_end for step in steps),
         )
+
+    async def _scores(self, read: list[str], seen: list[bool], prompt: str) -> list[float]:
+        """One score per step of a solution, NaN for those that show nothing."""
+        texts = joined_with_next(read, seen)
+        known = iter(await self.score(prompt, texts) if texts else [])
+        return [next(known) if shows else math.nan for shows in seen]
 
     async def score(self, prompt: str, steps: list[str]) -> list[float]:
         return as_probabilities(await self.scorer.score(self.question(prompt), steps), self.score_range)
@@ -182,12 +196,9 @@ class StepScoringExecutor(AgentExecutorBase):
 
     def _judge(self, prompt: str, label: str):
         """The reward that the host's single-turn executor would give a text, of which the second is the policy's."""
-        inner = self.inner
-        fetch = inner._fetch_rewards_via_func if inner.reward_func else inner._fetch_rewards_via_http
 
         async def judge(text: str, response: str) -> float:
-            WRITTEN.set(lambda: response)  # for this branch's task alone
-            (answer,) = await fetch([text], [prompt], [label])
+            answer = await verdict(self.inner, text, response, prompt, label)
             return float(outcome_number(answer["rewards"], self._source(), prompt))
 
         return judge
@@ -195,7 +206,7 @@ class StepScoringExecutor(AgentExecutorBase):
     def _source(self) -> str:
         """Who gives outcome rewards."""
         if isinstance(self.inner, SingleTurnAgentExecutor):
-            return f"--reward.remote_url {','.join(self.inner.reward_endpoints)}"
+            return reward_flag(self.inner)
         return "--train.agent_func_path"
 
 

@@ -114,6 +114,13 @@ def paid_turns(turns: Sequence[Turn]) -> tuple[tuple[int, ...], tuple[float, ...
     return tuple(ends), tuple(rewards) if paid and ends else None
 
 
+def steps_of_turns(turn_ends: Sequence[int], steps: Sequence[Step]) -> list[list[int]]:
+    """The places of each turn's steps; turn_ends: where turns end, in the policy's own tokens."""
+    starts = (0, *turn_ends)
+    spans = zip(starts, turn_ends, strict=False)
+    return [[place for place, step in enumerate(steps) if start < step.end <= end] for start, end in spans]
+
+
 def recording_rewards(executor) -> tuple[object, list[float]]:
     """An executor of the host's multi-turn kind that also notes what its agent pays turn by turn, which the host sums
     up; and the list in which it does. Any other executor comes back as it is, with None.

@@ -30,7 +30,7 @@ def given(prefix: str, name: str) -> list[str]:
     flag, metadata = f"--{prefix}.{name}", field.metadata
     if metadata["kind"] is bool:
         return [f"--{prefix}.no_{name}" if field.default else flag]
-    candidates = metadata["choices"] or metadata["registry"] or (0.25, 7, 0.75, 300, -0.5, "{} (x)")
+    candidates = metadata["choices"] or metadata["registry"] or (0.25, 7, 0.75, 300, -0.5, "{} (x)", 2)
     for value in candidates:
         if type(value) is metadata["kind"] and value != field.default:
             try:
