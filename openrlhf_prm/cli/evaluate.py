@@ -28,9 +28,12 @@ from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
+from openrlhf_prm.data.attempts import AttemptOptions
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.data.steps import STEP_SPLITTERS
+from openrlhf_prm.evaluation.budgets import BudgetOptions, budget_plot
 from openrlhf_prm.evaluation.collecting import Sampling
+from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
 from openrlhf_prm.evaluation.policies import (
     MeasuredPolicy,
     PolicyEvaluation,
@@ -38,8 +41,9 @@ from openrlhf_prm.evaluation.policies import (
     load_tokenizers,
     measure_policies,
 )
-from openrlhf_prm.evaluation.table import print_results
+from openrlhf_prm.evaluation.table import print_results, results_table
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
+from vllm_prm.durable_file import write_atomically
 from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
@@ -59,8 +63,11 @@ def build_parser() -> FlagParser:
     add_flags(parser, "data", PromptOptions)
     add_flags(parser, "eval", Sampling)
     add_flags(parser, "eval", SummaryOptions)
+    add_flags(parser, "eval", BudgetOptions)
+    add_flags(parser, "self_correction", AttemptOptions)
     add("--eval.output", nargs="+", help="JSON file of the numbers, one per policy")
     add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
+    add("--eval.report", help="HTML page of the numbers, with the curve of --eval.budgets")
     add("--eval.verbose", action="store_true", help="show what the engines log")
     limit = f"token limit of a response; default: {Sampling.max_new_tokens}, less where the PRM's context is too short"
     add("--rollout.max_new_tokens", type=int, help=limit)
@@ -102,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
         print("evaluate: interrupted; policies that were finished are written", file=sys.stderr)
         return 130
     print_results(results.values())
+    if args.eval.report:
+        write_report(Path(args.eval.report), results)
     print(json.dumps(next(iter(results.values())) if len(results) == 1 else results))
     return 0
 
@@ -123,6 +132,16 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
     )
     summary = build(SummaryOptions, args.eval, "eval")
     prompts = build(PromptOptions, args.data, "data")
+    budgets = build(BudgetOptions, args.eval, "eval")
+    for name, needed in budgets.unread("eval").items():
+        if getattr(args.eval, name) is not None:
+            raise ValueError(f"--eval.{name} needs {needed}")
+    further = further_attempts(args, prompts)
+    if further is not None and further.attempt_tokens is not None:
+        refuse = "limits every attempt, the first one too: leave out --rollout.max_new_tokens"
+        if args.rollout.max_new_tokens is not None:
+            raise ValueError(f"--self_correction.attempt_tokens {refuse}")
+        sampling = replace(sampling, max_new_tokens=further.attempt_tokens)
     policies = policies_of(args)
     prm = args.prm.model_name_or_path
     servers = prm_servers(args)
@@ -146,7 +165,20 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         prm=None if prm is None else build(EngineFlags, args.prm, "prm").engines(prm, sampling.seed),
         prm_family=args.prm.family,
         servers=servers,
+        further=further,
+        budgets=budgets,
     )
+
+
+def further_attempts(args: SimpleNamespace, prompts: PromptOptions) -> FurtherAttempts | None:
+    """Attempts behind each response, where they are asked for. Raises ValueError naming the flag."""
+    asked = build(FurtherAttempts, args.self_correction, "self_correction", prompts=prompts)
+    if (args.self_correction.attempts or 1) < 2:
+        refuse_unread(
+            args.self_correction, "self_correction", ("attempts",), "needs --self_correction.attempts above 1"
+        )
+        return None
+    return asked
 
 
 def policies_of(args: SimpleNamespace) -> tuple[MeasuredPolicy, ...]:
@@ -154,6 +186,8 @@ def policies_of(args: SimpleNamespace) -> tuple[MeasuredPolicy, ...]:
     models = args.actor.model_name_or_path
     for model in models:
         require_checkpoint("--actor.model_name_or_path", model)
+    if args.eval.report and Path(args.eval.report).is_dir():
+        raise ValueError(f"--eval.report: {args.eval.report} is a folder, not a file")
     taken: set[str] = set()
     for flag, paths in (("--eval.output", args.eval.output), ("--eval.samples", args.eval.samples)):
         if paths is not None and len(paths) != len(models):
@@ -186,6 +220,17 @@ def prm_servers(args: SimpleNamespace) -> ServerFlags:
         if args.eval.vote_aggregation is not None and not servers.url:
             raise ValueError("--eval.vote_aggregation needs --prm.model_name_or_path or --prm.url")
     return servers
+
+
+def write_report(path: Path, results: dict[str, dict]) -> None:
+    """A page of all policies' numbers."""
+    from openrlhf_prm.report.benchmark_page import render_benchmark
+
+    first = next(iter(results.values()))
+    budgets = {name: result["budgets"] for name, result in results.items() if "budgets" in result}
+    plots = [budget_plot(budgets)] if budgets else []
+    title = "Policies measured" if len(results) > 1 else f"{Path(first['policy']).name} measured"
+    write_atomically(path, render_benchmark(title, first, [results_table(results.values())], plots, of="policies"))
 
 
 def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:

@@ -7,13 +7,16 @@ the steps.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker, extract_answer
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.data.steps import split_steps, visible
+from openrlhf_prm.evaluation.budgets import BudgetOptions, Spent, Thinker
+from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.step_checkers import StepChecker
 from openrlhf_prm.options import Options, option
@@ -38,7 +41,7 @@ class Sampling(Options):
 @dataclass(frozen=True, kw_only=True)
 class Judges:
     """What grades a response: the answer checker, the splitter of its steps, and where there are such, PRM and step
-    checker.
+    checker. `further`: attempts that are asked for behind it.
 
     `prm` has `async score(question, steps) -> list[float]` (`openrlhf_prm.cluster.workers.ScoringPool`).
     """
@@ -47,6 +50,7 @@ class Judges:
     splitter: str
     prm: Any = None
     step_checker: StepChecker | None = None
+    further: FurtherAttempts | None = None
 
 
 async def collect(
@@ -72,27 +76,78 @@ async def collect(
             request = request_of(sampling, index, sample)
             [completion] = await policy.generate(prompt_of(question.question), **request)
             graded = await grade(index, sample, question, completion, tokenizer, judges)
+            if judges.further is not None:
+                asked, request = prompt_of(question.question), partial(request_of, sampling, index, sample)
+
+                def is_right(text: str) -> bool:
+                    return judges.is_correct(text, question.label)
+
+                later = await judges.further.after(completion, asked, request, policy, tokenizer, is_right)
+                graded = replace(graded, later=later)
         on_response()
         return graded
 
     samples = [None, *range(sampling.n_samples_per_prompt)]
-    tasks = [asyncio.create_task(respond(i, sample)) for i in range(len(questions)) for sample in samples]
+    return await _all([respond(i, sample) for i in range(len(questions)) for sample in samples])
+
+
+def request_of(sampling: Sampling, index: int, sample: int | None, part: int | str = 1) -> dict:
+    """Sampling parameters of one response; sample None is the greedy one. part: what of several requests of one
+    response."""
+    request = {"n": 1, "max_tokens": sampling.max_new_tokens}
+    if sample is None:
+        return {**request, "temperature": 0.0}
+    name = f"{sampling.seed}-{index}-{sample}" + (f"-{part}" if part != 1 else "")
+    digest = hashlib.sha256(name.encode()).digest()
+    seed = int.from_bytes(digest[:4], "big")
+    return {**request, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
+
+
+async def collect_budgets(
+    questions: Sequence[Question],
+    policy: Any,
+    tokenizer: Any,
+    sampling: Sampling,
+    is_correct: AnswerChecker,
+    prompt_of: Callable[[str], str],
+    options: BudgetOptions,
+    on_chain: Callable[[], None] = lambda: None,
+) -> list[list[Spent]]:
+    """For each question what its sampled chains spent, see `evaluation.budgets`."""
+    places = asyncio.Semaphore(sampling.in_flight)
+
+    async def think(index: int, sample: int) -> list[Spent]:
+        question = questions[index]
+
+        async def generate(tokens: list[int], name: str, limit: int) -> Any:
+            request = request_of(sampling, index, sample, name) | {"max_tokens": limit}
+            [completion] = await policy.generate(tokens, **request)
+            return completion
+
+        def is_right(text: str) -> bool:
+            return is_correct(text, question.label)
+
+        thinker = Thinker(options=options, generate=generate, tokenizer=tokenizer)
+        async with places:
+            spent = await thinker.spent(prompt_of(question.question), is_right)
+        on_chain()
+        return spent
+
+    samples = range(sampling.n_samples_per_prompt)
+    chains = await _all([think(i, sample) for i in range(len(questions)) for sample in samples])
+    by_question = [chains[start : start + len(samples)] for start in range(0, len(chains), len(samples))]
+    return [[one for chain in group for one in chain] for group in by_question]
+
+
+async def _all(jobs: Sequence[Coroutine]) -> list:
+    """Their results in order; the first error ends the others and is raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def request_of(sampling: Sampling, index: int, sample: int | None) -> dict:
-    """Sampling parameters of one response; sample None is the greedy one."""
-    request = {"n": 1, "max_tokens": sampling.max_new_tokens}
-    if sample is None:
-        return {**request, "temperature": 0.0}
-    digest = hashlib.sha256(f"{sampling.seed}-{index}-{sample}".encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
-    return {**request, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
 
 async def grade(

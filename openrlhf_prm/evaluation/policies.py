@@ -16,7 +16,9 @@ from openrlhf_prm.cluster.context_length import model_context
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
-from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect
+from openrlhf_prm.evaluation.budgets import BudgetOptions, Spent, summarize_budgets
+from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, collect_budgets
+from openrlhf_prm.evaluation.further_attempts import FurtherAttempts, summarize_attempts
 from openrlhf_prm.evaluation.responses import GradedResponse, write_samples
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS, STEP_KINDS
 from openrlhf_prm.evaluation.summary import summarize
@@ -63,7 +65,8 @@ class SummaryOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class PolicyEvaluation:
     """What is measured, and how. `data` names the questions' file in the results; `engines` are a policy's, whichever
-    it is; `prm` are a PRM's, or `servers` has one, where steps are scored.
+    it is; `prm` are a PRM's, or `servers` has one, where steps are scored. `further`: attempts behind each
+    response. `budgets`: of tokens, for chains of their own.
     """
 
     policies: tuple[MeasuredPolicy, ...]
@@ -78,6 +81,8 @@ class PolicyEvaluation:
     prm: EngineOptions | None = None
     prm_family: str | None = None
     servers: ServerFlags = ServerFlags()
+    further: FurtherAttempts | None = None
+    budgets: BudgetOptions = BudgetOptions()
 
     @property
     def paths(self) -> list[tuple[str, str]]:
@@ -110,7 +115,12 @@ def load_tokenizers(evaluation: PolicyEvaluation) -> list[Any]:
             fault = " ".join(str(error).split())
             raise ValueError(f"--actor.model_name_or_path: {policy.model} has no tokenizer ({fault})") from None
         context = model_context(policy.model, evaluation.engines.max_model_len)
-        check_lengths(evaluation.questions, prompt_maker(evaluation.prompts, tokenizer), tokenizer, context)
+        prompt_of = prompt_maker(evaluation.prompts, tokenizer)
+        check_lengths(evaluation.questions, prompt_of, tokenizer, context)
+        evaluation.budgets.check_room([prompt_of(q.question) for q in evaluation.questions], tokenizer, context)
+        if evaluation.further is not None:
+            prompts = [prompt_of(question.question) for question in evaluation.questions]
+            evaluation.further.check_room(prompts, tokenizer, evaluation.sampling.max_new_tokens, context)
         tokenizers.append(tokenizer)
     return tokenizers
 
@@ -132,9 +142,10 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
             with generation_pool(replace(evaluation.engines, model=policy.model)) as pool:
                 ready = time.perf_counter()
                 responses = _graded_responses(evaluation, pool, scorer, tokenizer)
+                spent = _spent(evaluation, pool, tokenizer) if evaluation.budgets.budgets else []
                 done = time.perf_counter()
             seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
-            results[policy.name] = _written(evaluation, policy, responses, seconds)
+            results[policy.name] = _written(evaluation, policy, responses, spent, seconds)
             started = time.perf_counter()
     except KeyboardInterrupt:
         with silent_stderr():
@@ -164,6 +175,7 @@ def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, toke
         splitter=evaluation.splitter,
         prm=scorer,
         step_checker=STEP_CHECKERS.get(evaluation.summary.step_checker),
+        further=evaluation.further,
     )
     prompt_of = prompt_maker(evaluation.prompts, tokenizer)
     total = len(evaluation.questions) * (evaluation.sampling.n_samples_per_prompt + 1)
@@ -173,8 +185,22 @@ def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, toke
         )
 
 
+def _spent(evaluation: PolicyEvaluation, pool: Any, tokenizer: Any) -> list[list[Spent]]:
+    from tqdm import tqdm
+
+    prompt_of = prompt_maker(evaluation.prompts, tokenizer)
+    total = len(evaluation.questions) * evaluation.sampling.n_samples_per_prompt
+    asked = (evaluation.questions, pool, tokenizer, evaluation.sampling, evaluation.is_correct, prompt_of)
+    with tqdm(total=total, desc="budgets", unit="chain", mininterval=1) as progress:
+        return asyncio.run(collect_budgets(*asked, evaluation.budgets, progress.update))
+
+
 def _written(
-    evaluation: PolicyEvaluation, policy: MeasuredPolicy, responses: list[GradedResponse], seconds: dict[str, float]
+    evaluation: PolicyEvaluation,
+    policy: MeasuredPolicy,
+    responses: list[GradedResponse],
+    spent: list[list[Spent]],
+    seconds: dict[str, float],
 ) -> dict:
     """The numbers of a policy, after its files are on disk."""
     numbers = summarize(
@@ -185,6 +211,10 @@ def _written(
     )
     result = {**numbers, **seconds, "seed": evaluation.sampling.seed, "versions": versions(), "policy": policy.model}
     result |= {"prm": evaluation.prm_name, "data": evaluation.data}
+    if evaluation.further is not None:
+        result["self_correction"] = summarize_attempts(responses, seed=evaluation.sampling.seed)
+    if spent:
+        result["budgets"] = summarize_budgets(spent, seed=evaluation.sampling.seed)
     if policy.samples is not None:
         write_samples(policy.samples, responses)
     if policy.output is not None:

@@ -9,13 +9,25 @@ from vllm_prm.durable_file import write_atomically
 
 
 @dataclass(frozen=True)
+class LaterAttempt:
+    """A further attempt of a policy that was asked to look at its first one again."""
+
+    response: str
+    answer: str | None
+    correct: bool
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
 class GradedResponse:
     """A response with what is known about it.
 
     `index` numbers the question (from 0), so that two evaluations of one file pair up; `sample` numbers the sampled
     responses of a question and is None for the greedy one. `steps`, `step_scores` and `step_checks` have one entry
     per step; scores are None without a PRM, checks without a step checker. `correct` judges the text as it stands,
-    cut short (`truncated`) or not.
+    cut short (`truncated`) or not. `later` are further attempts, None where none were asked for; everything else is of
+    the first one.
     """
 
     index: int
@@ -31,6 +43,7 @@ class GradedResponse:
     step_checks: list[bool] | None
     tokens: int
     truncated: bool
+    later: list[LaterAttempt] | None = None
 
     def __post_init__(self):
         for name in ("step_scores", "step_checks"):
@@ -57,14 +70,15 @@ def read_samples(path: Path) -> list[GradedResponse]:
 
     Raises ValueError naming file and line where a line is not a response.
     """
-    names = [field.name for field in fields(GradedResponse)]
+    names = [field.name for field in fields(GradedResponse) if field.name != "later"]
     responses = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            responses.append(GradedResponse(**{name: row[name] for name in names}))
+            later = None if row.get("later") is None else [LaterAttempt(**attempt) for attempt in row["later"]]
+            responses.append(GradedResponse(**{name: row[name] for name in names}, later=later))
         except (json.JSONDecodeError, TypeError, KeyError, ValueError) as error:
             raise ValueError(f"{path} line {number} is not a graded response: {error!r}") from error
     return responses

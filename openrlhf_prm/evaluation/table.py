@@ -10,16 +10,19 @@ from rich.table import Table
 from openrlhf_prm.evaluation.plots import PlotTable
 
 
+def results_table(results: Iterable[dict]) -> PlotTable:
+    """The accuracies of every policy with their 95% intervals, one column a policy."""
+    columns = [(Path(result["policy"]).name, _rows(result)) for result in results]
+    names = dict.fromkeys(name for _, rows in columns for name in rows)
+    header = ["measure", *(policy for policy, _ in columns)]
+    return PlotTable(
+        "% [95% interval]", header, [[name, *(rows.get(name, "-") for _, rows in columns)] for name in names]
+    )
+
+
 def print_results(results: Iterable[dict]) -> None:
-    """Prints the accuracies of every policy with their 95% intervals, one column a policy."""
-    results = list(results)
-    table = Table(title="% [95% interval]", title_style="")
-    table.add_column("measure")
-    for result in results:
-        table.add_column(escape(Path(result["policy"]).name), justify="right")
-    for name in dict.fromkeys(name for result in results for name in _rows(result)):
-        table.add_row(name, *(_rows(result).get(name, "-") for result in results))
-    Console().print(table)
+    """Prints that table."""
+    print_tables([results_table(results)])
 
 
 def print_tables(tables: Iterable[PlotTable]) -> None:
@@ -49,6 +52,12 @@ def _rows(result: dict) -> dict[str, str]:
         rows[f"best_of_{n} ({kind})"] = _percent(value, intervals[f"best_of_{n}"][kind])
     if result.get("prm_auc") is not None:
         rows["prm_auc"] = f"{result['prm_auc']:.3f}"
+    changed = result.get("self_correction", {})
+    for name, interval in changed.get("intervals", {}).items():
+        rows[f"self_correction {name}"] = _percent(changed[name], interval)
+    for mode, curve in result.get("budgets", {}).items():
+        for row in curve["curve"]:
+            rows[f"{row['budget']} tokens, {mode}"] = _percent(row["accuracy"], row["interval"])
     rows["truncated"] = _percent(result["truncated"], None)
     return {**rows, "mean_tokens": f"{result['mean_tokens']:.1f}", "questions": str(result["questions"])}
 

@@ -22,8 +22,14 @@ MORE_STYLE = """
 FACTS = ("benchmark", "prm", "data", "solutions", "tuning_solutions", "unscored_solutions", "seed")
 
 
-def render_benchmark(title: str, result: dict, tables: Sequence[PlotTable], plots: Sequence[Plot]) -> str:
-    """The page as text. Everything that came from a flag, a file or a model is escaped."""
+def render_benchmark(
+    title: str,
+    result: dict,
+    tables: Sequence[PlotTable],
+    plots: Sequence[Plot],
+    of: str = "process reward model",
+) -> str:
+    """The page as text. Everything that came from a flag, a file or a model is escaped. of: what was measured."""
     figures = "".join(
         f'<figure class="card"><figcaption><b>{escape(plot.title)}</b>{escape(plot.caption)}</figcaption>'
         f"{draw(plot)}</figure>"
@@ -38,7 +44,7 @@ def render_benchmark(title: str, result: dict, tables: Sequence[PlotTable], plot
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{MORE_STYLE}</style></head><body><main>"
-        f'<p class="kicker">process reward model</p><h1>{escape(title)}</h1>{"".join(map(_table, tables))}'
+        f'<p class="kicker">{escape(of)}</p><h1>{escape(title)}</h1>{"".join(map(_table, tables))}'
         f'<div class="plots">{figures}</div><h2>Made with</h2><div class="table made card"><table>{rows}</table></div>'
         "</main></body></html>\n"
     )

@@ -77,5 +77,29 @@ def test_two_policies_with_a_prm(tmp_path):
     assert [r.response for r in first] != [r.response for r in second]
 
 
+def test_attempts_and_budgets(tmp_path):
+    policy = save_tiny_policy(tmp_path / "policy", 0)
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "label": a}) + "\n" for q, a in questions("test", 3, seed=0)))
+    flags = ["--actor.model_name_or_path", policy, "--data.input", data, "--eval.n_samples_per_prompt", 2]
+    flags += ["--rollout.max_new_tokens", 24, "--vllm.dtype", "bfloat16", "--self_correction.attempts", 2]
+    flags += ["--self_correction.instruction", "Answer: 0", "--eval.budgets", 8, 16, 64, "--eval.budget_wait", "so 1"]
+    flags += ["--eval.budget_answer", "Answer: ", "--eval.budget_answer_tokens", 4]
+    flags += ["--eval.samples", tmp_path / "samples.jsonl", "--eval.report", tmp_path / "page.html"]
+    result = summary_of("openrlhf_prm.cli.evaluate", *flags)
+    changed = result["self_correction"]
+    assert changed["accuracy_t1"] == result["mean_at_2"] and len(changed["edit_histogram"]) == 5
+    assert changed["difference"] == changed["wrong_to_right"] - changed["right_to_wrong"]
+    responses = read_samples(tmp_path / "samples.jsonl")
+    assert [len(response.later) for response in responses] == [1] * 9
+    assert all(1 <= attempt.tokens <= 24 for response in responses for attempt in response.later)
+    for mode in ("cut", "wait"):
+        rows = result["budgets"][mode]["curve"]
+        assert [row["budget"] for row in rows] == [8, 16, 64] and rows[0]["tokens"] >= 8
+    waiting = [row["tokens"] for row in result["budgets"]["wait"]["curve"]]
+    assert all(tokens > budget for tokens, budget in zip(waiting, (8, 16, 64), strict=True)), "budget and answer"
+    assert "64 tokens, wait" in (tmp_path / "page.html").read_text()
+
+
 def lines(path):
     return path.read_text().splitlines()

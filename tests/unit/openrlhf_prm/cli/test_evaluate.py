@@ -59,6 +59,9 @@ def complaint(capsys, *arguments, command=evaluate) -> str:
         ("--data.input", "no_such.jsonl"),
         ("--actor.model_name_or_path", "/no/such/policy"),
         ("--eval.outptu", "x"),
+        ("--self_correction.attempts", "0"),
+        ("--eval.budgets", "many"),
+        ("--eval.budgets", "-1"),
     ],
 )
 def test_a_bad_flag_is_named(given, capsys, flag, value):
@@ -249,3 +252,49 @@ def test_a_response_that_the_prm_cannot_read_is_named_before_an_engine_starts(gi
     monkeypatch.setattr("openrlhf_prm.cluster.context_length._tokens", lambda model, text: len(text))
     evaluation = evaluate.evaluation_of(nested(evaluate.build_parser().parse_args([*given.flags, *prm])))
     assert evaluation.sampling.max_new_tokens == (64 - 1 - len(evaluation.questions[0].question)) * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--self_correction.within_chain"], "--self_correction.within_chain needs --self_correction.attempts above 1"),
+        (
+            ["--self_correction.attempts", "1", "--self_correction.instruction", "Hm."],
+            "instruction needs --self_correc",
+        ),
+        (["--self_correction.attempts", "2", "--self_correction.instruction", " "], "--self_correction.instruction is"),
+        (
+            [
+                "--self_correction.attempts",
+                "2",
+                "--self_correction.attempt_tokens",
+                "9",
+                "--rollout.max_new_tokens",
+                "9",
+            ],
+            "leave out --rollout.max_new_tokens",
+        ),
+        (["--eval.budgets", "64", "32"], "--eval.budgets must rise, got 64 32"),
+        (["--eval.budget_answer", "A: "], "--eval.budget_answer needs --eval.budgets"),
+        (["--eval.budget_wait", "Hm."], "--eval.budget_wait needs --eval.budgets"),
+        (["--eval.budgets", "64", "--eval.budget_answer_tokens", "9"], "answer_tokens needs --eval.budget_answer"),
+    ],
+)
+def test_flags_of_attempts_and_budgets_that_nothing_would_read(given, capsys, flags, message):
+    assert message in complaint(capsys, *given.flags, *flags)
+
+
+def test_a_report_that_is_a_folder(given, capsys):
+    assert "--eval.report" in complaint(capsys, *given.flags, "--eval.report", str(given.path))
+
+
+def test_a_report_has_the_numbers_and_the_curve(tmp_path):
+    curve = [{"budget": 64, "accuracy": 0.25, "interval": [0.125, 0.5], "tokens": 60.0}]
+    measured = {"n": 2, "intervals": {}, "questions": 3, "truncated": 0.0, "mean_tokens": 9.0, "policy": "<b>/policy"}
+    result = {**measured, "budgets": {mode: {"curve": curve, "gain": None} for mode in ("cut", "wait")}, "versions": {}}
+    evaluate.write_report(tmp_path / "page.html", {"<i>policy": result})
+    page = (tmp_path / "page.html").read_text()
+    assert "25.0 [12.5, 50.0]" in page and "64 tokens, wait" in page and "<svg" in page
+    assert "<i>policy" not in page and "<b>/policy" not in page
+    evaluate.write_report(tmp_path / "page.html", {"policy": {**measured, "versions": {}}})
+    assert "<svg" not in (tmp_path / "page.html").read_text()

@@ -1,0 +1,70 @@
+"""Self-correction for real: two attempts in vLLM rollouts, both stages in one run that is resumed, step rewards, one
+chain.
+"""
+
+import json
+
+import pytest
+from ppo_runs import POLICY, data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
+
+pytestmark = pytest.mark.stack
+
+CORRECTS = (
+    *("--self_correction.stage", 1, "--self_correction.stage1_steps", 1, "--self_correction.attempt_tokens", 80),
+    *("--self_correction.instruction", "Answer: 0", "--algo.advantage.estimator", "rloo"),
+    *("--algo.kl.init_coef", 0.01),
+)
+
+
+def check(steps, stages):
+    assert [status["self_correction/stage"] for status in steps] == stages
+    for status in steps:
+        # Log-probs of both attempts, the second one's under x2, are the engine's.
+        assert abs(status["vllm_kl"]) < 0.005
+        gained = status["self_correction/wrong_to_right"] - status["self_correction/right_to_wrong"]
+        first, second = status["self_correction/accuracy_t1"], status["self_correction/accuracy_t2"]
+        assert second - first == pytest.approx(gained, abs=1e-3)
+        assert status["self_correction/difference"] == pytest.approx(gained, abs=1e-3)
+        assert status["process/accuracy"] == pytest.approx(second, abs=1e-3)
+        assert 0 <= status["self_correction/copied"] <= 1 and status["self_correction/edit_ratio"] > 0
+        bins = [value for name, value in status.items() if name.startswith("self_correction/edits_")]
+        assert len(bins) == 5 and sum(bins) == pytest.approx(1, abs=1e-3)
+
+
+def test_both_stages_in_one_run_that_is_resumed(data, prm, tmp_path):  # noqa: F811
+    base = tmp_path / "base.jsonl"
+    rows = [json.loads(line) for line in (data / "questions.jsonl").read_text().splitlines()]
+    base.write_text(
+        "".join(json.dumps({"question": row["question"], "response": "Answer: 1\n"}) + "\n" for row in rows)
+    )
+    flags = [
+        *(*host_flags(data), *CORRECTS, "--self_correction.offline_share", 1, "--self_correction.offline_file", base),
+        *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
+        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.1),
+        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--ckpt.save_steps", 1),
+    ]
+    done = train(*flags, "--data.max_samples", 16)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    steps = logged_steps(done.stdout + done.stderr)
+    assert [status["self_correction/stage"] for status in steps] == [1, 2]
+    # In stage 1 the policy writes all, in stage 2 the file has every first attempt.
+    assert [status["self_correction/offline"] for status in steps] == [0, 1]
+    check(steps[:1], [1])
+    assert steps[0]["process/steps"] >= 1 and steps[0]["process/reward"] != 0 and "length_penalty" in steps[0]
+    assert abs(steps[1]["vllm_kl"]) < 0.005
+    resumed = train(*flags, "--data.max_samples", 16, "--ckpt.load_enable", "--train.num_episodes", 2)
+    assert resumed.returncode == 0, resumed.stdout[-3000:] + resumed.stderr[-3000:]
+    later = logged_steps(resumed.stdout + resumed.stderr)
+    assert later and all(status["self_correction/stage"] == 2 for status in later)
+    assert all(status["self_correction/offline"] == 1 for status in later)
+
+
+def test_one_chain_in_async_mode(data, tmp_path):  # noqa: F811
+    done = train(
+        *(*host_flags(data), *CORRECTS, "--self_correction.within_chain", "--train.async_enable"),
+        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--data.max_samples", 16),
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check(logged_steps(done.stdout + done.stderr)[:1], [1])
+    trained = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert trained != (POLICY / "model.safetensors").read_bytes()
