@@ -17,6 +17,7 @@ def check_self_correction(args: SimpleNamespace, options: PluginOptions) -> None
     for check in (_attempts, _algorithm, _kl, _rewards, _room):
         for message in check(args, options):
             raise ValueError(message)
+    prompt_options(args)
     if args.data.apply_chat_template and options.self_correction.attempts > 1:
         _check_template(args, options)
 
@@ -38,6 +39,8 @@ def _attempts(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
     if args.train.agent_func_path:
         yield "--self_correction.stage writes its attempts itself: leave out --train.agent_func_path"
     if chosen.offline_share:
+        if not chosen.offline_file:
+            yield "--self_correction.offline_share needs --self_correction.offline_file, which has the first attempts"
         if not Path(chosen.offline_file).is_file():
             yield f"--self_correction.offline_file: there is no file {chosen.offline_file}"
         try:

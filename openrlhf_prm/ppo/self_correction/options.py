@@ -33,11 +33,6 @@ class SelfCorrectionOptions(AttemptOptions):
         read_with="offline_share",
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.offline_share and not self.offline_file:
-            raise ValueError("offline_share needs --self_correction.offline_file, which has the first attempts")
-
     def stage_of(self, rollouts: int) -> int:
         """The stage of the rollout before which there were so many."""
         if self.stage == 1 and self.stage1_steps and rollouts >= self.stage1_steps:
