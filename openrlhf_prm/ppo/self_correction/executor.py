@@ -50,7 +50,7 @@ class AttemptsExecutor(AgentExecutorBase):
                 episode.say(joined(quoted, words))
                 continue
             params = self._limited(sampling_params, max_length - len(episode.tokens), last)
-            output = (await llm_engine.generate(episode.tokens, params)).outputs[0]
+            output = (await llm_engine.generate(list(episode.tokens), params)).outputs[0]
             truncated.append(output.finish_reason == "length")
             doubts = isinstance(output.stop_reason, str)  # the policy wrote the line between attempts itself
             ended = output.finish_reason == "stop" and not doubts
