@@ -6,9 +6,10 @@ is a sum over all groups of responses, each with its probability:
     E[g] = sum_groups P(group) * 1/G sum_i sum_t A_it * d log pi(token t of response i)
 
 with the advantages A computed by the project's own code: ours as they stand, the host's through its experience maker.
-The true gradient is that of the expected reward: of outcome plus process rewards for estimators that read these, else
-of the outcome. `bias` is the largest difference of any parameter, `variance` the trace of g's covariance against that
-of the host's `rloo` on the same rewards (for step rewards with `--process_reward.baseline_of returns`). A batch is one
+The true gradient is that of the expected reward: of outcome plus process rewards for estimators that read these (of
+right responses alone where they read verdicts), else of the outcome. References of log-ratios choose evenly. `bias` is
+the largest difference of any parameter, `variance` the trace of g's covariance against that of the host's `rloo` on the
+same rewards (for step rewards with `--process_reward.baseline_of returns`). A batch is one
 group. Values of states are exact where an estimator takes them, so the noise of branches is not in it. KL, clipping and
 the loss's mean over tokens are left out. The last line is a JSON object.
 """
@@ -16,12 +17,13 @@ the loss's mean over tokens are left out. The last line is a JSON object.
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from benchmarks.decision_processes import PROCESSES, Parameter, Response, State, responses
+from benchmarks.decision_processes import PROCESSES, Parameter, Response, State, forked_groups, responses
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
@@ -33,12 +35,16 @@ Advantages = Callable[[Sequence[Group]], list[list[list[float]]]]
 
 @dataclass(frozen=True)
 class Row:
-    """An estimator with options. unbiased: what the code says of it. reads_steps: whether process rewards count."""
+    """An estimator with options. unbiased: what the code says of it. reads_steps: whether process rewards count, with
+    right_only those of right responses alone. factors: of responses that fork, which make a group of their own size.
+    """
 
     name: str
     unbiased: bool
     reads_steps: bool
     advantages: Advantages
+    right_only: bool = False
+    factors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Figures:
 def ours(estimator: AdvantageEstimator) -> Advantages:
     """Advantages by one of our estimators."""
     needs = {field for need in estimator.needs for field in need.value}
+    forks = EstimatorNeed.FORKS in estimator.needs
 
     def of_group(group: Group) -> list[list[float]]:
         def tensors(rows) -> list[torch.Tensor]:
@@ -64,6 +71,9 @@ def ours(estimator: AdvantageEstimator) -> Advantages:
             values=tensors(response.values for response in group),
             penalties=torch.zeros(len(group), dtype=torch.float64),
             probabilities=tensors(response.probabilities for response in group),
+            correct=torch.tensor([response.outcome > 0.5 for response in group]),
+            log_ratios=tensors(map(log_ratios, group)),
+            fork_ends=[estimator.fork_ends(response.ends, ()) for response in group] if forks else None,
         )
         batch = StepBatch(
             step_ends=[torch.tensor(response.ends) for response in group],
@@ -73,6 +83,24 @@ def ours(estimator: AdvantageEstimator) -> Advantages:
         return [tokens.tolist() for tokens in estimator(batch)]
 
     return lambda groups: [of_group(group) for group in groups]
+
+
+def leave_one_out(groups: Sequence[Group]) -> list[list[list[float]]]:
+    """The host's `rloo` of outcomes, for groups too many for its experience maker."""
+    rows = []
+    for group in groups:
+        total = sum(response.outcome for response in group)
+        of = [response.outcome - (total - response.outcome) / (len(group) - 1) for response in group]
+        rows.append([[value] * len(response.tokens) for value, response in zip(of, group, strict=True)])
+    return rows
+
+
+def log_ratios(response: Response) -> list[float]:
+    """Of its tokens, to a reference that chooses evenly and writes what no choice is as the policy does."""
+    ratios = [0.0] * len(response.tokens)
+    for state, chosen, place in response.choices:
+        ratios[place] = math.log(state.choices[chosen].probability * len(state.choices))
+    return ratios
 
 
 def hosts(estimator: str, *flags: str, reads_steps: bool) -> Advantages:
@@ -143,11 +171,12 @@ def _record(response: Response):
     return StepRecord(tuple(response.ends), tuple((reward + 1) / 2 for reward in response.rewards), 0.0, 0.0)
 
 
-def true_gradient(process: State, reads_steps: bool) -> dict[Parameter, float]:
+def true_gradient(process: State, reads_steps: bool, right_only: bool = False) -> dict[Parameter, float]:
     """Of the expected reward: sum over responses of probability * reward * d log probability."""
     gradient: dict[Parameter, float] = {}
     for response in responses(process):
-        reward = response.outcome + sum(response.rewards) * reads_steps
+        paid = reads_steps and (response.outcome > 0.5 or not right_only)
+        reward = response.outcome + sum(response.rewards) * paid
         for parameter, derivatives in response.score().items():
             share = response.probability * reward * sum(derivatives.values())
             gradient[parameter] = gradient.get(parameter, 0.0) + share
@@ -155,23 +184,37 @@ def true_gradient(process: State, reads_steps: bool) -> dict[Parameter, float]:
 
 
 def figures(row: Row, process: State, group_size: int = 2) -> Figures:
-    """Bias and variance, by enumeration of all groups."""
-    true = true_gradient(process, row.reads_steps)
-    groups = list(itertools.product(responses(process), repeat=group_size))
-    mean = dict.fromkeys(true, 0.0)
+    """Bias and variance."""
+    true = true_gradient(process, row.reads_steps, row.right_only)
+    mean, square = _moments(row, process, group_size)
+    bias = max(abs(mean[parameter] - value) for parameter, value in true.items())
+    return Figures(bias, square - sum(value**2 for value in mean.values()))
+
+
+def expected_gradient(row: Row, process: State, group_size: int = 2) -> dict[Parameter, float]:
+    return _moments(row, process, group_size)[0]
+
+
+def _moments(row: Row, process: State, group_size: int) -> tuple[dict[Parameter, float], float]:
+    """The expected gradient and the expected square of its length, by enumeration of all groups."""
+    every = responses(process)
+    parameters = [parameter for response in every for parameter in response.score()]
+    if row.factors:
+        weights, groups = zip(*forked_groups(process, row.factors), strict=True)
+    else:
+        groups = list(itertools.product(every, repeat=group_size))
+        weights = [math.prod(response.probability for response in group) for group in groups]
+    mean = dict.fromkeys(parameters, 0.0)
     square = 0.0
-    for group, advantages in zip(groups, row.advantages(groups), strict=True):
-        weight = 1.0
-        gradient = dict.fromkeys(true, 0.0)
+    for weight, group, advantages in zip(weights, groups, row.advantages(groups), strict=True):
+        gradient = dict.fromkeys(parameters, 0.0)
         for response, tokens in zip(group, advantages, strict=True):
-            weight *= response.probability
             for parameter, derivatives in response.score().items():
-                gradient[parameter] += sum(tokens[place] * d for place, d in derivatives.items()) / group_size
+                gradient[parameter] += sum(tokens[place] * d for place, d in derivatives.items()) / len(group)
         for parameter, value in gradient.items():
             mean[parameter] += weight * value
         square += weight * sum(value**2 for value in gradient.values())
-    bias = max(abs(mean[parameter] - value) for parameter, value in true.items())
-    return Figures(bias, square - sum(value**2 for value in mean.values()))
+    return mean, square
 
 
 OPTIONS: dict[str, tuple[dict, ...]] = {
@@ -183,7 +226,13 @@ OPTIONS: dict[str, tuple[dict, ...]] = {
         {"std_norm": False, "baseline": "response"},
         {"std_norm": False, "baseline": "response", "return_norm": True},
     ),
+    "papo": ({}, {"std_norm": False}, {"std_norm": False, "baseline": "response"}),
+    "spro": (
+        *({}, {"std_norm": False, "baseline": "others"}),
+        {"std_norm": False, "baseline": "others", "beta": 0.0},
+    ),
     "tree": ({},),
+    "forked_tree": ({"branching": "2x2"},),
     "vine": ({}, {"std_norm": False}),
     "spo": ({}, {"std_norm": False}, {"std_norm": False, "mask": False}),
 }
@@ -198,7 +247,11 @@ def rows() -> list[Row]:
             estimator = kind(**options)
             reads_steps = EstimatorNeed.STEP_REWARDS in estimator.needs
             shown = ", ".join(f"{option} {value}" for option, value in options.items())
-            table.append(Row(f"{name} {shown}".strip(), estimator.unbiased, reads_steps, ours(estimator)))
+            right = EstimatorNeed.VERDICTS in estimator.needs
+            factors = estimator.factors if EstimatorNeed.FORKS in estimator.needs else ()
+            table.append(
+                Row(f"{name} {shown}".strip(), estimator.unbiased, reads_steps, ours(estimator), right, factors)
+            )
     for name, baseline in HOST_BASELINES.items():
         table.append(Row(f"{name}, outcome alone", baseline.unbiased, False, hosts(name, reads_steps=False)))
         for of in ("steps", "returns"):
@@ -223,9 +276,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {}
     for row in rows():
         of_row = {name: figures(row, process, size) for name, process in PROCESSES.items()}
-        cells = {
-            name: (of_row[name].bias, of_row[name].variance / least[row.reads_steps, name].variance) for name in of_row
-        }
+        if row.factors:  # a group of their own size, against `rloo` with as many
+            rival = Row("", True, False, leave_one_out)
+            against = {name: figures(rival, PROCESSES[name], math.prod(row.factors)).variance for name in of_row}
+        else:
+            against = {name: least[row.reads_steps, name].variance for name in of_row}
+        cells = {name: (of_row[name].bias, of_row[name].variance / against[name]) for name in of_row}
         shown = "  ".join(f"bias {bias:6.3f} var {variance:5.2f}" for bias, variance in cells.values())
         print(f"{row.name:<62} {'yes' if row.unbiased else 'no':<8}  {shown}")
         result[row.name] = {"unbiased": row.unbiased, **{name: list(cell) for name, cell in cells.items()}}

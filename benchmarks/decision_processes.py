@@ -5,7 +5,9 @@ choices are its parameters. Then the environment may write a word, and the next 
 is right with some chance.
 """
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 Parameter = tuple[str, int]
@@ -72,7 +74,38 @@ def responses(start: State) -> list[Response]:
     return list(_onwards(start, None, Response(1.0, 0.0, [], [], [], [], [], [])))
 
 
+def forked_groups(start: State, factors: Sequence[int]) -> list[tuple[float, tuple[Response, ...]]]:
+    """All groups of responses that fork after each step, as `advantages.forked_tree`, with their probabilities: so many
+    begin, and go on with so many after the first step, and so on. One that ends before stands for what would follow.
+    """
+    return _forked(_then(start), Response(1.0, 0.0, [], [], [], [], [], []), factors)
+
+
+def _forked(draws, past: Response, factors: Sequence[int]) -> list[tuple[float, tuple[Response, ...]]]:
+    """From what follows a step, as `Choice.then`."""
+    factor, *rest = factors
+    children: list[tuple[float, tuple[Response, ...]]] = []
+    for chance, word, state in draws:
+        begun = _ended(past, 0.0, chance)
+        for ahead, choice in _steps(state, word, begun):
+            if rest and not isinstance(choice.then, float):
+                share = ahead.probability / past.probability
+                children += [(share * weight, leaves) for weight, leaves in _forked(choice.then, ahead, rest)]
+            else:
+                whole = _after(ahead, choice)
+                children += [(one.probability / past.probability, (one,) * math.prod(rest)) for one in whole]
+    return [
+        (math.prod(weight for weight, _ in chosen), tuple(leaf for _, leaves in chosen for leaf in leaves))
+        for chosen in itertools.product(children, repeat=factor)
+    ]
+
+
 def _onwards(state: State, word: int | None, past: Response) -> Iterator[Response]:
+    for ahead, choice in _steps(state, word, past):
+        yield from _after(ahead, choice)
+
+
+def _steps(state: State, word: int | None, past: Response) -> Iterator[tuple[Response, Choice]]:
     for number, choice in enumerate(state.choices):
         first = number + 1
         written = [first if word is None else (word, first), *[9] * (choice.tokens - 1)]
@@ -86,13 +119,18 @@ def _onwards(state: State, word: int | None, past: Response) -> Iterator[Respons
             [*past.probabilities, choice.probability, *[1.0] * (choice.tokens - 1)],
             [*past.choices, (state, number, len(past.tokens))],
         )
-        if isinstance(choice.then, float):
-            for outcome, chance in ((1.0, choice.then), (0.0, 1 - choice.then)):
-                if chance:
-                    yield _ended(ahead, outcome, chance)
-        else:
-            for chance, next_word, following in choice.then:
-                yield from _onwards(following, next_word, _ended(ahead, 0.0, chance))
+        yield ahead, choice
+
+
+def _after(ahead: Response, choice: Choice) -> Iterator[Response]:
+    """All responses that go on so."""
+    if isinstance(choice.then, float):
+        for outcome, chance in ((1.0, choice.then), (0.0, 1 - choice.then)):
+            if chance:
+                yield _ended(ahead, outcome, chance)
+    else:
+        for chance, next_word, following in choice.then:
+            yield from _onwards(following, next_word, _ended(ahead, 0.0, chance))
 
 
 def _ended(past: Response, outcome: float, chance: float) -> Response:

@@ -27,6 +27,7 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     host.add_argument("--actor.num_nodes", type=int, default=1)
     host.add_argument("--actor.num_gpus_per_node", type=int, default=8)
     host.add_argument("--algo.kl.init_coef", type=float, default=0.01)
+    host.add_argument("--algo.kl.estimator", choices=["k1", "k2", "k3"], default="k1")
     host.add_argument("--train.colocate_all", action="store_true")
     host.add_argument("--train.colocate_critic_reward", action="store_true")
     host.add_argument("--train.async_enable", action="store_true")

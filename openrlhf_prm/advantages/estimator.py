@@ -5,6 +5,7 @@ Shapes: B responses, G responses per question, S_b steps and T_b tokens of respo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate
@@ -28,6 +29,12 @@ class EstimatorNeed(Enum):
     """Values of the states between steps (`--vine.*`)."""
     SEGMENTS = ("probabilities",)
     """Steps are segments, cut by the estimator's `segment_ends` from token probabilities instead of from text."""
+    FORKS = ("fork_ends",)
+    """Responses that leave the path of others of their group, as the estimator's `parent` and `fork_ends` say."""
+    VERDICTS = ("correct",)
+    """Which responses are right."""
+    POLICY_LOG_RATIOS = ("log_ratios",)
+    """Of the policy to its reference, token by token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +51,16 @@ class AdvantageEstimator(Options):
     @property
     def unbiased(self) -> bool:
         """Whether, with these options, the expected gradient is exactly that of the rewards that it reads, with no
-        factor: of process rewards plus outcome where it needs STEP_REWARDS, else of the outcome. `benchmarks.credit`
+        factor: of process rewards plus outcome where it needs STEP_REWARDS (and VERDICTS: of right responses alone),
+        else of the outcome. `benchmarks.credit`
         works it out; values of states must be unbiased themselves.
         """
         return False
 
     @property
-    def rescales_process_rewards(self) -> bool:
-        """Whether it takes a weight of process rewards out again."""
-        return False
+    def rescales_process_rewards(self) -> str:
+        """What of it takes a weight of process rewards out again; empty where nothing does."""
+        return ""
 
     def trained_tokens(self, batch: StepBatch) -> list[torch.Tensor] | None:
         """B tensors (T_b,) bool: the tokens that the loss's mean runs over; None for all."""
@@ -74,7 +82,8 @@ class StepBatch:
     tokens after other words are not equal. values: B tensors (S_b,), V of the state before each step on the scale of
     the outcome (the first, V of the question, may be NaN: the group tells it), None for a response whose states were
     not valued; with penalties (B,), the part of outcome_rewards that is not the outcome. probabilities: B tensors
-    (T_b,).
+    (T_b,). correct: (B,) bool. log_ratios: B tensors (T_b,). fork_ends: B
+    lists of the token counts at which responses fork.
 
     credited: B tensors (T_b,) bool, False for tokens that only separate steps and will get no advantage; None where all
     do. Callers take it from them, so only an estimator that whitens reads it.
@@ -88,6 +97,9 @@ class StepBatch:
     values: list[torch.Tensor | None] | None = None
     penalties: torch.Tensor | None = None
     probabilities: list[torch.Tensor] | None = None
+    correct: torch.Tensor | None = None
+    log_ratios: list[torch.Tensor] | None = None
+    fork_ends: list[Sequence[int]] | None = None
     credited: list[torch.Tensor] | None = None
 
     def __post_init__(self):

@@ -24,6 +24,10 @@ class MinFormRLOO(AdvantageEstimator):
     every token of a step gets the step's advantage, but tokens that only separate steps get none, as in the authors'
     code, which masks the last token of each step. There it may hold text too, which keeps its advantage here.
 
+    The deviation is that of n - 1 over the tokens with an advantage. In the authors' program it is of n; their squares
+    of masked tokens, which stand at 0, count in it, and padding is taken off n too where responses differ in length.
+    Without masked tokens the two differ by the factor sqrt(n / (n - 1)).
+
     A price per token still charges responses for their length, for a PRM that gives positive rewards, and pays for it
     else: the expected gradient is not that of the rewards. `baseline` "response" subtracts the mean of the others'
     whole process returns instead, which is (without whitening).

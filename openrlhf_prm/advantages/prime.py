@@ -42,8 +42,8 @@ class Prime(AdvantageEstimator):
         return self.baseline == "response" and not self.std_norm and not self.return_norm
 
     @property
-    def rescales_process_rewards(self) -> bool:
-        return self.return_norm
+    def rescales_process_rewards(self) -> str:
+        return "--algo.advantage.return_norm" if self.return_norm else ""
 
     def __call__(self, batch: StepBatch) -> list[torch.Tensor]:
         """B tensors (T_b,) of advantages."""

@@ -32,6 +32,32 @@ def agrees(values: torch.Tensor) -> bool:
     return len(values) < 2 or bool(values.std() <= 1e-6 * max(1.0, float(values.mean().abs())))
 
 
+def standardised(values: torch.Tensor, std_norm: bool = True) -> torch.Tensor:
+    """(G,) -> (values - mean) / std, undivided without `std_norm`; 0 where they agree, as one alone does."""
+    if agrees(values):
+        return values * 0
+    centred = values - values.mean()
+    return centred / values.std() if std_norm else centred
+
+
+def against_others(values: torch.Tensor, std_norm: bool = True) -> torch.Tensor:
+    """(G,) -> (values - mean of the others) / std, undivided without `std_norm`; 0 where they agree, one alone as it
+    is.
+    """
+    if len(values) > 1 and agrees(values):
+        return values * 0
+    compared = values - mean_of_others(values, len(values))
+    return compared / values.std() if std_norm and len(values) > 1 else compared
+
+
+def length_adaptive_lambda(lengths: torch.Tensor, alpha: float) -> torch.Tensor:
+    """(B,) tokens -> (B,) lambda = 1 - 1 / (alpha * length) of the policy's GAE: VAPO (arXiv:2504.05118, alpha 0.05).
+
+    The weights lambda^k of what later tokens did then sum to alpha * length. Up to 1 / alpha tokens: 0.
+    """
+    return (1 - 1 / (alpha * lengths.float().clamp(min=1.0))).clamp(min=0.0)
+
+
 def whitened(
     advantages: list[torch.Tensor], counted: list[bool], masks: list[torch.Tensor] | None = None
 ) -> list[torch.Tensor]:

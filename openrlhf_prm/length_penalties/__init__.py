@@ -7,13 +7,17 @@ learned in the batch's `state`, which travels with checkpoints. To add one: a fi
 outside: `--length_penalty.kind FILE.py:Class`.
 """
 
+from openrlhf_prm.length_penalties.alp import ALP
 from openrlhf_prm.length_penalties.cosine import Cosine
+from openrlhf_prm.length_penalties.gfpo import GFPO
 from openrlhf_prm.length_penalties.grpo_lambda import GRPOLambda
 from openrlhf_prm.length_penalties.kimi import Kimi
 from openrlhf_prm.length_penalties.lagrangian import Lagrangian
+from openrlhf_prm.length_penalties.laser import Laser, LaserD, LaserDE
 from openrlhf_prm.length_penalties.lcpo import LCPOExact, LCPOMax
 from openrlhf_prm.length_penalties.o1_pruner import O1Pruner
 from openrlhf_prm.length_penalties.overlong import Overlong
+from openrlhf_prm.length_penalties.truncation import Truncation
 
 LENGTH_PENALTIES = {
     "kimi": Kimi,
@@ -24,4 +28,10 @@ LENGTH_PENALTIES = {
     "o1_pruner": O1Pruner,
     "grpo_lambda": GRPOLambda,
     "lagrangian": Lagrangian,
+    "laser": Laser,
+    "laser_d": LaserD,
+    "laser_de": LaserDE,
+    "alp": ALP,
+    "truncation": Truncation,
+    "gfpo": GFPO,
 }

@@ -24,9 +24,10 @@ class Cosine(LengthPenalty):
     repetition, is the paper's cosine reward at `--length_penalty.coef` 1; the host clips it to `--reward.clip_range`.
     The authors' code gives `exceeded` from 16 tokens before the limit on.
 
-    Every token of an n-gram (`ngram` tokens) that stood earlier in the response costs `repetition` more, once. Here we
-    differ from the paper on purpose: it puts the same price on each repeated token where it stands, as a dense reward
-    with a discount of its own (0.99) beside the outcome's, so that later repetition is not charged to what was written
+    Every token of an n-gram (`ngram` tokens) that stood earlier in the response costs `repetition` more, once: as many
+    tokens as the authors' program counts. Here we differ from the paper on purpose: it puts the same price on each
+    repeated token where it stands, as a dense reward with a discount of its own (0.99) beside the outcome's, so that
+    later repetition is not charged to what was written
     first; one outcome reward has no place for that, so all tokens of the response pay the sum.
     """
 

@@ -21,6 +21,9 @@ class GRPOLambda(LengthPenalty):
     correct response. Everywhere else the reward stays 0/1, which is what keeps accuracy from collapsing while lengths
     fall. `share` and `alpha` are our choice: the paper's values were not found. Equal lengths and single correct
     responses get -alpha / 2, the same for all, which a group baseline removes.
+
+    Other methods of that name: learnable token preferences (lambda-GRPO, arXiv:2510.06870), and the correction of
+    GRPO's hidden process rewards (arXiv:2509.21154).
     """
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset({PenaltyNeed.GROUP})

@@ -32,6 +32,8 @@ class LengthPenalty(Options):
     """Base of penalties: options as fields, `needs`, and a call from a `LengthBatch` to (B,) rewards."""
 
     needs: ClassVar[frozenset[PenaltyNeed]] = frozenset()
+    pays: ClassVar[bool] = True
+    """False where it chooses responses and penalises none."""
 
     @classmethod
     def fitted(cls, limit: int) -> dict[str, object]:
@@ -46,6 +48,10 @@ class LengthPenalty(Options):
 
     def __call__(self, batch: LengthBatch) -> torch.Tensor:
         raise NotImplementedError
+
+    def kept(self, batch: LengthBatch) -> torch.Tensor | None:
+        """(B,) bool, False for responses that training leaves out as if they had not been sampled; None: all stay."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

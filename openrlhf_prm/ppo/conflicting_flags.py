@@ -55,10 +55,10 @@ def _weights(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
             f"--process_reward.normalise: {args.algo.advantage.estimator} divides process rewards by their deviation "
             "already"
         )
-    if estimator is not None and estimator.rescales_process_rewards:
-        for name in ("coef", "normalise"):
+    if estimator is not None and (cause := estimator.rescales_process_rewards):
+        for name in ("coef", "normalise", "warmup_steps"):
             if given.get(name):
-                yield f"--process_reward.{name}: --algo.advantage.return_norm takes weights out again"
+                yield f"--process_reward.{name}: {cause} takes weights out again"
 
 
 def _what_is_left(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _what_is_left(args: SimpleNamespace, options: PluginOptions) -> Iterator[str
     reads = EstimatorNeed.STEP_REWARDS in options.estimator_needs
     penalties = (
         *(outcome.truncation_penalty, outcome.format_penalty, options.diversity.coef),
-        options.penalty is not None and options.length.coef,
+        options.penalty is not None and options.penalty.pays and options.length.coef,
         options.credit is not None and options.credit.turn_rewards,
     )
     if not (paid and reads) and not any(penalties):
@@ -78,9 +78,16 @@ def _what_is_left(args: SimpleNamespace, options: PluginOptions) -> Iterator[str
 
 
 def _length_penalty(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
-    """A length's scale that responses cannot reach."""
+    """A length's scale that responses cannot reach, and a choice of responses that takes no weight."""
     if options.penalty is None:
         return
+    kind, process = options.length.kind, options.process_reward
+    if not options.penalty.pays:
+        for name in ("coef", "warmup_steps"):
+            if getattr(args.length_penalty, name) is not None:
+                yield f"--length_penalty.{name} has no effect: {kind} chooses responses and penalises none"
+        if process is not None and not options.shaping.pays:
+            yield f"--length_penalty.kind {kind} and --process_reward.shaping {process.shaping} both choose: give one"
     limit = generation_limit(args)
     if reason := options.penalty.conflict(limit, args.rollout.n_samples_per_prompt):
         yield f"--length_penalty.{reason}"
@@ -122,6 +129,12 @@ def _groups(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
     """Comparisons within groups whose responses are one or all the same."""
     if options.diversity.coef and args.rollout.n_samples_per_prompt < 2:
         yield "--diversity.coef needs --rollout.n_samples_per_prompt above 1"
+    if EstimatorNeed.FORKS in options.estimator_needs:
+        flag = f"--algo.advantage.estimator {args.algo.advantage.estimator}"
+        if options.shaping is not None and not options.shaping.pays:
+            yield f"{flag} needs whole groups: leave out --process_reward.shaping {options.process_reward.shaping}"
+        if options.penalty is not None and not options.penalty.pays:
+            yield f"{flag} needs whole groups: leave out --length_penalty.kind {options.length.kind}"
     if options.estimator is not None and EstimatorNeed.GROUP in options.estimator.needs:
         if args.rollout.temperature == 0:
             yield (

@@ -18,7 +18,7 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
-from openrlhf_prm.advantages.tensors import weigh_negative
+from openrlhf_prm.advantages.tensors import length_adaptive_lambda, weigh_negative
 from openrlhf_prm.ppo import empty_batches
 from openrlhf_prm.ppo.credit import TurnRewards, left_of_outcome, turn_rewards
 from openrlhf_prm.ppo.host_feeding import fed, fed_outcomes, kept_sizes, penalties_applied
@@ -88,10 +88,17 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
 
     def get_advantages_and_returns(self, values, rewards, action_mask, gamma, lambd):
         rewards = self._mix(rewards, action_mask)
-        recursion = partial(super().get_advantages_and_returns, gamma=gamma, lambd=lambd)
-        if self.options.acts and has_observations(action_mask):
-            return over_own_tokens(recursion, [values, rewards], action_mask)
-        return recursion(values, rewards, action_mask)
+
+        def recursion(credit):
+            host = partial(super(ProcessExperienceMaker, self).get_advantages_and_returns, gamma=gamma, lambd=credit)
+            if self.options.acts and has_observations(action_mask):
+                return over_own_tokens(host, [values, rewards], action_mask)
+            return host(values, rewards, action_mask)
+
+        if alpha := self.options.advantages.length_alpha:
+            # The critic's targets are whole returns (VAPO, decoupled GAE).
+            return recursion(length_adaptive_lambda(action_mask.sum(-1), alpha))[0], recursion(1.0)[1]
+        return recursion(lambd)
 
     def _mix(self, rewards: torch.Tensor, action_mask: torch.Tensor) -> torch.Tensor:
         """Host rewards (B, A), outcome at the end, KL everywhere -> the same with process rewards and turns'."""
@@ -313,6 +320,11 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             there["values"] = [None if row is None else coef * row for row in values]
         if EstimatorNeed.SEGMENTS in needs:
             there["probabilities"] = [torch.tensor(self._records[place].probabilities) for place in kept]
+        there["correct"] = rollout.correct[kept]
+        there["fork_ends"] = [self._records[place].fork_ends for place in kept]
+        if EstimatorNeed.POLICY_LOG_RATIOS in needs:
+            ratios = log_ratios(experiences)
+            there["log_ratios"] = [ratios[place] for place in kept]
         fields = {field: there[field] for need in needs for field in need.value}
         if not self.options.credits_separators:
             fields["credited"] = [credited(self._records[place]) for place in kept]
@@ -363,6 +375,20 @@ def turns_of(action_mask: torch.Tensor) -> int:
     """(A,) -> how many runs of action tokens."""
     actions = action_mask.long()
     return int((actions.diff(prepend=actions.new_zeros(1)) == 1).sum())
+
+
+def log_ratios(experiences: list[Experience]) -> dict[int, torch.Tensor]:
+    """Place in the rollout -> (T,) log(pi / pi_ref) of a response's own tokens. The host keeps the reference's log
+    probabilities for a loss alone; else the `kl` of its estimator k1 is the log-ratio.
+    """
+    ratios = {}
+    for experience in experiences:
+        tokens = experience.kl
+        if experience.base_action_log_probs is not None:
+            tokens = experience.action_log_probs.float() - experience.base_action_log_probs.float()
+        for row, index in enumerate(experience.index):
+            ratios[index] = tokens[row][experience.action_mask[row].bool()].float()
+    return ratios
 
 
 def in_context(sequence: torch.Tensor, action_mask: torch.Tensor) -> list[int | tuple[int, ...]]:

@@ -4,6 +4,7 @@ Bounds of single options are checked where options are built; here stands what o
 other, and of files.
 """
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,8 @@ def check_args(args: SimpleNamespace) -> None:
     _check_estimator(args, options)
     if EstimatorNeed.BRANCH_VALUES in options.estimator_needs:
         _check_branches(args, options)
+    if EstimatorNeed.FORKS in options.estimator_needs:
+        _check_forks(args, options)
     if options.online_prm is not None:
         _check_online_prm(args, options)
     check_self_correction(args, options)
@@ -69,6 +72,11 @@ def _check_estimator(args: SimpleNamespace, options: PluginOptions) -> None:
             raise ValueError(f"{flag} needs --rollout.n_samples_per_prompt above 1")
         if args.algo.advantage.gamma != 1.0:
             raise ValueError(f"{flag} needs --algo.advantage.gamma 1")
+        kl = args.algo.kl
+        if EstimatorNeed.POLICY_LOG_RATIOS in needs and kl.init_coef <= 0:
+            raise ValueError(f"{flag} needs a reference: --algo.kl.init_coef above 0, however small")
+        if EstimatorNeed.POLICY_LOG_RATIOS in needs and not kl.use_loss and kl.estimator != "k1":
+            raise ValueError(f"{flag} needs log-ratios: --algo.kl.estimator k1, or --algo.kl.use_loss")
         if EstimatorNeed.SEGMENTS in needs and options.prm is not None:
             raise ValueError(f"{flag} cuts segments by probability, which no PRM scores: leave out --prm.*")
     if EstimatorNeed.STEP_REWARDS in needs or options.shaping is None:
@@ -91,14 +99,30 @@ def _check_branches(args: SimpleNamespace, options: PluginOptions) -> None:
         raise ValueError(f"--vine.values prm and --vine.control_variate need {A_PRM}")
     if options.vine.values == "prm":
         return
+    _check_continuations(args, flag)
+    if not args.reward.remote_url:
+        raise ValueError(f"{flag} needs --reward.remote_url to judge branches")
+
+
+def _check_forks(args: SimpleNamespace, options: PluginOptions) -> None:
+    """What responses that go on from another one need of the run."""
+    flag, samples = f"--algo.advantage.estimator {args.algo.advantage.estimator}", args.rollout.n_samples_per_prompt
+    if math.prod(options.estimator.factors) != samples:
+        raise ValueError(
+            f"--algo.advantage.branching {options.estimator.branching} makes {math.prod(options.estimator.factors)} "
+            f"responses, which must be --rollout.n_samples_per_prompt {samples}"
+        )
+    _check_continuations(args, flag)
+
+
+def _check_continuations(args: SimpleNamespace, flag: str) -> None:
+    """What it takes to go on from states of a response."""
     if not args.vllm.enable_prefix_caching:
         raise ValueError(f"{flag} needs --vllm.enable_prefix_caching, or every branch would be prefilled afresh")
     if args.train.agent_func_path:
         raise ValueError(f"{flag} branches single-turn responses: leave out --train.agent_func_path")
     if args.data.max_images_per_prompt:
         raise ValueError(f"{flag} branches text: leave out --data.max_images_per_prompt")
-    if not args.reward.remote_url:
-        raise ValueError(f"{flag} needs --reward.remote_url to judge branches")
 
 
 def _check_weights(args: SimpleNamespace, options: PluginOptions) -> None:
@@ -114,6 +138,11 @@ def _check_weights(args: SimpleNamespace, options: PluginOptions) -> None:
             f"--process_reward.baseline_of {options.process_reward.baseline_of}: "
             f"{args.algo.advantage.estimator} has a baseline of its own; choose one of the host's estimators"
         )
+    if options.advantages.length_alpha:
+        if name != "gae":
+            raise ValueError("--algo.advantage.length_alpha needs --algo.advantage.estimator gae")
+        if args.algo.advantage.lambd != 1:
+            raise ValueError("--algo.advantage.length_alpha gives lambda: leave out --algo.advantage.lambd")
     if options.advantages.separators != "auto" and options.steps is None:
         raise ValueError(
             "--algo.advantage.separators needs a PRM, or an estimator of the plugin that reads steps of text"

@@ -25,6 +25,9 @@ from openrlhf_prm.rewards.shaping import shape
 
 logger = logging.getLogger(__name__)
 
+LONG = 200
+"""Tokens from which a response should have more than one step."""
+
 
 @dataclass(frozen=True)
 class StepRewards:
@@ -94,6 +97,7 @@ class RewardMixer:
         self.options = options
         self.penalties = OutcomePenalties(options)
         self.rollouts = 0
+        self.warned_of_steps = False
         self.control = ControlVariate(options.vine)
         self.detector = HackingDetector(options.watch) if options.watch else None
 
@@ -101,18 +105,24 @@ class RewardMixer:
         columns = outcome_columns(rollout)
         well_formed = self.penalties.well_formed(rollout)
         steps = self._step_rewards(rollout)
-        process, weight = steps.process, 0.0
+        process, weight, kept = steps.process, 0.0, steps.kept
+        chosen = self.penalties.kept(rollout, self.rollouts)
+        if chosen is not None:
+            kept = kept & chosen
         if self.options.shaping is not None:
             # A malformed response cannot make up for it with steps that look good.
             rows = zip(steps.process, well_formed, strict=True)
             process = [rewards if fine else rewards.clamp(max=0.0) for rewards, fine in rows]
-            weight = self._weight(process)
+            weight = self._weight([rewards for rewards, stays in zip(process, kept, strict=True) if stays])
         penalties, penalty_columns = self.penalties(rollout, well_formed, self.rollouts)
         columns |= penalty_columns
         if rollout.records:
             columns |= step_columns(rollout.records, rollout.lengths)
+            self._look_at_steps(rollout)
         if self.options.prm is not None:
-            columns |= score_columns(rollout.records) | {"process/kept": steps.kept.float()}
+            columns |= score_columns(rollout.records)
+        if self.options.prm is not None or chosen is not None:
+            columns["process/kept"] = kept.float()
         if self.options.shaping is not None:
             columns["process/reward"] = weight * torch.stack([rewards.sum() for rewards in process])
             columns["process/hacking"] = self._watch(process, columns, rollout.correct)
@@ -123,7 +133,21 @@ class RewardMixer:
             columns |= branch_columns(rollout.records)
             self.control.update([state for record in rollout.records for state in record.branches or ()])
         self.rollouts += 1
-        return MixedRewards(process, weight, steps.ends, penalties, steps.kept, values, columns)
+        return MixedRewards(process, weight, steps.ends, penalties, kept, values, columns)
+
+    def _look_at_steps(self, rollout: RolloutColumns) -> None:
+        """Says once where the splitter finds no steps in long responses: they would be scored as wholes."""
+        if self.warned_of_steps or self.options.steps is None:
+            return
+        rows = zip(rollout.records, rollout.lengths.tolist(), strict=True)
+        whole = [length for record, length in rows if len(record.ends) == 1 and length > LONG]
+        if 2 * len(whole) > len(rollout.records):
+            self.warned_of_steps = True
+            logger.warning(
+                "%d of %d responses are one step each, of %d tokens on average: --steps.splitter %s does not see their "
+                "steps (process/one_step)",
+                len(whole), len(rollout.records), sum(whole) / len(whole), self.options.steps.splitter,
+            )  # fmt: skip
 
     def state_dict(self) -> dict:
         """Plain numbers, strings, lists and dicts."""

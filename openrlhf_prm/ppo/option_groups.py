@@ -154,6 +154,11 @@ class AdvantageOptions(Options):
     constant_length_norm: bool = option(
         False, "Dr. GRPO: divide a response's loss by the length limit instead of its length"
     )
+    length_alpha: float = option(
+        0.0,
+        "VAPO, with the host's gae: the policy's lambda is 1 - 1 / (alpha * tokens), the critic's 1; paper: 0.05",
+        least=0,
+    )
     negative_weight: float = option(1.0, "what negative advantages are multiplied by", least=0, most=1)
     separators: str = option(
         "auto",

@@ -49,6 +49,10 @@ class OutcomePenalties:
             penalties = penalties + diversity.coef * columns["process/distinct"]
         return penalties, columns
 
+    def kept(self, rollout: RolloutColumns, rollouts: int) -> torch.Tensor | None:
+        """(B,): False for responses that the length penalty leaves out of training; None where it keeps all."""
+        return self.options.penalty.kept(self._length_batch(rollout, rollouts)) if self.options.penalty else None
+
     def _length_batch(self, rollout: RolloutColumns, rollouts: int) -> LengthBatch:
         """What the penalty declares that it needs, and nothing else."""
         needs = self.options.penalty.needs

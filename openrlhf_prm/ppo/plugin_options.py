@@ -86,6 +86,7 @@ class PluginOptions:
             self.outcome.right_from is not None,
             self.advantages.constant_length_norm,
             self.advantages.negative_weight != 1.0,
+            self.advantages.length_alpha,
         )
         return self.looks_at_steps or self.self_correction is not None or any(changes_outcome)
 

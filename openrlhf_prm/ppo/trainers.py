@@ -37,6 +37,7 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
     scoring, corrects = None, options.self_correction
     if options.looks_at_steps:
         segments = EstimatorNeed.SEGMENTS in options.estimator_needs
+        forks = EstimatorNeed.FORKS in options.estimator_needs
         prm, vine, credit = options.prm, options.vine, options.credit
         scoring = StepScoring(
             scorer=start_scorer(options, args, vllm_engines, actors) if prm else None,
@@ -48,6 +49,7 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
             observations=credit is None or not credit.hide_observations,
             turn_rewards=credit is not None and credit.turn_rewards,
             turns_apart=corrects is not None and not corrects.within_chain,
+            forks=options.estimator if forks else None,
         )
     if corrects is not None:
         prompts = prompt_options(args)

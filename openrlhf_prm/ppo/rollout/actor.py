@@ -7,7 +7,8 @@ from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
 from openrlhf_prm.ppo.rollout.branches import QuestionOutcomes
-from openrlhf_prm.ppo.rollout.executor import QUESTION_OUTCOMES, StepScoring, StepScoringExecutor
+from openrlhf_prm.ppo.rollout.executor import QUESTION_FORKS, QUESTION_OUTCOMES, StepScoring, StepScoringExecutor
+from openrlhf_prm.ppo.rollout.forks import QuestionForks
 from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
 from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
 from vllm_prm.parent_watch import end_engines_with_this_process
@@ -64,6 +65,8 @@ class StepRolloutActor(_HOST):
         QUESTION_OUTCOMES.set(QuestionOutcomes(num_samples))
         if self._offline is not None:
             self._offline.draw()
+        if self.executor.looking and self.executor.scoring.forks is not None:
+            QUESTION_FORKS.set(QuestionForks(self.executor.scoring.forks, num_samples))
         return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
 
     async def update_weight(self, name, dtype, shape, empty_cache=False):

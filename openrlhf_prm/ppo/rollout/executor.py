@@ -13,14 +13,17 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from openrlhf_prm.advantages.branch_values import VineOptions
+from openrlhf_prm.advantages.forked_tree import ForkedTree
 from openrlhf_prm.answers.own_response import WRITTEN
-from openrlhf_prm.data.steps import Step, visible
+from openrlhf_prm.data.steps import Step, split_steps, visible
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
+from openrlhf_prm.ppo.rollout.forks import ForkingEngine, QuestionForks
 from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
 from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
 from openrlhf_prm.ppo.rollout.records import StepRecord
@@ -38,6 +41,7 @@ from openrlhf_prm.ppo.score_ranges import as_probabilities
 
 # Of the response being written: responses of one question run as tasks of one call.
 QUESTION_OUTCOMES: ContextVar[QuestionOutcomes] = ContextVar("question_outcomes")
+QUESTION_FORKS: ContextVar[QuestionForks] = ContextVar("question_forks")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class StepScoring:
     response -> where its segments end, instead of steps; then there is no splitter. vine: how states are sampled, None
     for not at all. observations: whether the PRM reads what an agent's environment wrote. turn_rewards: whether the
     agent must say what it pays for each turn. turns_apart: whether each turn answers the question anew, so that the PRM
-    reads it as a solution of its own. Without a splitter and segments a turn is a step.
+    reads it as a solution of its own. forks: which responses go on from another of their group. Without a splitter and
+    segments a turn is a step.
     """
 
     scorer: object | None
@@ -61,6 +66,7 @@ class StepScoring:
     observations: bool = True
     turn_rewards: bool = False
     turns_apart: bool = False
+    forks: ForkedTree | None = None
 
     def question(self, prompt: str) -> str:
         """The question within a prompt: the last match of the pattern's first group, or the prompt itself.
@@ -141,9 +147,11 @@ class StepScoringExecutor(AgentExecutorBase):
             params = deepcopy(params)
             params.logprobs = 0
         inner, paid = recording_rewards(self.inner) if self.looking else (self.inner, None)
-        engine = llm_engine
+        engine = forked = llm_engine
+        if self.looking and self.scoring.forks is not None:
+            engine = forked = ForkingEngine(llm_engine, QUESTION_FORKS.get(), partial(self._step_ends, hf_tokenizer))
         if isinstance(inner, SingleTurnAgentExecutor) and inner.reward_func:
-            engine = ListeningEngine(llm_engine)
+            engine = ListeningEngine(engine)
             WRITTEN.set(lambda: hf_tokenizer.decode(engine.written, skip_special_tokens=False))
         output = await inner.execute(prompt, label, params, max_length, hf_tokenizer, engine, images=images)
         # The host logs a failed reward and trains on without one; a missing reward is an error here.
@@ -166,10 +174,14 @@ class StepScoringExecutor(AgentExecutorBase):
             self.scoring.record(prompt, turns, steps),
             self._branches(prompt, label, sampling_params, max_length, output, steps, hf_tokenizer, llm_engine),
         )
-        output["steps"] = replace(record, branches=branches, probabilities=probabilities)
+        fork_ends = () if forked is llm_engine else forked.fork_ends
+        output["steps"] = replace(record, branches=branches, probabilities=probabilities, fork_ends=fork_ends)
         if params is not sampling_params:
             output["rollout_log_probs"] = None
         return output
+
+    def _step_ends(self, tokenizer, tokens: Sequence[int]) -> list[int]:
+        return [step.end for step in split_steps(tokens, tokenizer, self.scoring.splitter)]
 
     def _segments(self, output, turns, tokenizer) -> tuple[list[Step], tuple[float, ...]]:
         log_probs = output["rollout_log_probs"]

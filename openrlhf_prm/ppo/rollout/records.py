@@ -17,7 +17,8 @@ class StepRecord:
     ended_s by the clock, to its scores. branches: what was sampled from the states before steps 2, 3, ..., one entry
     less than there are steps; None where nothing was sampled. probabilities: of the response's tokens, None unless
     steps are cut by them. turn_ends: token counts at which turns end, each of which is the end of a step;
-    turn_rewards: what an agent paid for each, None where it pays for the response alone.
+    turn_rewards: what an agent paid for each, None where it pays for the response alone. fork_ends: token counts at
+    which other responses of its group may leave its path.
     """
 
     ends: tuple[int, ...]
@@ -30,6 +31,7 @@ class StepRecord:
     turn_ends: tuple[int, ...] = ()
     turn_rewards: tuple[float, ...] | None = None
     text_ends: tuple[int, ...] | None = None
+    fork_ends: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.scores is not None and len(self.ends) != len(self.scores):
@@ -74,6 +76,7 @@ class StepRecord:
             turn_ends=(*self.turn_ends[: turns - 1], tokens) if self.turn_ends and kept else (),
             turn_rewards=None if paid is None or not kept else (*paid[: turns - 1], sum(paid[turns - 1 :])),
             text_ends=None if self.text_ends is None else tuple(min(end, tokens) for end in self.text_ends[:kept]),
+            fork_ends=tuple(end for end in self.fork_ends if end < tokens),
         )
 
 

@@ -93,6 +93,11 @@ def _rewards(args: SimpleNamespace, options: PluginOptions) -> Iterator[str]:
             f"--process_reward.shaping {options.process_reward.shaping} leaves responses out, and an attempt cannot be "
             "left out of its episode: choose another shaping with --self_correction.stage"
         )
+    if options.penalty is not None and not options.penalty.pays:
+        yield (
+            f"--length_penalty.kind {options.length.kind} leaves responses out, and an attempt cannot be left out of "
+            "its episode: choose another one with --self_correction.stage"
+        )
     if options.online_prm is not None:
         yield (
             f"--process_reward.shaping {options.process_reward.shaping} trains its PRM on whole episodes: choose "

@@ -224,7 +224,11 @@ def undivided(name):
     return kind(std_norm=False) if "std_norm" in {field.name for field in dataclasses.fields(kind)} else kind()
 
 
-@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+# A tree's groups are whole: `test_forked_tree`.
+OF_ANY_SIZE = [name for name, kind in ADVANTAGE_ESTIMATORS.items() if EstimatorNeed.FORKS not in kind.needs]
+
+
+@pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_groups_of_different_sizes_are_groups_of_their_own(name):
     """The first question lost a response: each question's advantages are those of its own batch."""
 
@@ -234,15 +238,17 @@ def test_groups_of_different_sizes_are_groups_of_their_own(name):
             token_ids=[[1, 2, 3], [1, 2], [1, 5], [1, 2, 3], [4, 4]],
             values=[[float("nan"), 0.5], [float("nan")], [float("nan")], [float("nan"), 0.25, 0.75], [float("nan")]],
             probabilities=[[0.5] * 3, [0.5] * 2, [0.5] * 2, [0.5] * 3, [0.5] * 2],
+            log_ratios=[[0.5, 1.0, -1.0], [0.0, 0.5], [1.0, 1.0], [0.0, -0.5, 2.0], [0.25, 0.0]],
         )
         chosen = {field: [rows[place] for place in places] for field, rows in there.items()}
-        for field in ("process_rewards", "values", "probabilities"):
+        for field in ("process_rewards", "values", "probabilities", "log_ratios"):
             chosen[field] = [torch.tensor(row) for row in chosen[field]]
         ends = [[2, 3], [2], [2], [1, 2, 3], [2]]
         return StepBatch(
             step_ends=[torch.tensor(ends[place]) for place in places],
             outcome_rewards=torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5])[list(places)],
             penalties=torch.zeros(len(places)),
+            correct=torch.tensor([True, False, False, True, True])[list(places)],
             group_size=group_size,
             **chosen,
         )
@@ -253,7 +259,7 @@ def test_groups_of_different_sizes_are_groups_of_their_own(name):
     assert [row.tolist() for row in together] == [pytest.approx(row.tolist()) for row in apart]
 
 
-@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+@pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_a_response_without_tokens_has_no_advantage_and_its_outcome_counts_for_the_others(name):
     nan = float("nan")
 
@@ -267,6 +273,8 @@ def test_a_response_without_tokens_has_no_advantage_and_its_outcome_counts_for_t
             values=rows([[nan, 0.5], [nan], [nan]]),
             penalties=torch.zeros(3),
             probabilities=rows([[0.5, 0.5], [], [0.5, 0.5]]),
+            correct=torch.tensor([True, True, False]),
+            log_ratios=rows([[0.5, 0.5], [], [0.5, 0.5]]),
         )
         return undivided(name)(given)
 
@@ -430,6 +438,9 @@ def complete_batch(fields) -> StepBatch:
         values=rows([[float("nan"), 0.75], [float("nan"), 0.25]]),
         penalties=torch.tensor([0.0, -0.25]),
         probabilities=rows([[0.5, 0.95], [0.2, 0.1]]),
+        correct=torch.tensor([True, False]),
+        log_ratios=rows([[0.5, -0.5], [0.0, 1.0]]),
+        fork_ends=[[1], [1]],
     )
     chosen = {field: there[field] for field in fields}
     return StepBatch(step_ends=rows([[1, 2], [1, 2]]), outcome_rewards=torch.tensor([1.0, -0.25]), **chosen)
@@ -439,7 +450,7 @@ def fields_of(needs) -> set[str]:
     return {field for need in needs for field in need.value}
 
 
-@pytest.mark.parametrize("name", ADVANTAGE_ESTIMATORS)
+@pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_an_estimator_needs_what_it_declares_and_nothing_else(name):
     estimator = ADVANTAGE_ESTIMATORS[name]()
     everything = estimator(complete_batch(fields_of(EstimatorNeed)))

@@ -191,6 +191,13 @@ def test_lagrangian_holds_the_mean_length_of_a_policy_that_answers_to_it():
         ("lagrangian", {"target": 0}),
         ("lagrangian", {"rate": 0.0}),
         ("lagrangian", {"initial": 2.0}),
+        ("alp", {"max_tokens": 0}),
+        ("laser", {"target": 0}),
+        ("laser_d", {"window": 0}),
+        ("laser_de", {"interval": 0}),
+        ("truncation", {"max_tokens": 0}),
+        ("gfpo", {"keep": 0.0}),
+        ("gfpo", {"metric": "short"}),
     ],
 )
 def test_options_out_of_range_are_named(kind, options):
@@ -224,15 +231,31 @@ def complete_batch(fields) -> LengthBatch:
     return LengthBatch(lengths=lengths, correct=correct, **{field: there[field] for field in fields})
 
 
+# Where a need shows only from some length on.
+SMALL = {"laser_de": {"shortest": 10, "max_tokens": 15}}
+
+
 def fields_of(needs) -> set[str]:
     return {field for need in needs for field in need.value}
 
 
 @pytest.mark.parametrize("name", LENGTH_PENALTIES)
 def test_a_penalty_needs_what_it_declares_and_nothing_else(name):
-    penalty = LENGTH_PENALTIES[name]()
-    everything = penalty(complete_batch(fields_of(PenaltyNeed)))
-    assert penalty(complete_batch(fields_of(penalty.needs))).tolist() == everything.tolist()
+    penalty = LENGTH_PENALTIES[name](**SMALL.get(name, {}))
+
+    def said(fields):
+        kept = penalty.kept(complete_batch(fields))
+        return penalty(complete_batch(fields)).tolist(), None if kept is None else kept.tolist()
+
+    assert said(fields_of(penalty.needs)) == said(fields_of(PenaltyNeed))
     for need in penalty.needs:
         with pytest.raises((TypeError, AttributeError)):
-            penalty(complete_batch(fields_of(penalty.needs - {need}) - set(need.value)))
+            said(fields_of(penalty.needs - {need}) - set(need.value))
+
+
+@pytest.mark.parametrize("name", LENGTH_PENALTIES)
+def test_what_chooses_responses_penalises_none(name):
+    penalty = LENGTH_PENALTIES[name]()
+    given = complete_batch(fields_of(PenaltyNeed))
+    assert penalty.pays == (penalty.kept(given) is None)
+    assert penalty.pays or penalty(given).tolist() == [0.0] * 4

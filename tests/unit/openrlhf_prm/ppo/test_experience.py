@@ -119,6 +119,17 @@ def test_what_is_left_out_is_as_if_it_had_never_been_sampled(estimator, advantag
     assert rows(others) == got
 
 
+@pytest.mark.parametrize(("estimator", "advantage"), [("group_norm", 0.8660), ("rloo", 2 / 3), ("tree", 2 / 3)])
+def test_gfpo_trains_on_short_responses_as_if_no_others_had_been_sampled(estimator, advantage):
+    flags = ("--length_penalty.kind", "gfpo")
+    records = [StepRecord((length,), None, 0.0, 0.0) for length in (2, 3, 9, 9, 9, 4, 5, 9)]
+    batches = experiences(estimator, RIGHT, [2, 3, 9, 9, 9, 4, 5, 9], *flags, records=records)
+    got = rows(batches)
+    assert [len(row) for row in got] == [2, 3, 0, 0, 0, 4, 5, 0]
+    assert [got[0][0], got[1][0], got[5][0], got[6][0]] == pytest.approx([advantage] * 2 + [-advantage] * 2, abs=1e-4)
+    assert torch.cat([batch.info["process/kept"] for batch in batches]).tolist() == [1.0, 1, 0, 0, 0, 1, 1, 0]
+
+
 @pytest.mark.parametrize("token_level", [True, False])
 def test_what_is_left_out_counts_neither_as_tokens_nor_as_sequences_in_the_loss(token_level):
     from openrlhf.models.loss import PolicyLoss
@@ -163,15 +174,15 @@ def test_equally_long_right_responses_are_not_told_apart(estimator):
     assert rows(batches) == [[0.0] * 7] * 8
 
 
-@pytest.mark.parametrize("estimator", sorted(set(ADVANTAGE_ESTIMATORS) - {"spo", "vine"}))
+@pytest.mark.parametrize("estimator", sorted(set(ADVANTAGE_ESTIMATORS) - {"spo", "vine", "forked_tree"}))
 def test_rounding_is_no_advantage_of_our_estimators_either(estimator):
-    flags = ("--process_reward.truncation_penalty", "0.2", *(() if estimator == "tree" else PRM))
+    flags = ("--process_reward.truncation_penalty", "0.2", *(() if estimator in ("tree", "spro") else PRM))
     records = [StepRecord((4,), (0.1 * 3,), 0.0, 0.0)] * 7
     batches = experiences(estimator, [0.0] * 7, [4] * 7, *flags, records=records, cut=[True] * 7)
     assert rows(batches) == [[0.0] * 4] * 7
 
 
-ESTIMATORS = sorted({*HOST_BASELINES, *ADVANTAGE_ESTIMATORS} - {"spo", "vine"})
+ESTIMATORS = sorted({*HOST_BASELINES, *ADVANTAGE_ESTIMATORS} - {"spo", "vine", "forked_tree"})
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
@@ -181,7 +192,7 @@ def test_a_response_without_tokens_trains_with_its_group(estimator):
         StepRecord((), (), 0.0, 0.0),
         StepRecord((3,), (0.4,), 0.0, 0.0),
     ]
-    flags = () if estimator == "tree" else PRM
+    flags = () if estimator in ("tree", "spro") else PRM
     batches = experiences(estimator, [1.0, 0.0, 0.25], [4, 0, 3], *flags, records=records)
     got = rows(batches)
     assert [len(row) for row in got] == [4, 0, 3]
@@ -242,6 +253,33 @@ def test_only_tokens_with_a_choice_are_in_the_loss_of_spo():
     assert rows(batches) == [[1.0, 1.0], [-1.0]]
     (batch,) = batches
     assert batch.action_mask[0].tolist() == [0, 0, 1, 0, 1, 0] and batch.action_mask[1].tolist()[:5] == [0, 0, 0, 0, 1]
+
+
+def test_vapo_follows_the_length_and_its_critic_the_whole_return():
+    batches = experiences("gae", [1.0, 0.0], [40, 2], "--algo.advantage.length_alpha", "0.05")
+    assert rows(batches, "returns") == [[1.0] * 40, [0.0] * 2]
+    # The critic says 0.25: what the last token changed is 0.75 and -0.25, weighed by lambda 0.5 and 0.
+    raw = torch.tensor([0.75 * 0.5**k for k in range(39, -1, -1)] + [0.0, -0.25])
+    got = torch.tensor([value for row in rows(batches) for value in row])  # whitened
+    assert torch.allclose((got - got.mean()) / got.std(), (raw - raw.mean()) / raw.std(), atol=1e-4)
+
+
+def test_log_ratios_are_the_policys_to_its_reference():
+    from openrlhf_prm.ppo.experience import log_ratios
+
+    one = sample(1.0, 2, False)
+    one.index, one.kl = [0], torch.tensor([[9.0, 9.0, 0.5, -0.25]])
+    assert {place: row.tolist() for place, row in log_ratios([one]).items()} == {0: [0.5, -0.25]}
+    one.action_log_probs = torch.tensor([[0.0, 0.0, -1.0, -2.0]])
+    one.base_action_log_probs = torch.tensor([[0.0, 0.0, -1.5, -1.0]])
+    assert log_ratios([one])[0].tolist() == [0.5, -1.0]
+
+
+def test_a_tree_that_forks_is_credited_by_its_forks():
+    records = [StepRecord((4,), None, 0.0, 0.0, fork_ends=(2,))] * 4
+    flags = ("--algo.advantage.branching", "2x2")
+    batches = experiences("forked_tree", [1.0, 0.0, 0.0, 0.0], [4] * 4, *flags, records=records)
+    assert rows(batches) == [[0.5, 0.5, 1, 1], [0.5, 0.5, -1, -1], [-0.5, -0.5, 0, 0], [-0.5, -0.5, 0, 0]]
 
 
 def test_words_of_an_environment_belong_to_the_state():

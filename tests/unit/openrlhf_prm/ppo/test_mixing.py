@@ -51,6 +51,21 @@ def test_process_rewards_that_agree_are_not_blown_up_by_normalising():
     assert mixed.weight == 1.0 and mixed.process[0].tolist() == pytest.approx([0.8, 0.8])
 
 
+def test_long_responses_of_one_step_are_said_once(caplog):
+    def warnings(mix, ends, lengths):
+        caplog.clear()
+        records = [StepRecord(row, (0.5,) * len(row), 0.0, 0.0) for row in ends]
+        mix(rollout(records=records, lengths=torch.tensor(lengths)))
+        return [record.getMessage() for record in caplog.records]
+
+    mix, whole, split = prm_mixer("--steps.splitter", "newline"), (300,), (100, 300)
+    assert warnings(mix, [whole, whole, split, split], [300.0] * 4) == [], "half of them"
+    assert warnings(mix, [whole] * 4, [300.0, 300.0, 200.0, 200.0]) == [], "short ones may be one step"
+    (said,) = warnings(mix, [whole, whole, whole, split], [300.0, 300.0, 600.0, 300.0])
+    assert said.startswith("3 of 4 responses are one step each, of 400 tokens on average: --steps.splitter newline")
+    assert warnings(mix, [whole] * 4, [300.0] * 4) == []
+
+
 def test_truncated_and_malformed_responses_pay():
     mixed = prm_mixer(
         *("--process_reward.shaping", "sum", "--process_reward.truncation_penalty", "0.5"),

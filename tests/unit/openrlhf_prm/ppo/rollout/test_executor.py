@@ -3,7 +3,7 @@
 import asyncio
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import ModuleType, SimpleNamespace
 
@@ -163,6 +163,8 @@ def test_what_belongs_to_steps_is_cut_with_them():
     record = StepRecord(
         (1, 2, 4), None, 0.0, 0.0, branches=states, probabilities=(0.1, 0.2, 0.3, 0.4), text_ends=(1, 2, 3)
     )
+    forked = replace(record, fork_ends=(1, 2))
+    assert forked.cut(2).fork_ends == (1,) and forked.cut(1).fork_ends == () and forked.cut(4).fork_ends == (1, 2)
     assert record.cut(3).text_ends == (1, 2, 3) and record.cut(2).text_ends == (1, 2)
     assert (record.cut(0).branches, record.cut(0).probabilities) == ((), ())
     cut = record.cut(2)

@@ -31,6 +31,7 @@ PRM = ("--prm.url", "http://x")
             "--self_correction.beta1 0.1 needs --algo.kl.init_coef above 0",
         ),
         ((*STAGE_2, *PRM, "--process_reward.shaping", "filter"), "filter leaves responses out"),
+        ((*STAGE_2, "--length_penalty.kind", "gfpo"), "gfpo leaves responses out"),
         ((*STAGE_2, "--process_reward.shaping", "implicit"), "implicit trains its PRM on whole episodes"),
         ((*STAGE_2, "--reward.overlong_buffer_len", "9"), "--reward.overlong_buffer_len charges episodes"),
         ((*STAGE_2, "--reward.stop_properly_penalty_coef", "0"), "--reward.stop_properly_penalty_coef charges"),

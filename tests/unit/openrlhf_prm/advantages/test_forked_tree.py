@@ -1,0 +1,79 @@
+"""Trees of responses that fork, on numbers a reader can check by hand."""
+
+import pytest
+import torch
+
+from openrlhf_prm.advantages.estimator import StepBatch
+from openrlhf_prm.advantages.forked_tree import ForkedTree
+
+
+def tree(outcomes, lengths, fork_ends, group_size=None):
+    return StepBatch(
+        step_ends=[torch.tensor([length] if length else [], dtype=torch.long) for length in lengths],
+        outcome_rewards=torch.tensor(outcomes),
+        group_size=group_size or len(outcomes),
+        fork_ends=fork_ends,
+    )
+
+
+def test_each_segment_is_compared_with_its_siblings():
+    got = ForkedTree(branching="2x2")(tree([1.0, 0.0, 0.0, 0.0], [3, 4, 2, 3], [[2], [2], [1], [1]]))
+    # The first pair is worth 0.5 against 0; behind the fork 1 against 0.
+    assert got[0].tolist() == [0.5, 0.5, 1.0] and got[1].tolist() == [0.5, 0.5, -1.0, -1.0]
+    assert got[2].tolist() == [-0.5, 0.0] and got[3].tolist() == [-0.5, 0.0, 0.0]
+
+
+def test_three_levels():
+    outcomes = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    got = ForkedTree(branching="2x2x2")(tree(outcomes, [3] * 8, [[1, 2]] * 8))
+    assert got[0].tolist() == [0.75 - 0.25, 1.0 - 0.5, 0.0]
+    assert got[3].tolist() == [0.5, -0.5, -1.0] and got[7].tolist() == [-0.5, 0.5, 1.0]
+
+
+def test_a_response_that_ended_stands_for_what_would_have_followed():
+    got = ForkedTree(branching="2x2")(tree([1.0, 1.0, 1.0, 0.0], [2, 2, 3, 3], [[], [], [1], [1]]))
+    assert got[0].tolist() == [0.5, 0.5] == got[1].tolist()
+    assert got[2].tolist() == [-0.5, 1.0, 1.0] and got[3].tolist() == [-0.5, -1.0, -1.0]
+
+
+def test_groups_do_not_mix_and_equal_outcomes_are_nothing():
+    got = ForkedTree(branching="2x2")(tree([1.0] * 4 + [0.0] * 4, [2, 0, 2, 2] * 2, [[1], [], [1], [1]] * 2, 4))
+    assert [row.tolist() for row in got] == [[0.0] * 2, [], [0.0] * 2, [0.0] * 2] * 2
+
+
+def test_it_reads_forks_and_groups():
+    given = dict(step_ends=[torch.tensor([1])] * 4, outcome_rewards=torch.zeros(4))
+    for fields in ({"group_size": 4}, {"fork_ends": [[]] * 4}):
+        with pytest.raises(TypeError):
+            ForkedTree(branching="2x2")(StepBatch(**given, **fields))
+
+
+def test_another_number_of_responses_is_refused():
+    with pytest.raises(ValueError, match="3 responses are no tree of 2x2"):
+        ForkedTree(branching="2x2")(tree([1.0] * 3, [1] * 3, [[]] * 3))
+
+
+@pytest.mark.parametrize("branching", ["4", "", "4x1", "0x2", "2,2", "x2", "-2x2"])
+def test_what_is_no_tree_is_named(branching):
+    with pytest.raises(ValueError, match="^branching must be numbers of at least 2"):
+        ForkedTree(branching=branching)
+
+
+def test_who_leaves_whose_path_and_where():
+    assert [ForkedTree(branching="2x2x2").parent(place) for place in range(8)] == [
+        *(None, (2, 0), (1, 0), (2, 2)),
+        *(None, (2, 4), (1, 4), (2, 6)),
+    ]
+    assert [ForkedTree(branching="3x2").parent(place) for place in range(6)] == [
+        *(None, (1, 0), None, (1, 2)),
+        *(None, (1, 4)),
+    ]
+
+
+def test_forks_lie_between_steps():
+    two = ForkedTree(branching="2x2x2")
+    assert two.fork_ends([2, 5, 9], []) == [2, 5] and two.fork_ends([2, 5, 9, 11], []) == [2, 5]
+    assert two.fork_ends([4], []) == [] and two.fork_ends([], []) == []
+    # Another end of the step before it moves no fork that others have taken already.
+    assert two.fork_ends([2, 6, 9], [3]) == [3, 6] and two.fork_ends([2, 6], [3]) == [3]
+    assert ForkedTree(branching="2x2x2", fork_steps=2).fork_ends([1, 2, 3, 4, 5], []) == [2, 4]
