@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from openrlhf_prm.data.steps import STEP_SPLITTERS, split_text
 from openrlhf_prm.evaluation.versions import versions
 from vllm_prm.durable_file import write_atomically
+from vllm_prm.splitters import STEP_SPLITTERS, split_text
 
 JOINTS = {"blank lines": "\n\n", "lines": "\n"}
 _BARE = re.compile(r"\s*(?:\\[\[\]()]|\$\$?|`{3,}\w*|\\(?:begin|end)\{\w+\*?\}|\.)\s*")

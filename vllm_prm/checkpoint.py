@@ -7,6 +7,7 @@ from typing import Any
 from vllm_prm import STEP_LOG_PROB_MODELS, STEP_REWARD_MODELS
 from vllm_prm.extension_files import names_file
 from vllm_prm.families import PRM_FAMILIES, PRMFamily, load_family, resolve_family
+from vllm_prm.families.checkpoint_files import require_checkpoint
 
 TOKENIZER_OPTIONS = ("tokenizer", "tokenizer_revision", "revision", "trust_remote_code")
 """vLLM's arguments that decide which tokenizer and which revision of the config it uses."""
@@ -34,6 +35,7 @@ def load_served_family(
     if revision is not None and not Path(model).is_dir():
         from huggingface_hub import snapshot_download
 
+        require_checkpoint(model)
         try:
             folder = snapshot_download(model, revision=revision, allow_patterns=SMALL_FILES)
         except OSError as error:

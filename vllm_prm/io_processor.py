@@ -26,7 +26,7 @@ from vllm.renderers import BaseRenderer
 
 from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.engines import PoolRequest, longest_prompt, pooling_params, step_rows
-from vllm_prm.errors import ContextLengthError, StepScoringError
+from vllm_prm.errors import ContextLengthError, StepScoringError, in_words
 from vllm_prm.protocol import StepRewardItem
 
 Solutions = list[StepRewardItem]
@@ -57,7 +57,7 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         try:
             solutions = _SOLUTIONS.validate_python(data if isinstance(data, list) else [data])
         except ValidationError as error:
-            raise ValueError(f"data must be a solution or a list of them: {error}") from error
+            raise ValueError(f"data must be a solution or a list of them: {in_words(error)}") from None
         if not solutions or not all(self._steps(solution) for solution in solutions):
             raise ValueError("data must hold at least one solution, and each solution at least one step")
         return solutions

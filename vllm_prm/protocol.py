@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.splitters import STEP_SPLITTERS, split_text, visible
 
 
 class _Strict(BaseModel):
@@ -42,11 +43,20 @@ class _Solution(_Strict):
     splitter: str | None = Field(default=None, min_length=1)
 
 
-class StepRewardItem(_Solution):
-    """One solution: a `question` or chat `messages`, and `steps`, or a `response` cut at every `splitter`.
+def cut(response: str, splitter: str) -> list[str]:
+    """The steps of `response` without separators: cut by the rule of `STEP_SPLITTERS` that `splitter` names, else at
+    every `splitter`. Never by a file of code: requests say what it is."""
+    if splitter in STEP_SPLITTERS:
+        return [piece.strip() for piece in split_text(response, splitter) if visible(piece)]
+    return [piece for piece in response.split(splitter) if piece.strip()]
 
-    Exactly one of each pair. `steps` carry no trailing separator. Pieces of a `response` that are blank are dropped;
-    `splitter` is what the PRM's family splits at unless given: a newline, or a blank line.
+
+class StepRewardItem(_Solution):
+    """One solution: a `question` or chat `messages`, and `steps`, or a `response` cut by `splitter`.
+
+    Exactly one of each pair. `steps` carry no trailing separator. `splitter` is a text to cut at, or the name of a rule
+    (`auto`, `blank_line`, `marker`, `newline`); unless given what the PRM's family cuts at, a newline or a blank line.
+    Pieces of a `response` that are blank are dropped.
     """
 
     model_config = ConfigDict(json_schema_extra=_ONE_SOLUTION)
@@ -66,7 +76,7 @@ class StepRewardItem(_Solution):
         return self.question if self.messages is None else [message.model_dump() for message in self.messages]
 
     def solution_steps(self, splitter: str | None = None) -> list[str]:
-        """The texts of the steps, without separators; `splitter` where the solution names none.
+        """The texts of the steps, without separators; `splitter` where the solution names none, see `cut`.
 
         Raises ValueError where neither says at what a response is split.
         """
@@ -75,7 +85,7 @@ class StepRewardItem(_Solution):
         splitter = self.splitter or splitter
         if splitter is None:
             raise ValueError('a response needs its splitter ("\\n\\n", say): the family of the PRM is not known here')
-        return [piece for piece in self.response.split(splitter) if piece.strip()]
+        return cut(self.response, splitter)
 
 
 class StepRewardRequest(_Solution):

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS, require_aggregation
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.durable_file import DurableFile, checkpoint_state, in_order, json_line, write_atomically
+from vllm_prm.errors import in_words
 from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
 from vllm_prm.scorer import StepScorer
@@ -56,15 +58,27 @@ def read_items(lines: Sequence[str]) -> Items:
         if not line.strip():
             continue
         try:
-            row = json.loads(line, parse_constant=_not_json)
+            row = _object(line)
             item = StepRewardItem(**{name: row[name] for name in StepRewardItem.model_fields if name in row})
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"line {number} of the input: {error}") from error
+        except ValidationError as error:
+            raise ValueError(f"line {number} of the input: {in_words(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"line {number} of the input: {error}") from None
         clash = [name for name in ADDED_FIELDS if name in row]
         if clash:
             raise ValueError(f"line {number} of the input already has {clash}")
         items.append((row, item))
     return items
+
+
+def _object(line: str) -> dict:
+    try:
+        row = json.loads(line, parse_constant=_not_json)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON, {error.msg[0].lower()}{error.msg[1:]} at character {error.pos + 1}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON object is needed, got {line.strip()[:40]}")
+    return row
 
 
 def _not_json(constant: str) -> NoReturn:

@@ -10,6 +10,7 @@ import importlib.metadata
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
@@ -169,6 +170,17 @@ def inspect_checkpoint(model: str, family: str | None, family_options: Mapping |
     }
 
 
+def readable_json(facts: dict) -> str:
+    """Indented, but a list of numbers on one line: JSON writes a line end within a text as two characters, so what
+    spans lines is no text."""
+    indented = json.dumps(facts, indent=2, ensure_ascii=False)
+    return re.sub(
+        r"\[\n[\s\d.,-]+\]",
+        lambda numbers: re.sub(r"\s+", " ", numbers[0]).replace("[ ", "[").replace(" ]", "]"),
+        indented,
+    )
+
+
 def _require_family(family: str | None) -> None:
     if family is None:
         return
@@ -216,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "inspect":
             facts = inspect_checkpoint(args.model, args.family, args.family_options)
-            print(json.dumps(facts, indent=2, ensure_ascii=False))
+            print(readable_json(facts))
         else:
             from vllm_prm.score_file import score_file
 

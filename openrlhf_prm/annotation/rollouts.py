@@ -19,8 +19,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from openrlhf_prm.annotation.records import Tally
-from openrlhf_prm.data.steps import STEP_SPLITTERS, split_steps, visible
+from openrlhf_prm.data.steps import split_steps
 from openrlhf_prm.options import Options, option
+from vllm_prm.splitters import STEP_SPLITTERS, visible
 
 Prefix = tuple[int, ...]
 

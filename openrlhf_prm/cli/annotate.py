@@ -31,9 +31,9 @@ from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.options import add_flags, build, named_in, option_fields, refuse_unread
 from vllm_prm.interrupts import end_as_after_ctrl_c
+from vllm_prm.splitters import STEP_SPLITTERS
 
 NOT_OF_THE_ANNOTATOR = {"max_new_tokens": "rollout", "splitter": "steps"}
 """Options of an annotator that are flags of another group."""

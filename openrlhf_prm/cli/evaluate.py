@@ -30,7 +30,6 @@ from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.attempts import AttemptOptions
 from openrlhf_prm.data.prompts import PromptOptions
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.budgets import BudgetOptions, budget_plot
 from openrlhf_prm.evaluation.collecting import Sampling
 from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
@@ -45,6 +44,7 @@ from openrlhf_prm.evaluation.table import print_results, results_table
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.durable_file import write_atomically
 from vllm_prm.interrupts import end_as_after_ctrl_c
+from vllm_prm.splitters import STEP_SPLITTERS
 
 
 def build_parser() -> FlagParser:

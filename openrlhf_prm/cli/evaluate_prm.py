@@ -20,7 +20,6 @@ from types import SimpleNamespace
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
@@ -29,6 +28,7 @@ from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.durable_file import write_atomically
 from vllm_prm.errors import ContextLengthError, StepScoringError
 from vllm_prm.interrupts import end_as_after_ctrl_c
+from vllm_prm.splitters import STEP_SPLITTERS
 
 
 def build_parser() -> FlagParser:

@@ -41,13 +41,13 @@ from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, Serve
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.generation.rejection_sampling import RankingPRM, RejectionSampling, write_sft_data
 from openrlhf_prm.generation.sampler import SamplerOptions
 from openrlhf_prm.generation.selection import SelectionOptions
 from openrlhf_prm.generation.sft_data import sft_flags
 from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
 from vllm_prm.interrupts import end_as_after_ctrl_c
+from vllm_prm.splitters import STEP_SPLITTERS
 
 
 def build_parser() -> FlagParser:

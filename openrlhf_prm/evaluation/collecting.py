@@ -14,12 +14,13 @@ from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker, extract_answer
 from openrlhf_prm.data.questions import Question
-from openrlhf_prm.data.steps import split_steps, visible
+from openrlhf_prm.data.steps import split_steps
 from openrlhf_prm.evaluation.budgets import BudgetOptions, Spent, Thinker
 from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.step_checkers import StepChecker
 from openrlhf_prm.options import Options, option
+from vllm_prm.splitters import visible
 
 
 @dataclass(frozen=True, kw_only=True)

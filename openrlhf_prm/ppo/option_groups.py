@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 
 from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.options import Options, option
 from openrlhf_prm.ppo.score_ranges import SCORE_RANGES
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from openrlhf_prm.rewards.shaping import SCORE_SCALES
+from vllm_prm.splitters import STEP_SPLITTERS
 
 ONLINE_PRM_FOLDER = "_online_prm"
 """Where checkpoints of the online PRM lie in `--ckpt.path`, beside the host's `_actor`."""

@@ -29,12 +29,12 @@ from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS
 from openrlhf_prm.cli.main import COMMANDS
-from openrlhf_prm.data.steps import STEP_SPLITTERS
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.prm_training.heads import PRM_HEADS
 from openrlhf_prm.rewards import REWARD_SHAPINGS
 from vllm_prm.families import PRM_FAMILIES
+from vllm_prm.splitters import STEP_SPLITTERS
 
 REGISTRIES = {
     "advantage estimator": ADVANTAGE_ESTIMATORS,

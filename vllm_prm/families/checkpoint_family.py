@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from vllm_prm.errors import in_words
 from vllm_prm.families.evidence import Checkpoint, Evidence
 from vllm_prm.families.prm_family import PRMFamily, Question, step_reward_architecture
 from vllm_prm.families.writing import Writer, chat_turns, special_literals
@@ -53,8 +54,7 @@ class CheckpointFamily(PRMFamily):
             # JSON in, so lists become tuples; a number where a text belongs is refused.
             return TypeAdapter(self.Options).validate_python(dict(options))
         except ValidationError as error:
-            problems = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in error.errors())
-            raise ValueError(f"{self.path}: options of family {self.name}: {problems}") from None
+            raise ValueError(f"{self.path}: options of family {self.name}: {in_words(error)}") from None
 
     @classmethod
     def from_checkpoint(

@@ -7,7 +7,6 @@ from pathlib import Path
 from openrlhf_prm.answers.checkers import extract_answer
 from openrlhf_prm.answers.grouping import answer_classes
 from openrlhf_prm.data.rows import read_jsonl
-from openrlhf_prm.data.steps import split_text, visible
 from openrlhf_prm.evaluation.benchmarks.benchmark import BenchmarkSolution, MeasureOptions, ReadOptions, StepScores
 from openrlhf_prm.evaluation.benchmarks.error_detection import calibration_plots, detection_measures, detection_table
 from openrlhf_prm.evaluation.benchmarks.rows import source_files, text_of
@@ -16,6 +15,7 @@ from openrlhf_prm.measures.choices import best_of_k, pass_at_k, powers_of_two, v
 from openrlhf_prm.measures.intervals import mean, share_interval
 from vllm_prm.aggregation import applicable_aggregations
 from vllm_prm.protocol import aggregated
+from vllm_prm.splitters import split_text, visible
 
 REFERENCES = {"mean": "one response", "majority_vote": "majority vote", "pass": "any right (pass@N)"}
 

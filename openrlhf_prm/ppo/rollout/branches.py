@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from openrlhf_prm.advantages.branch_values import Branches, VineOptions
-from openrlhf_prm.data.steps import split_text, visible
+from vllm_prm.splitters import split_text, visible
 
 
 class QuestionOutcomes:

@@ -21,7 +21,7 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.advantages.forked_tree import ForkedTree
 from openrlhf_prm.answers.own_response import WRITTEN
-from openrlhf_prm.data.steps import Step, split_steps, visible
+from openrlhf_prm.data.steps import Step, split_steps
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
 from openrlhf_prm.ppo.rollout.forks import ForkingEngine, QuestionForks
 from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
@@ -38,6 +38,7 @@ from openrlhf_prm.ppo.rollout.turns import (
     texts_for_prm,
 )
 from openrlhf_prm.ppo.score_ranges import as_probabilities
+from vllm_prm.splitters import visible
 
 # Of the response being written: responses of one question run as tasks of one call.
 QUESTION_OUTCOMES: ContextVar[QuestionOutcomes] = ContextVar("question_outcomes")

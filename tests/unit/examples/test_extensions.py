@@ -8,10 +8,10 @@ import torch
 from host_flags import parse, parser
 
 from openrlhf_prm.advantages.estimator import StepBatch
-from openrlhf_prm.data.steps import split_text
 from openrlhf_prm.length_penalties.penalty import LengthBatch
 from openrlhf_prm.ppo.flag_checks import check_args
 from openrlhf_prm.ppo.plugin_options import read_options
+from vllm_prm.splitters import split_text
 
 EXTENSIONS = Path(__file__).parents[3] / "examples" / "extensions"
 FLAGS = (

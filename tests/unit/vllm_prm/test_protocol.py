@@ -71,6 +71,21 @@ def test_mistakes_are_refused(body):
         StepRewardRequest(**body)
 
 
+def test_rules_for_responses_without_markers():
+    text = "To find x:\n\\[\nx=2\n\n\\]\n\nSo x is 2.\n\n \n\n- a\n- b\n"
+    item = StepRewardItem(question="q", response=text, splitter="auto")
+    assert item.solution_steps("\n") == ["To find x:\n\\[\nx=2\n\n\\]", "So x is 2.", "- a\n- b"]
+    sentences = "By $a. B$ the sum is 2.5 e.g. here. " * 20
+    assert set(StepRewardItem(question="q", response=sentences, splitter="auto").solution_steps()) == {
+        "By $a. B$ the sum is 2.5 e.g. here."
+    }
+    by_lines = StepRewardItem(question="q", response="a\n\nb\nc", splitter="newline")
+    assert by_lines.solution_steps() == ["a", "b", "c"]
+    assert StepRewardItem(question="q", response=" \n", splitter="auto").solution_steps() == []
+    no_code = StepRewardItem(question="q", response="a code.py:cut b", splitter="code.py:cut")
+    assert no_code.solution_steps() == ["a ", " b"]
+
+
 def test_who_says_where_a_response_is_split():
     text = "To find x:\n\\[x=2\\]\n\nSo x is 2."
     item = StepRewardItem(question="q", response=text)

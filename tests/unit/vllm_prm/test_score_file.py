@@ -73,3 +73,23 @@ def test_input_errors_name_the_line():
             read_items(['{"question": "q", "steps": []}', bad])
     with pytest.raises(ValueError, match="already has"):
         read_items(['{"question": "q", "steps": [], "score": 1}'])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"question": "q"', "no JSON, expecting ',' delimiter at character 17"),
+        ("[1]", "a JSON object is needed, got [1]"),
+        ('{"question": "q"}', "give exactly one of steps and response"),
+        (
+            '{"question": 3, "steps": "a"}',
+            "question: Input should be a valid string; steps: Input should be a valid list",
+        ),
+        ('{"question": "q", "steps": ["a", 2]}', "steps.1: Input should be a valid string"),
+        ('{"question": "q", "steps": [], "id": NaN}', "NaN is not JSON"),
+    ],
+)
+def test_a_malformed_line_is_one_sentence(line, said):
+    with pytest.raises(ValueError) as caught:
+        read_items([line])
+    assert str(caught.value) == f"line 1 of the input: {said}"

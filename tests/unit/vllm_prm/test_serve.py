@@ -6,11 +6,20 @@ import json
 import subprocess
 import sys
 
+import httpx
+import huggingface_hub
 import pytest
 from declared_family import Declared
+from huggingface_hub.utils._http import default_client_factory
 
 from vllm_prm.families import PRM_FAMILIES
-from vllm_prm.serve import _split_hf_overrides, serve_command, serve_environment
+from vllm_prm.serve import (
+    _split_hf_overrides,
+    inspect_checkpoint,
+    readable_json,
+    serve_command,
+    serve_environment,
+)
 
 
 def test_hf_overrides_of_the_user_are_taken_out_and_kept():
@@ -114,3 +123,33 @@ def test_importing_the_package_is_light():
     code = "import sys, vllm_prm.protocol; print([m for m in ('torch', 'vllm', 'transformers') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_numbers_stand_on_one_line():
+    facts = {"token_ids": [1, 22, 3], "scores": [-2.5e-3, 0.5], "text": "[\n 1 ]", "empty": [], "names": ["a", "b"]}
+    text = readable_json(facts)
+    assert json.loads(text) == facts
+    assert '"token_ids": [1, 22, 3],' in text and '"scores": [-0.0025, 0.5],' in text and '"text": "[\\n 1 ]",' in text
+
+
+def test_the_hub_is_asked_once_for_an_unknown_model(monkeypatch):
+    asked = []
+
+    def no_network(request):
+        if "models" not in str(request.url):
+            return httpx.Response(404)
+        asked.append(request.url)
+        raise httpx.ConnectError("Name or service not known")
+
+    huggingface_hub.set_client_factory(lambda: httpx.Client(transport=httpx.MockTransport(no_network)))
+    try:
+        with pytest.raises(
+            ValueError, match="no-such/model is no checkpoint folder, and the hub cannot be asked for it"
+        ):
+            inspect_checkpoint("no-such/model", None)
+        assert len(asked) == 1
+    finally:
+        huggingface_hub.set_client_factory(default_client_factory)
+    for no_id in ("no/such/model", "./nothere"):
+        with pytest.raises(ValueError, match="is neither a checkpoint folder nor the id of a model on the hub"):
+            inspect_checkpoint(no_id, "placeholder")

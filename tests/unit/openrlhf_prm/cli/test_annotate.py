@@ -10,7 +10,7 @@ from openrlhf_prm.annotation.rollouts import NoTokenLimit
 from openrlhf_prm.cli import annotate
 from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.data.prompts import QuestionTooLong
-from openrlhf_prm.data.steps import split_text
+from vllm_prm.splitters import split_text
 
 
 def solution(text: str) -> LabelledSolution:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from openrlhf_prm.data.steps import STEP_SPLITTERS, Step, decode_with_offsets, split_steps, split_text, visible
+from openrlhf_prm.data.steps import Step, decode_with_offsets, split_steps
+from vllm_prm.splitters import STEP_SPLITTERS, split_text, visible
 
 CORPUS = [
     "Step 1: add 2 and 3.\n\nStep 2: the sum is 5.\n",

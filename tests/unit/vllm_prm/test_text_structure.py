@@ -2,7 +2,7 @@
 
 import pytest
 
-from openrlhf_prm.data.steps import split_text
+from vllm_prm.splitters import split_text
 
 TEXTS = [
     ("two lines", ["3 + 4 = 7\n", "7 + 5 = 12"]),
