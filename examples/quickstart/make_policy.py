@@ -59,15 +59,15 @@ def build_tokenizer(named: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The untrained policy: 3 layers, hidden size 96, 3 heads of 32 (a size that vLLM's CPU attention supports)."""
+def build_model(tokenizer: PreTrainedTokenizerFast, layers: int = 3, heads: int = 3) -> LlamaForCausalLM:
+    """An untrained policy; each head has size 32, which vLLM's CPU attention supports."""
     config = LlamaConfig(
         vocab_size=-(-len(tokenizer) // 16) * 16,
-        hidden_size=96,
-        intermediate_size=288,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        num_key_value_heads=3,
+        hidden_size=32 * heads,
+        intermediate_size=96 * heads,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=None,

@@ -3,9 +3,9 @@ POLICY ...`. With `--benchmark NAME` it measures a PRM instead, see `openrlhf_pr
 
 Each question gets one greedy and n sampled responses from vLLM engines placed by Ray; with `--prm.model_name_or_path`
 every step is scored, which gives best-of-n and the weighted vote; with `--eval.step_checker` every step is checked
-exactly. Several policies may be given: they share one start of Ray and of the PRM. Written are `--eval.output` (the
-numbers, see `openrlhf_prm.evaluation.summary`) and `--eval.samples` (one line a response, see
-`openrlhf_prm.evaluation.responses`).
+exactly; with `--eval.agent_func_path` a response has several turns. Several policies may be given: they share one start
+of Ray and of the PRM. Written are `--eval.output` (the numbers, see `openrlhf_prm.evaluation.summary`) and
+`--eval.samples` (one line a response, see `openrlhf_prm.evaluation.responses`).
 
 The last line on stdout is the content of `--eval.output` as one JSON object; with several policies an object of them
 by output file, or by policy where no file was asked for. Exit codes: 0 done, 2 a flag or an input row is wrong (said
@@ -30,6 +30,7 @@ from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.attempts import AttemptOptions
 from openrlhf_prm.data.prompts import PromptOptions
+from openrlhf_prm.evaluation.agents import FLAG, load_agent
 from openrlhf_prm.evaluation.budgets import BudgetOptions, budget_plot
 from openrlhf_prm.evaluation.collecting import Sampling
 from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
@@ -65,6 +66,7 @@ def build_parser() -> FlagParser:
     add_flags(parser, "eval", SummaryOptions)
     add_flags(parser, "eval", BudgetOptions)
     add_flags(parser, "self_correction", AttemptOptions)
+    add("--eval.agent_func_path", help="the agent's file of --train.agent_func_path, whose turns and verdicts count")
     add("--eval.output", nargs="+", help="JSON file of the numbers, one per policy")
     add("--eval.samples", nargs="+", help="JSONL file of the graded responses, one per policy")
     add("--eval.report", help="HTML page of the numbers, with the curve of --eval.budgets")
@@ -152,6 +154,13 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         limit = response_limit(args.rollout.max_new_tokens, sampling.max_new_tokens, *reader, texts)
         sampling = replace(sampling, max_new_tokens=limit)
     summary.check(questions)
+    agent = args.eval.agent_func_path
+    if agent is not None and args.rollout.max_new_tokens is not None:
+        raise ValueError(
+            f"--rollout.max_new_tokens is not read with {FLAG}: --vllm.max_model_len limits a conversation"
+        )
+    if agent is not None and (further is not None or budgets.budgets):
+        raise ValueError(f"{FLAG} leads its own turns: leave out --self_correction.attempts and --eval.budgets")
     return PolicyEvaluation(
         policies=policies,
         questions=questions,
@@ -167,6 +176,7 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         servers=servers,
         further=further,
         budgets=budgets,
+        agent=None if agent is None else load_agent(agent),
     )
 
 

@@ -6,7 +6,6 @@ the steps.
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +13,8 @@ from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker, extract_answer
 from openrlhf_prm.data.questions import Question
-from openrlhf_prm.data.steps import split_steps
+from openrlhf_prm.data.turns import Turn, joined_with_next, steps_within, texts_for_prm
+from openrlhf_prm.evaluation.agents import Agent, Response, number_of
 from openrlhf_prm.evaluation.budgets import BudgetOptions, Spent, Thinker
 from openrlhf_prm.evaluation.further_attempts import FurtherAttempts
 from openrlhf_prm.evaluation.responses import GradedResponse
@@ -62,29 +62,37 @@ async def collect(
     judges: Judges,
     prompt_of: Callable[[str], str],
     on_response: Callable[[], None] = lambda: None,
+    agent: Agent | None = None,
 ) -> list[GradedResponse]:
     """The greedy and the sampled responses of each question, graded, in the order of the questions.
 
     `policy` has `async generate(prompt, **sampling) -> list[Completion]` (`cluster.workers.GenerationPool`);
-    `prompt_of` turns a question into the text the policy reads; `on_response` is called after each response. The first
-    error, of an engine or of a checker, ends everything and is raised.
+    `prompt_of` turns a question into the text the policy reads; `on_response` is called after each response; `agent`
+    writes responses of several turns. The first error, of an engine, an agent or a checker, ends everything and is
+    raised.
     """
     places = asyncio.Semaphore(sampling.in_flight)
 
     async def respond(index: int, sample: int | None) -> GradedResponse:
         question = questions[index]
         async with places:
-            request = request_of(sampling, index, sample)
-            [completion] = await policy.generate(prompt_of(question.question), **request)
-            graded = await grade(index, sample, question, completion, tokenizer, judges)
-            if judges.further is not None:
-                asked, request = prompt_of(question.question), partial(request_of, sampling, index, sample)
+            prompt, request = prompt_of(question.question), request_of(sampling, index, sample)
+            if agent is not None:
+                response = await agent.respond(policy, prompt, question.label, request)
+                graded = await grade(index, sample, question, response, tokenizer, judges)
+            else:
+                [completion] = await policy.generate(prompt, **request)
+                turns = [Turn(tuple(completion.token_ids), "", None)]
+                response = Response(completion.text, turns, completion.truncated)
+                graded = await grade(index, sample, question, response, tokenizer, judges)
+                if judges.further is not None:
+                    request = partial(request_of, sampling, index, sample)
 
-                def is_right(text: str) -> bool:
-                    return judges.is_correct(text, question.label)
+                    def is_right(text: str) -> bool:
+                        return judges.is_correct(text, question.label)
 
-                later = await judges.further.after(completion, asked, request, policy, tokenizer, is_right)
-                graded = replace(graded, later=later)
+                    later = await judges.further.after(completion, prompt, request, policy, tokenizer, is_right)
+                    graded = replace(graded, later=later)
         on_response()
         return graded
 
@@ -99,8 +107,7 @@ def request_of(sampling: Sampling, index: int, sample: int | None, part: int | s
     if sample is None:
         return {**request, "temperature": 0.0}
     name = f"{sampling.seed}-{index}-{sample}" + (f"-{part}" if part != 1 else "")
-    digest = hashlib.sha256(name.encode()).digest()
-    seed = int.from_bytes(digest[:4], "big")
+    seed = number_of(name)
     return {**request, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": seed}
 
 
@@ -152,29 +159,35 @@ async def _all(jobs: Sequence[Coroutine]) -> list:
 
 
 async def grade(
-    index: int, sample: int | None, question: Question, completion: Any, tokenizer: Any, judges: Judges
+    index: int, sample: int | None, question: Question, response: Response, tokenizer: Any, judges: Judges
 ) -> GradedResponse:
-    """A completion with its steps, verdicts and step scores. One that shows nothing has no steps and is not scored."""
-    steps: list[str] = []
-    if visible(completion.text):
-        steps = [step.text.rstrip() for step in split_steps(completion.token_ids, tokenizer, judges.splitter)]
+    """A response with its steps, verdicts and step scores. One that shows nothing has no steps and is not scored; the
+    PRM reads what an environment wrote before a step.
+    """
+    found = steps_within(response.turns, tokenizer, judges.splitter)
+    seen = [visible(step.text) for step in found]
+    steps = [step.text.rstrip() for step, shows in zip(found, seen, strict=True) if shows]
     scores = checks = None
     if judges.prm is not None:
-        scores = list(await judges.prm.score(question.question, steps)) if steps else []
+        read = joined_with_next(texts_for_prm(response.turns, found, observations=True), seen)
+        scores = list(await judges.prm.score(question.question, read)) if read else []
     if judges.step_checker is not None:
         checks = judges.step_checker(question.question, steps)
+    correct = response.correct
+    if correct is None:
+        correct = bool(judges.is_correct(response.text, question.label))
     return GradedResponse(
         index=index,
         kind="greedy" if sample is None else "sample",
         sample=sample,
         question=question.question,
         label=question.label,
-        response=completion.text,
-        answer=extract_answer(completion.text),
-        correct=bool(judges.is_correct(completion.text, question.label)),
+        response=response.text,
+        answer=extract_answer(response.text),
+        correct=correct,
         steps=steps,
         step_scores=scores,
         step_checks=checks,
-        tokens=len(completion.token_ids),
-        truncated=completion.truncated,
+        tokens=response.tokens,
+        truncated=response.truncated,
     )

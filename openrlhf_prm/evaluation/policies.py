@@ -16,6 +16,7 @@ from openrlhf_prm.cluster.context_length import model_context
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
+from openrlhf_prm.evaluation.agents import FLAG, Agent
 from openrlhf_prm.evaluation.budgets import BudgetOptions, Spent, summarize_budgets
 from openrlhf_prm.evaluation.collecting import Judges, Sampling, collect, collect_budgets
 from openrlhf_prm.evaluation.further_attempts import FurtherAttempts, summarize_attempts
@@ -66,7 +67,8 @@ class SummaryOptions(Options):
 class PolicyEvaluation:
     """What is measured, and how. `data` names the questions' file in the results; `engines` are a policy's, whichever
     it is; `prm` are a PRM's, or `servers` has one, where steps are scored. `further`: attempts behind each
-    response. `budgets`: of tokens, for chains of their own.
+    response. `budgets`: of tokens, for chains of their own. `agent`: the executor that writes responses of several
+    turns.
     """
 
     policies: tuple[MeasuredPolicy, ...]
@@ -83,6 +85,7 @@ class PolicyEvaluation:
     servers: ServerFlags = ServerFlags()
     further: FurtherAttempts | None = None
     budgets: BudgetOptions = BudgetOptions()
+    agent: Any = None
 
     @property
     def paths(self) -> list[tuple[str, str]]:
@@ -115,6 +118,8 @@ def load_tokenizers(evaluation: PolicyEvaluation) -> list[Any]:
             fault = " ".join(str(error).split())
             raise ValueError(f"--actor.model_name_or_path: {policy.model} has no tokenizer ({fault})") from None
         context = model_context(policy.model, evaluation.engines.max_model_len)
+        if evaluation.agent is not None and context is None:
+            raise ValueError(f"{FLAG} needs --vllm.max_model_len: {policy.model} does not say how long its context is")
         prompt_of = prompt_maker(evaluation.prompts, tokenizer)
         check_lengths(evaluation.questions, prompt_of, tokenizer, context)
         evaluation.budgets.check_room([prompt_of(q.question) for q in evaluation.questions], tokenizer, context)
@@ -139,9 +144,10 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
     try:
         scorer = _scorer(evaluation)
         for policy, tokenizer in zip(evaluation.policies, tokenizers, strict=True):
-            with generation_pool(replace(evaluation.engines, model=policy.model)) as pool:
+            engines = replace(evaluation.engines, model=policy.model)
+            with generation_pool(engines) as pool:
                 ready = time.perf_counter()
-                responses = _graded_responses(evaluation, pool, scorer, tokenizer)
+                responses = _graded_responses(evaluation, engines, pool, scorer, tokenizer)
                 spent = _spent(evaluation, pool, tokenizer) if evaluation.budgets.budgets else []
                 done = time.perf_counter()
             seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
@@ -167,7 +173,9 @@ def _scorer(evaluation: PolicyEvaluation) -> Any:
     return RemoteScorer(servers) if servers.url else None
 
 
-def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, tokenizer: Any) -> list[GradedResponse]:
+def _graded_responses(
+    evaluation: PolicyEvaluation, engines: EngineOptions, pool: Any, scorer: Any, tokenizer: Any
+) -> list[GradedResponse]:
     from tqdm import tqdm
 
     judges = Judges(
@@ -178,11 +186,13 @@ def _graded_responses(evaluation: PolicyEvaluation, pool: Any, scorer: Any, toke
         further=evaluation.further,
     )
     prompt_of = prompt_maker(evaluation.prompts, tokenizer)
+    agent = None
+    if evaluation.agent is not None:
+        agent = Agent(evaluation.agent, tokenizer, model_context(engines.model, engines.max_model_len))
     total = len(evaluation.questions) * (evaluation.sampling.n_samples_per_prompt + 1)
     with tqdm(total=total, desc="evaluating", unit="response", mininterval=1) as progress:
-        return asyncio.run(
-            collect(evaluation.questions, pool, tokenizer, evaluation.sampling, judges, prompt_of, progress.update)
-        )
+        work = (evaluation.questions, pool, tokenizer, evaluation.sampling, judges, prompt_of, progress.update, agent)
+        return asyncio.run(collect(*work))
 
 
 def _spent(evaluation: PolicyEvaluation, pool: Any, tokenizer: Any) -> list[list[Spent]]:

@@ -19,6 +19,7 @@ from openrlhf.trainer.ppo_utils.length_penalty import apply_length_penalties
 from openrlhf_prm.advantages.estimator import EstimatorNeed, StepBatch
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
 from openrlhf_prm.advantages.tensors import length_adaptive_lambda, weigh_negative
+from openrlhf_prm.answers.verdicts import are_right
 from openrlhf_prm.ppo import empty_batches
 from openrlhf_prm.ppo.credit import TurnRewards, left_of_outcome, turn_rewards
 from openrlhf_prm.ppo.host_feeding import fed, fed_outcomes, kept_sizes, penalties_applied
@@ -360,15 +361,6 @@ def of_samples(turns: TurnRewards, places: list[int]) -> TurnRewards:
     return TurnRewards(
         [turns.rewards[place] for place in places], [turns.ends[place] for place in places], turns.total[places]
     )
-
-
-def are_right(scores: torch.Tensor, turns: torch.Tensor, right_from: float | None) -> torch.Tensor:
-    """(B,) scores, else outcome rewards, and numbers of turns -> (B,) verdicts: `--process_reward.right_from`, without
-    it above 0.5 for one turn and 1 (but for rounding) for several, because the host sums an agent's rewards over turns.
-    """
-    if right_from is not None:
-        return scores >= right_from
-    return (scores > 0.5) & ((turns < 2) | (scores >= 1.0 - 1e-6))
 
 
 def turns_of(action_mask: torch.Tensor) -> int:

@@ -20,23 +20,23 @@ from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
 from openrlhf_prm.advantages.branch_values import VineOptions
 from openrlhf_prm.advantages.forked_tree import ForkedTree
+from openrlhf_prm.answers.outcome_numbers import outcome_number
 from openrlhf_prm.answers.own_response import WRITTEN
 from openrlhf_prm.data.steps import Step, split_steps
-from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
-from openrlhf_prm.ppo.rollout.forks import ForkingEngine, QuestionForks
-from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
-from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
-from openrlhf_prm.ppo.rollout.records import StepRecord
-from openrlhf_prm.ppo.rollout.turns import (
+from openrlhf_prm.data.turns import (
     Turn,
     joined_with_next,
     paid_turns,
     read_turns,
-    recording_rewards,
     steps_of_turns,
     steps_within,
     texts_for_prm,
 )
+from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
+from openrlhf_prm.ppo.rollout.forks import ForkingEngine, QuestionForks
+from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
+from openrlhf_prm.ppo.rollout.recording import recording_rewards
+from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.score_ranges import as_probabilities
 from vllm_prm.splitters import visible
 
@@ -165,6 +165,8 @@ class StepScoringExecutor(AgentExecutorBase):
             if output.get(key) is not None:
                 output[key] = outcome_number(output[key], self._source(), prompt)
         if not self.looking:
+            if self.scoring is not None and self.scoring.turn_rewards and output.get("scores") is not None:
+                output["reward"] = output["scores"]  # an evaluation, which no sum over turns is
             return output
         turns = read_turns(output, hf_tokenizer, paid)
         if wants_logprobs:

@@ -11,10 +11,10 @@ from copy import deepcopy
 
 from openrlhf.utils.agent import AgentExecutorBase, SingleTurnAgentExecutor
 
+from openrlhf_prm.answers.outcome_numbers import outcome_number
 from openrlhf_prm.data.attempts import AttemptOptions, joined, without_ending, words_between
 from openrlhf_prm.data.prompts import PromptOptions, prompt_maker
 from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
-from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
 from openrlhf_prm.ppo.self_correction.episode import Episode
 from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
 from openrlhf_prm.ppo.self_correction.records import Attempts

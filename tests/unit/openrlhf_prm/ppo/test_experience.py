@@ -290,11 +290,8 @@ def test_words_of_an_environment_belong_to_the_state():
     assert in_context(torch.tensor([1, 2]), torch.tensor([0])) == []
 
 
-def test_a_sum_over_turns_is_right_from_one_on():
-    from openrlhf_prm.ppo.experience import are_right, turns_of
+def test_runs_of_action_tokens_are_turns():
+    from openrlhf_prm.ppo.experience import turns_of
 
-    scores, turns = torch.tensor([0.6, 0.6, 0.1 * 10, 0.5, 0.9999999]), torch.tensor([1, 2, 3, 1, 2])
-    assert are_right(scores, turns, None).tolist() == [True, False, True, False, True]
-    assert are_right(scores, turns, 0.6).tolist() == [True, True, True, False, True]
     assert turns_of(torch.tensor([0, 1, 1, 0, 1])) == 2 and turns_of(torch.tensor([1, 0])) == 1
     assert turns_of(torch.tensor([0, 0])) == 0

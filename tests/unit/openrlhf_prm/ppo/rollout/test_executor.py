@@ -303,6 +303,21 @@ def test_nothing_is_looked_at_while_evaluating(executor_module):
     assert "steps" not in execute(executor)
 
 
+def test_an_evaluation_of_an_agent_counts_right_answers(executor_module):
+    """The sum of what it pays for its turns is no accuracy."""
+
+    class Agent(executor_module.AgentExecutorBase):
+        async def execute(self, *args, **kwargs):
+            return {"reward": 2.0, "scores": 0.0}
+
+    for turn_rewards, counted in ((True, 0.0), (False, 2.0)):
+        scoring = executor_module.StepScoring(None, None, turn_rewards=turn_rewards)
+        executor = executor_module.StepScoringExecutor(Agent(), scoring)
+        executor.looking = False
+        assert execute(executor)["reward"] == counted
+    assert execute(executor_module.StepScoringExecutor(Agent(), None))["reward"] == 2.0
+
+
 def test_scoring_before_the_last_response_ends_is_hidden():
     def record(ended, scoring):
         return StepRecord((1,), (0.5,), 0.0, scoring, ended_s=ended)

@@ -1,14 +1,11 @@
 """Turns of an agent's response, by hand. Tokens are letters: upper case by the policy, lower by the environment."""
 
-import asyncio
-
 import pytest
 
-from openrlhf_prm.ppo.rollout.turns import (
+from openrlhf_prm.data.turns import (
     Turn,
     paid_turns,
     read_turns,
-    recording_rewards,
     steps_within,
     texts_for_prm,
 )
@@ -112,32 +109,3 @@ def test_fifty_turns():
     own = turns("o".join("A" * 50), rewards=[0.02] * 50)
     assert paid_turns(own) == (tuple(range(1, 51)), (0.02,) * 50)
     assert len(steps_within(own, Letters(), "newline")) == 50
-
-
-def test_rewards_of_the_hosts_agents_are_noted_turn_by_turn():
-    class Agent:
-        def __init__(self):
-            self.left = [0.5, 1.0]
-
-        async def step(self, states):
-            return {"rewards": self.left.pop(0), "done": not self.left}
-
-    class Executor:
-        agent_instance_cls = Agent
-
-        async def execute(self):
-            agent = self.agent_instance_cls()
-            while not (await agent.step({}))["done"]:
-                pass
-
-    executor = Executor()
-    runs = [recording_rewards(executor) for _ in range(2)]  # two responses that are written at the same time
-    for recording, _ in runs:
-        asyncio.run(recording.execute())
-    assert [paid for _, paid in runs] == [[0.5, 1.0]] * 2
-    assert executor.agent_instance_cls is Agent
-
-
-def test_an_executor_without_agents_is_left_alone():
-    single = object()
-    assert recording_rewards(single) == (single, None)

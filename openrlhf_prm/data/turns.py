@@ -6,7 +6,6 @@ turn is context for the PRM, and belongs to no step. A response without an agent
 
 import math
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 
 from openrlhf_prm.data.steps import Step, split_steps
@@ -119,23 +118,3 @@ def steps_of_turns(turn_ends: Sequence[int], steps: Sequence[Step]) -> list[list
     starts = (0, *turn_ends)
     spans = zip(starts, turn_ends, strict=False)
     return [[place for place, step in enumerate(steps) if start < step.end <= end] for start, end in spans]
-
-
-def recording_rewards(executor) -> tuple[object, list[float]]:
-    """An executor of the host's multi-turn kind that also notes what its agent pays turn by turn, which the host sums
-    up; and the list in which it does. Any other executor comes back as it is, with None.
-    """
-    agent = getattr(executor, "agent_instance_cls", None)
-    if agent is None:
-        return executor, None
-    paid: list[float] = []
-
-    class Recording(agent):
-        async def step(self, *args, **kwargs):
-            result = await super().step(*args, **kwargs)
-            paid.append(float(result["rewards"]))
-            return result
-
-    executor = copy(executor)
-    executor.agent_instance_cls = Recording
-    return executor, paid

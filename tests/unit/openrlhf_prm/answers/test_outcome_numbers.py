@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from openrlhf_prm.ppo.rollout.outcome_numbers import outcome_number
+from openrlhf_prm.answers.outcome_numbers import outcome_number
 
 SOURCE = "--reward.remote_url reward.py"
 
