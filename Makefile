@@ -3,13 +3,14 @@ SEED ?= 0
 JOBS ?= 2
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup lint unit stack test smoke compat quickstart rejection-sampling clean
+.PHONY: help setup lint unit stack test smoke compat quickstart rejection-sampling calculator-agent clean
 
 help:
 	@echo "make setup        build .venv for CPU, once (2 to 4 minutes)"
 	@echo "make quickstart   train a small model with step rewards on CPU (15 minutes, 8 GiB); COMPARE=1: the best stock"
 	@echo "                  method beside it; SEED=0"
 	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANKED=1: best by a PRM; SEED=0"
+	@echo "make calculator-agent     an agent with a calculator: a reward for every turn against one for the answer, on CPU; SEED=0"
 	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (14 minutes on 2 quiet cores);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
@@ -47,6 +48,9 @@ quickstart: setup
 # RANKED, because make hands its variables on and torch.distributed reads RANK.
 rejection-sampling: setup
 	.venv/bin/python -m examples.rejection_sampling.run --seed $(SEED) $(if $(RANKED),--rank)
+
+calculator-agent: setup
+	.venv/bin/python -m examples.calculator_agent.run --seed $(SEED)
 
 clean:
 	rm -rf .venv .venv-compat-* runs ckpt build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -103,26 +103,32 @@ def stages(folder: Path, args: argparse.Namespace) -> list[Stage]:
     ]
 
 
-def result_of(folder: Path, args: argparse.Namespace, seconds: dict[str, float]) -> dict:
-    """What was sampled, both evaluations, and the gain with its 95% interval over the same questions."""
-    evaluations = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("before", "after")}
-    groups = [by_question(read_samples(folder / f"{name}.samples.jsonl")) for name in ("before", "after")]
-
-    def gain(kind: str) -> dict:
-        values = [
-            [
-                sum(r.correct for r in group if r.kind == kind) / sum(r.kind == kind for r in group)
-                for group in by_index.values()
-            ]
-            for by_index in groups
+def gain(folder: Path, before: str, after: str, kind: str, seed: int) -> dict:
+    """How many more responses of a kind are right in one evaluation than in another, with its 95% interval over the
+    same questions.
+    """
+    values = [
+        [
+            sum(r.correct for r in group if r.kind == kind) / sum(r.kind == kind for r in group)
+            for group in by_question(read_samples(folder / f"{name}.samples.jsonl")).values()
         ]
-        return paired_gain(*values, seed=args.seed)
+        for name in (before, after)
+    ]
+    return paired_gain(*values, seed=seed)
 
+
+def result_of(folder: Path, args: argparse.Namespace, seconds: dict[str, float]) -> dict:
+    """What was sampled, both evaluations, and the gain between them."""
+    evaluations = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("before", "after")}
+    pair = ("before", "after")
     log = (folder / "logs" / "rejection_sample.log").read_text().splitlines()
     return {
         "rejection_sampling": json.loads(next(line for line in reversed(log) if line.startswith("{"))),
         **evaluations,
-        "gain": {"greedy": gain("greedy"), "mean_at_8": gain("sample")},
+        "gain": {
+            "greedy": gain(folder, *pair, "greedy", args.seed),
+            "mean_at_8": gain(folder, *pair, "sample", args.seed),
+        },
         "settings": {
             "policy": POLICY.name,
             "rank": args.rank,

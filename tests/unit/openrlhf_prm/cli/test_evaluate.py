@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from real_parsers import ROOT
 
 from openrlhf_prm.cli import evaluate, report
 from openrlhf_prm.cli.parser import nested
@@ -110,6 +111,24 @@ def test_a_checkpoint_without_tokenizer(given, capsys):
 @pytest.mark.parametrize(("flag", "value"), [("--prm.family", "qwen_prm"), ("--eval.vote_aggregation", "min")])
 def test_what_only_a_prm_would_read(given, capsys, flag, value):
     assert f"{flag} needs --prm.model_name_or_path" in complaint(capsys, *given.flags, flag, value)
+
+
+def test_an_agent_is_loaded_before_an_engine_starts(given, capsys):
+    flag, file = "--eval.agent_func_path", given.path / "agent.py"
+    assert f"{flag}: '{file}:AgentExecutor': there is no file" in complaint(capsys, *given.flags, flag, str(file))
+    file.write_text("class AgentExecutor: pass")
+    assert "must inherit from openrlhf.utils.agent" in complaint(capsys, *given.flags, flag, str(file))
+    error = complaint(capsys, *given.flags, flag, str(file), "--rollout.max_new_tokens", "9")
+    assert f"--rollout.max_new_tokens is not read with {flag}" in error
+
+
+def test_an_agent_must_know_how_long_a_conversation_may_be(given, monkeypatch):
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda _: None)
+    agent = str(ROOT / "examples" / "calculator_agent" / "agent.py")
+    flags = [*given.flags, "--eval.agent_func_path", agent]
+    evaluation = evaluate.evaluation_of(nested(evaluate.build_parser().parse_args(flags)))
+    with pytest.raises(ValueError, match="--eval.agent_func_path needs --vllm.max_model_len"):
+        policies.load_tokenizers(evaluation)
 
 
 def test_servers_score_the_steps_of_a_policy(given, capsys, monkeypatch):
