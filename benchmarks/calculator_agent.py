@@ -39,7 +39,7 @@ from benchmarks.runs import (
     values,
 )
 from benchmarks.sample_efficiency import TUNING_SEEDS, WINDOW, mean_curve, rounded
-from examples.calculator_agent.run import METHODS, ROLLOUT_QUESTIONS, ppo_flags
+from examples.calculator_agent.run import METHODS, ROLLOUT_QUESTIONS, SAMPLES, ppo_flags
 from examples.calculator_agent.task import MIX
 
 TUNED_FOR = {"turns": 1.0, "outcome": 1 / 3}
@@ -163,6 +163,9 @@ def command() -> int:
     )
     add_jobs_flag(flags)
     args = flags.parse_args()
+    responses = ROLLOUT_QUESTIONS * SAMPLES
+    if uneven := [str(adam) for adam in args.adam if responses % adam.steps]:
+        flags.error(f"--adam {uneven[0]}: STEPS must divide the {responses} responses of an update")
     positive(flags, args, "jobs", "seeds", "updates", "questions", "samples")
     return main("calculator_agent", run, args)
 
