@@ -5,8 +5,8 @@ turn, `outcome` is the host's `group_norm` with 1 for a right answer. Both see t
 update the host measures the policy on --questions held-out ones, --samples conversations each.
 
 Tuning (cells `tune/METHOD/ADAM/SEED`) trains on other questions and measures on the tune split; both methods try the
-same --adam on the same two seeds. `outcome` takes the setting whose mean over the last third of the updates is best,
-because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
+same --adam on the same seed, and each its best two on another one. `outcome` takes the setting whose mean over the last
+third of the updates is best, because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
 
 Then --seeds runs a method, measured on the test split. `peak` is the highest mean over seeds of `outcome`'s accuracy, a
 moving mean of 3 updates; `optimizer_steps` is how many a method needed to get there, each seed for itself, `share` the
@@ -16,10 +16,11 @@ count as all their updates and are named in `not_reached`.
 The last line of output is one JSON object.
 """
 
+import itertools
 import statistics
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -39,12 +40,14 @@ from benchmarks.runs import (
     values,
 )
 from benchmarks.sample_efficiency import TUNING_SEEDS, WINDOW, mean_curve, rounded
-from examples.calculator_agent.run import METHODS, ROLLOUT_QUESTIONS, SAMPLES, ppo_flags
+from examples.calculator_agent.run import METHODS, ROLLOUT_QUESTIONS, SAMPLES, UPDATES, ppo_flags
 from examples.calculator_agent.task import MIX
 
 TUNED_FOR = {"turns": 1.0, "outcome": 1 / 3}
 """The share of a run's updates, counted from its end, whose mean accuracy decides between settings."""
-ADAMS = [Adam(6e-4, 1e-4, 0.01), Adam(1.2e-3, 1e-4, 0.01)]
+ADAMS = [Adam(lr, 1e-4, 0.01) for lr in (6e-4, 1.2e-3, 2.4e-3)]
+CONTENDERS = 2
+"""How many settings of a method are tried on the second seed."""
 
 
 def make_policy(folder: Path) -> Path:
@@ -77,13 +80,16 @@ def train(args: Namespace, method: str, adam: Adam, seed: int, split: str) -> di
     }
 
 
-def tuned(cells: dict[str, dict], method: str, adams: Sequence[Adam]) -> dict[Adam, float]:
-    """Every setting -> mean accuracy over its tuning runs, best first."""
+def tuned(
+    cells: dict[str, dict], method: str, adams: Sequence[Adam], seeds: Sequence[int] = TUNING_SEEDS
+) -> dict[Adam, float]:
+    """What was tried with all of these seeds, best first -> mean accuracy over its tuning runs."""
     found = {}
     for adam in adams:
-        curves = [cells[f"tune/{method}/{adam}/{seed}"]["accuracy"] for seed in TUNING_SEEDS]
-        late = [curve[-max(round(len(curve) * TUNED_FOR[method]), 1) :] for curve in curves]
-        found[adam] = statistics.fmean(map(statistics.fmean, late))
+        runs = [cells.get(f"tune/{method}/{adam}/{seed}") for seed in seeds]
+        if all(runs):
+            ends = [run["accuracy"][-max(round(len(run["accuracy"]) * TUNED_FOR[method]), 1) :] for run in runs]
+            found[adam] = statistics.fmean(map(statistics.fmean, ends))
     return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
 
 
@@ -124,13 +130,18 @@ def run(args: Namespace) -> dict | None:
     cells = Cells(args.output, settings, args.fresh)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     make_policy(args.work_dir)
-    trials = {
-        f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune")
-        for seed in TUNING_SEEDS
-        for adam in args.adam
-        for method in METHODS
-    }
-    complete = cells.fill(trials, args.seconds, args.jobs)
+    first, second = TUNING_SEEDS
+
+    def tuning(pairs: Iterable[tuple[str, Adam]], seed: int) -> bool:
+        trials = {
+            f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune") for method, adam in pairs
+        }
+        return cells.fill(trials, args.seconds, args.jobs)
+
+    complete = tuning(itertools.product(METHODS, args.adam), first)
+    if complete:
+        best = {method: list(tuned(cells.filled, method, args.adam, [first]))[:CONTENDERS] for method in METHODS}
+        complete = tuning([(method, adam) for method, adams in best.items() for adam in adams], second)
     if complete:
         chosen = {method: next(iter(tuned(cells.filled, method, args.adam))) for method in METHODS}
         wanted = {}
@@ -150,7 +161,7 @@ def command() -> int:
     """The command line."""
     flags = parser("calculator_agent", __doc__)
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
-    flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
+    flags.add_argument("--updates", type=int, default=UPDATES, help=f"PPO updates a run (default {UPDATES})")
     flags.add_argument("--questions", type=int, default=100, help="held-out questions (default 100)")
     flags.add_argument("--samples", type=int, default=2, help="conversations about each (default 2)")
     flags.add_argument(

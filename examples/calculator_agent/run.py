@@ -26,7 +26,7 @@ from openrlhf_prm.tasks.arithmetic import questions
 from vllm_prm.durable_file import write_atomically
 
 HERE = Path(__file__).parent
-UPDATES, ROLLOUT_QUESTIONS, SAMPLES = 12, 16, 8
+UPDATES, ROLLOUT_QUESTIONS, SAMPLES = 16, 16, 8
 CONTEXT = 112
 """Tokens of a question with its conversation: four additions and the answer take some 80."""
 TESTED, TEST_SAMPLES = 200, 4
