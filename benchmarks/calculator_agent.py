@@ -6,7 +6,7 @@ update the host measures the policy on --questions held-out ones, --samples conv
 
 Tuning (cells `tune/METHOD/ADAM/SEED`) trains on other questions and measures on the tune split; both methods try the
 same --adam on the same seed, and each its best two on another one. `outcome` takes the setting whose mean over the last
-third of the updates is best, because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
+third of the updates is best, because its peak is the mark to be reached; `turns` the one whose mean over all is.
 
 Then --seeds runs a method, measured on the test split. `peak` is the highest mean over seeds of `outcome`'s accuracy, a
 moving mean of 3 updates; `optimizer_steps` is how many a method needed to get there, each seed for itself, `share` the
