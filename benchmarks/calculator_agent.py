@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.figures import Panel, draw
 from benchmarks.ppo_methods import Adam
 from benchmarks.runs import (
     Cells,
@@ -154,7 +155,21 @@ def run(args: Namespace) -> dict | None:
         complete = cells.fill(wanted, args.seconds, args.jobs)
     summary = summarise(cells.filled, args.seeds)
     cells.write(summary)
-    return summary if complete else None
+    if not complete:
+        return None
+    figure(args.figure, summary)
+    return summary
+
+
+def figure(path: Path, summary: dict) -> None:
+    """Both methods' mean accuracy by optimizer steps, and the level to be reached."""
+    curves = {}
+    for method in METHODS:
+        steps = Adam.read(summary[method]["adam"]).steps
+        curves[method] = [(steps * update, value) for update, value in enumerate(summary[method]["curve"], start=1)]
+    title = f"right answers on held-out questions, {summary['seeds']} seeds"
+    panel = Panel(title, curves, x_name="optimizer steps", levels={"outcome's peak": summary["peak"]})
+    draw(path, [panel], columns=1)
 
 
 def command() -> int:
@@ -172,6 +187,7 @@ def command() -> int:
         default=ADAMS,
         help=f"what is tried (default {' '.join(map(str, ADAMS))})",
     )
+    flags.add_argument("--figure", type=Path, default=Path("docs/calculator_agent.svg"))
     add_jobs_flag(flags)
     args = flags.parse_args()
     responses = ROLLOUT_QUESTIONS * SAMPLES

@@ -29,7 +29,7 @@ def test_the_baseline_is_tuned_for_its_peak_and_turns_for_speed():
     assert list(calculator_agent.tuned(cells, "outcome", [SLOW, FAST], [first])) == [SLOW, FAST]
 
 
-def test_steps_to_the_baselines_peak():
+def test_steps_to_the_baselines_peak(tmp_path):
     cells = {
         # Moving means: 0, 0.15, 0.3, 0.4 and 0, 0.15, 0.2, 0.2; their mean peaks at 0.3 in update 4, 8 optimizer steps.
         "outcome/0": cell(0.0, 0.3, 0.6, 0.3),
@@ -48,3 +48,5 @@ def test_steps_to_the_baselines_peak():
     assert outcome["optimizer_steps"][0] == (3 * 2 + 4 * 2) / 2 and outcome["not_reached"] == [1]
     assert turns["accuracy"][0] == pytest.approx(0.5)
     assert calculator_agent.summarise({}, seeds=5) == {}
+    calculator_agent.figure(tmp_path / "curves.svg", summary)
+    assert (tmp_path / "curves.svg").read_text().rstrip().endswith("</svg>")
