@@ -6,6 +6,7 @@ import pytest
 from commands import ROOT, summary_of
 from ppo_runs import POLICY, data, host_flags, logged_steps, train  # noqa: F401
 
+from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.evaluation.responses import read_samples
 
 pytestmark = pytest.mark.stack
@@ -41,12 +42,14 @@ def test_an_agents_policy_is_measured_in_conversations(data, tmp_path):  # noqa:
     result = summary_of("openrlhf_prm.cli.evaluate", *flags)
     responses = read_samples(tmp_path / "samples.jsonl")
     assert result["questions"] == 8 and result["n"] == 4 and len(responses) == 8 * 5
+    is_right = answer_checker("math")
     for response in responses:
         first, asked_again, second = response.response.partition(response.question)
         assert first and asked_again, "the environment's words stand between the turns"
         assert response.truncated or second
         assert all(step and step not in response.question for step in response.steps), "and are no step"
-    assert 0 < result["mean_at_4"] < 1, "the policy solves some"
+        assert response.correct == any(is_right(turn, response.label) for turn in (first, second)), "the agent judges"
+    assert 0 < result["mean_at_4"] < 1
     assert result["mean_at_4"] == sum(r.correct for r in responses if r.kind == "sample") / 32
     twice = [r.response.split(r.question) for r in responses if r.kind == "sample" and not r.truncated]
     assert any(first != second for first, second in twice), "turns have seeds of their own"
