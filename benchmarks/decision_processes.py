@@ -156,6 +156,10 @@ def _processes() -> dict[str, State]:
     left = State("left", (Choice(0.5, 0.3, 1.0), Choice(0.5, -0.4, 0.0)))
     right = State("right", (Choice(0.8, 0.1, 0.0), Choice(0.2, 0.6, 1.0)))
     prefixes = State("root", (Choice(0.6, 0.2, _then(left)), Choice(0.4, -0.1, _then(right))))
+    # The first step decides nearly everything, what follows nothing.
+    good = State("on course", (Choice(0.9, 0.1, 0.9), Choice(0.1, -0.1, 0.9)))
+    lost = State("off course", (Choice(0.9, 0.1, 0.1), Choice(0.1, -0.1, 0.1)))
+    early = State("course", (Choice(0.8, 0.2, _then(good)), Choice(0.2, -0.2, _then(lost))))
     # Two turns; the environment answers the first one well or badly.
     well = State("answered well", (Choice(0.5, 0.2, 1.0), Choice(0.5, 0.1, 0.0)))
     badly = State("answered badly", (Choice(0.5, -0.2, 0.0), Choice(0.5, 0.3, 0.5)))
@@ -166,6 +170,7 @@ def _processes() -> dict[str, State]:
         "stop or go": stop_or_go,
         "two habits": habits,
         "shared prefixes": prefixes,
+        "early decision": early,
         "two turns": turns,
     }
 

@@ -19,8 +19,9 @@ class Truncation(LengthPenalty):
 
     The authors generate `max_tokens` and no more, so a response that has not answered by then is wrong by itself; this
     lets the limit be lower than what may be generated, and be changed without changing that. Their point is what goes
-    with it: advantages less the group's mean and normalised over the batch (`reinforce_baseline`), a higher upper clip
-    and no groups without variance, because under a hard limit the deviation of a group is noise. All responses short
+    with it: advantages less the group's mean and normalised over the batch's tokens (the host's `reinforce_baseline`,
+    but that theirs divides by the deviation of n - 1), a higher upper clip and no groups without variance, because
+    under a hard limit the deviation of a group is noise. All responses short
     enough: 0. Their difficulty-aware form is not here: its rule could not be found.
     """
 
