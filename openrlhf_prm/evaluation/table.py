@@ -58,6 +58,8 @@ def _rows(result: dict) -> dict[str, str]:
     for mode, curve in result.get("budgets", {}).items():
         for row in curve["curve"]:
             rows[f"{row['budget']} tokens, {mode}"] = _percent(row["accuracy"], row["interval"])
+        if len(curve["curve"]) > 1:
+            rows[f"gain of the last budget, {mode}"] = _percent(curve["gain"]["gain"], curve["gain"]["interval"])
     rows["truncated"] = _percent(result["truncated"], None)
     return {**rows, "mean_tokens": f"{result['mean_tokens']:.1f}", "questions": str(result["questions"])}
 

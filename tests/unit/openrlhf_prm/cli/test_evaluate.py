@@ -309,11 +309,14 @@ def test_a_report_that_is_a_folder(given, capsys):
 
 def test_a_report_has_the_numbers_and_the_curve(tmp_path):
     curve = [{"budget": 64, "accuracy": 0.25, "interval": [0.125, 0.5], "tokens": 60.0}]
+    curve += [{"budget": 128, "accuracy": 0.5, "interval": [0.25, 0.75], "tokens": 120.0}]
+    gain = {"gain": 0.25, "interval": [-0.125, 0.375]}
     measured = {"n": 2, "intervals": {}, "questions": 3, "truncated": 0.0, "mean_tokens": 9.0, "policy": "<b>/policy"}
-    result = {**measured, "budgets": {mode: {"curve": curve, "gain": None} for mode in ("cut", "wait")}, "versions": {}}
+    result = {**measured, "budgets": {mode: {"curve": curve, "gain": gain} for mode in ("cut", "wait")}, "versions": {}}
     evaluate.write_report(tmp_path / "page.html", {"<i>policy": result})
     page = (tmp_path / "page.html").read_text()
     assert "25.0 [12.5, 50.0]" in page and "64 tokens, wait" in page and "<svg" in page
+    assert "gain of the last budget, cut" in page and "25.0 [-12.5, 37.5]" in page
     assert "<i>policy" not in page and "<b>/policy" not in page
     evaluate.write_report(tmp_path / "page.html", {"policy": {**measured, "versions": {}}})
     assert "<svg" not in (tmp_path / "page.html").read_text()
