@@ -10,6 +10,9 @@ SHARE, SECONDS_LEFT = "progress/share", "progress/seconds_left"
 # What stands in the line, in order: name, the keys of the host's status it may come from, how it is written.
 FIGURES = (
     ("accuracy", ("process/accuracy",), "{:.1%}"),
+    ("stage", ("self_correction/stage",), "{:.0f}"),
+    ("first attempts", ("self_correction/accuracy_t1",), "{:.1%}"),
+    ("won less lost", ("self_correction/difference",), "{:+.1%}"),
     ("reward", ("rollout/reward_mean", "reward"), "{:.3g}"),
     ("process reward", ("process/reward",), "{:.3g}"),
     ("step score", ("process/step_score",), "{:.3f}"),

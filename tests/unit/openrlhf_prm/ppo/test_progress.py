@@ -66,4 +66,7 @@ def test_the_docs_name_everything_that_is_logged():
 
 def test_what_is_not_logged_is_not_said():
     assert progress_line(3, {}) == "update 3"
+    corrects = {"accuracy_t1": 0.5, "difference": -0.125, "stage": 2.0}
+    status = {f"self_correction/{name}": value for name, value in corrects.items()}
+    assert progress_line(3, status) == "update 3 · stage 2 · first attempts 50.0% · won less lost -12.5%"
     assert progress_line(3, {SHARE: 1.0, "reward": 0.5}) == "update 3/3 · reward 0.5"
