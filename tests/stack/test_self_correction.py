@@ -11,7 +11,7 @@ pytestmark = pytest.mark.stack
 
 CORRECTS = (
     *("--self_correction.stage", 1, "--self_correction.stage1_steps", 1, "--self_correction.attempt_tokens", 80),
-    *("--self_correction.instruction", "Answer: 0", "--algo.advantage.estimator", "rloo"),
+    *("--self_correction.instruction", "Q: 12+35+21=?", "--algo.advantage.estimator", "rloo"),
     *("--algo.kl.init_coef", 0.01),
 )
 

@@ -49,7 +49,7 @@ class AttemptsExecutor(AgentExecutorBase):
                 verdicts.append(asyncio.create_task(self._judge(*self._texts(episode, hf_tokenizer), prompt, label)))
                 episode.say(joined(quoted, words))
                 continue
-            params = self._limited(sampling_params, max_length - len(episode.tokens), last)
+            params = self._limited(sampling_params, max_length - len(episode.tokens), attempt)
             output = (await llm_engine.generate(list(episode.tokens), params)).outputs[0]
             truncated.append(output.finish_reason == "length")
             doubts = isinstance(output.stop_reason, str)  # the policy wrote the line between attempts itself
@@ -114,11 +114,13 @@ class AttemptsExecutor(AgentExecutorBase):
             tokens = tokens[-room:]
         return Episode(tokens, len(tokens), None if sampling.logprobs is None else [0.0] * len(tokens))
 
-    def _limited(self, sampling, left: int, last: bool):
+    def _limited(self, sampling, left: int, attempt: int):
         params = deepcopy(sampling)
         params.max_tokens = self.options.attempt_tokens or sampling.max_tokens or max(left, 1)
-        params.min_tokens = min(params.min_tokens, params.max_tokens)
-        if self.options.within_chain and not last:
+        # The host forbids to end at once, which a policy is far more likely to want here than at its first token: what
+        # it wrote instead would have other log-probs than it had itself.
+        params.min_tokens = 0 if attempt else min(params.min_tokens, params.max_tokens)
+        if self.options.within_chain and attempt < self.options.attempts - 1:
             # A policy that has learned to doubt writes the line itself.
             params.stop = [self.options.asked]
         return params

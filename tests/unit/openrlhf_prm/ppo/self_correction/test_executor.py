@@ -47,11 +47,12 @@ class Engine:
     """Writes the texts of a script; a text that ends with ! was cut there, one with ? stopped at the line."""
 
     def __init__(self, *texts):
-        self.texts, self.asked = list(texts), []
+        self.texts, self.asked, self.least = list(texts), [], []
 
     async def generate(self, tokens, params, multi_modal_data=None):
         await asyncio.sleep(0)
         self.asked.append((Characters().decode(tokens, False), params.max_tokens, params.stop))
+        self.least.append(params.min_tokens)
         text = self.texts.pop(0)
         ids = [ord(character) for character in text.rstrip("!?")] + ([] if text[-1] in "!?" else [EOS])
         reason = "length" if text[-1] == "!" else "stop"
@@ -84,6 +85,12 @@ def test_the_second_attempt_is_written_under_question_first_attempt_and_instruct
     assert (output["reward"], output["scores"], output["extra_logs"]) == (2.0, 1.0, {"accuracy": 1.0})
     # Each is judged as an answer to the question: nothing of the first one counts for the second.
     assert sorted(judge.asked) == [("Q:x=7$", "x=7$"), ("Q:x=8$", "x=8$")]
+
+
+def test_a_further_attempt_may_end_at_once():
+    engine = Engine("x=8", "")
+    output, _ = episode(engine)
+    assert engine.least == [1, 0] and output["attempts"].ends == (4, 5) and output["attempts"].scores[1] == 0.0
 
 
 def test_only_tokens_of_the_policy_have_log_probs():
