@@ -54,11 +54,11 @@ class Engine:
         self.asked.append((Characters().decode(tokens, False), params.max_tokens, params.stop))
         self.least.append(params.min_tokens)
         text = self.texts.pop(0)
-        ids = [ord(character) for character in text.rstrip("!?")] + ([] if text[-1] in "!?" else [EOS])
-        reason = "length" if text[-1] == "!" else "stop"
+        ids = [ord(character) for character in text.rstrip("!?")] + ([] if text.endswith(("!", "?")) else [EOS])
+        reason = "length" if text.endswith("!") else "stop"
         log_probs = [{token: SimpleNamespace(logprob=-float(token))} for token in ids]
         output = SimpleNamespace(
-            token_ids=ids, finish_reason=reason, logprobs=log_probs, stop_reason="Hm." if text[-1] == "?" else None
+            token_ids=ids, finish_reason=reason, logprobs=log_probs, stop_reason="Hm." if text.endswith("?") else None
         )
         return SimpleNamespace(outputs=[output])
 
