@@ -5,8 +5,8 @@ turn, `outcome` is the host's `group_norm` with 1 for a right answer. Both see t
 update the host measures the policy on --questions held-out ones, --samples conversations each.
 
 Tuning (cells `tune/METHOD/ADAM/SEED`) trains on other questions and measures on the tune split; both methods try the
-same --adam on the same seed, and each its best two on another one. `outcome` takes the setting whose mean over the last
-third of the updates is best, because its peak is the mark to be reached; `turns` the one whose mean over all is.
+same --adam on the same two seeds. `outcome` takes the setting whose mean over the last third of the updates is best,
+because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
 
 Then --seeds runs a method, measured on the test split. `peak` is the highest mean over seeds of `outcome`'s accuracy, a
 moving mean of 3 updates; `optimizer_steps` is how many a method needed to get there, each seed for itself, `share` the
@@ -20,7 +20,7 @@ import itertools
 import statistics
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -46,9 +46,7 @@ from examples.calculator_agent.task import MIX
 
 TUNED_FOR = {"turns": 1.0, "outcome": 1 / 3}
 """The share of a run's updates, counted from its end, whose mean accuracy decides between settings."""
-ADAMS = [Adam(lr, 1e-4, 0.01) for lr in (6e-4, 1.2e-3, 2.4e-3)]
-CONTENDERS = 2
-"""How many settings of a method are tried on the second seed."""
+ADAMS = [Adam(lr, 1e-4, 0.01) for lr in (6e-4, 1.2e-3)]
 
 
 def make_policy(folder: Path) -> Path:
@@ -81,16 +79,13 @@ def train(args: Namespace, method: str, adam: Adam, seed: int, split: str) -> di
     }
 
 
-def tuned(
-    cells: dict[str, dict], method: str, adams: Sequence[Adam], seeds: Sequence[int] = TUNING_SEEDS
-) -> dict[Adam, float]:
-    """What was tried with all of these seeds, best first -> mean accuracy over its tuning runs."""
+def tuned(cells: dict[str, dict], method: str, adams: Sequence[Adam]) -> dict[Adam, float]:
+    """Every setting -> mean accuracy over its tuning runs, best first."""
     found = {}
     for adam in adams:
-        runs = [cells.get(f"tune/{method}/{adam}/{seed}") for seed in seeds]
-        if all(runs):
-            ends = [run["accuracy"][-max(round(len(run["accuracy"]) * TUNED_FOR[method]), 1) :] for run in runs]
-            found[adam] = statistics.fmean(map(statistics.fmean, ends))
+        curves = [cells[f"tune/{method}/{adam}/{seed}"]["accuracy"] for seed in TUNING_SEEDS]
+        ends = [curve[-max(round(len(curve) * TUNED_FOR[method]), 1) :] for curve in curves]
+        found[adam] = statistics.fmean(map(statistics.fmean, ends))
     return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
 
 
@@ -131,18 +126,11 @@ def run(args: Namespace) -> dict | None:
     cells = Cells(args.output, settings, args.fresh)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     make_policy(args.work_dir)
-    first, second = TUNING_SEEDS
-
-    def tuning(pairs: Iterable[tuple[str, Adam]], seed: int) -> bool:
-        trials = {
-            f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune") for method, adam in pairs
-        }
-        return cells.fill(trials, args.seconds, args.jobs)
-
-    complete = tuning(itertools.product(METHODS, args.adam), first)
-    if complete:
-        best = {method: list(tuned(cells.filled, method, args.adam, [first]))[:CONTENDERS] for method in METHODS}
-        complete = tuning([(method, adam) for method, adams in best.items() for adam in adams], second)
+    trials = {
+        f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune")
+        for seed, adam, method in itertools.product(TUNING_SEEDS, args.adam, METHODS)
+    }
+    complete = cells.fill(trials, args.seconds, args.jobs)
     if complete:
         chosen = {method: next(iter(tuned(cells.filled, method, args.adam))) for method in METHODS}
         wanted = {}
