@@ -18,7 +18,6 @@ The last line of output is one JSON object: `naive_tokens, tokens, naive_s, s, n
 --repeats, with their ratios and the chosen setting.
 """
 
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from benchmarks.demonstration_prms import Labels, train
 from benchmarks.runs import Cells, main, parser, positive
 from benchmarks.state_values import MIX, Bench, Setting
 from openrlhf_prm.cluster.accelerator import prepare_environment
+from vllm_prm.engines import heed_cache_size
 
 # half_width 0.285 stops after three equal outcomes, 0.25 after four, 0.2 after six.
 PLAIN = [
@@ -45,7 +45,7 @@ def run(args) -> dict | None:
     if args.prm is None and not args.no_prm:
         args.prm = train(args.work_dir, Labels(300, MIX), args.seed, epochs=3)
     prepare_environment()
-    os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win over the size given here
+    heed_cache_size({"kv_cache_memory_bytes"})
     settings = {
         "questions": args.questions,
         "truth": args.truth,

@@ -55,14 +55,15 @@ def join_ray() -> None:
     import ray
 
     from openrlhf_prm.cluster.accelerator import on_cpu
+    from openrlhf_prm.cluster.ray_start import init_ray
 
     if ray.is_initialized():
         return
     if on_cpu() and "RAY_ADDRESS" not in os.environ:
-        ray.init(include_dashboard=False)
+        init_ray(include_dashboard=False)
         return
     given = {name: os.environ.get(name, default) for name, default in RAY_ENVIRONMENT.items()}
-    ray.init(runtime_env={"env_vars": given})
+    init_ray(runtime_env={"env_vars": given})
 
 
 def setup(args) -> None:

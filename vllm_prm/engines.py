@@ -84,6 +84,14 @@ def cpu_defaults(given: Container[str]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if name not in given}
 
 
+def heed_cache_size(engine_args: Container[str]) -> None:
+    """To be called before an engine starts in this process with `engine_args`: where they give the size of its cache in
+    bytes, that size counts. vLLM on CPU would take VLLM_CPU_KVCACHE_SPACE instead, of whole GiB.
+    """
+    if "kv_cache_memory_bytes" in engine_args:
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
+
+
 def pooling_params(request: PoolRequest):
     """vLLM's parameters of `request`; what our pooler reads of them stands in `extra_kwargs`."""
     from vllm import PoolingParams
@@ -118,6 +126,7 @@ class OfflineEngine:
         from vllm import LLM
 
         register()
+        heed_cache_size(engine_args)
         return cls(LLM(**engine_args))
 
     def pool(self, requests: Sequence[PoolRequest]) -> list[PoolAnswer]:
@@ -163,6 +172,7 @@ class AsyncEngine:
 
         require_entry_point()
         register()
+        heed_cache_size(engine_args)
         return cls(AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args)), owned=True)
 
     async def pool_one(self, request: PoolRequest) -> PoolAnswer:

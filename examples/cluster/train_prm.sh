@@ -7,9 +7,7 @@ BASE=$(model "${BASE:-Qwen/Qwen2.5-Math-7B-Instruct}")
 LABELS=$(absolute "${LABELS:-runs/annotate_math/labels.jsonl}")
 
 run_on_gpus train-prm \
-    --model.model_name_or_path "$BASE" --model.gradient_checkpointing_enable \
-    --prm.head qwen_prm --data.dataset "$LABELS" --data.max_len 4096 \
-    --ds.zero_stage 3 --ds.packing_samples \
-    --train.batch_size 256 --train.micro_batch_size 2 --train.max_epochs 1 --adam.lr 1e-5 \
+    --model.model_name_or_path "$BASE" --prm.head qwen_prm --data.dataset "$LABELS" --data.max_len 4096 \
+    --ds.zero_stage 3 --ds.packing_samples --train.batch_size 256 \
     --ckpt.save_steps 100 --ckpt.load_enable --ckpt.path "$OUT/checkpoints" --ckpt.output_dir "$OUT/prm" \
     --logger.tensorboard_dir "$OUT/tensorboard"

@@ -95,13 +95,14 @@ def main(argv: list[str] | None = None) -> int:
     end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
-    prepare_environment()
+    prepare_environment(args.dry_run.on)
     try:
         try:
             evaluation = evaluation_of(args)
             tokenizers = load_tokenizers(evaluation)
             if asked_for(args):
-                dry_run_engines(args, evaluation.own_engines)
+                for engines in evaluation.own_engines_by_policy:
+                    dry_run_engines(args, engines)
                 return 0
             start_ray_for(evaluation, args.eval.verbose)
         except ValueError as error:
@@ -244,10 +245,11 @@ def write_report(path: Path, results: dict[str, dict]) -> None:
 
 
 def start_ray_for(evaluation: PolicyEvaluation, show_logs: bool) -> None:
-    """Starts Ray. Raises ValueError where it has too few GPUs for the engines, or a node lacks a checkpoint."""
+    """Starts Ray. Raises ValueError where it has no room for the engines, or a node lacks a checkpoint."""
     from openrlhf_prm.cluster.session import start_ray
 
-    start_ray(evaluation.own_engines, show_logs, evaluation.paths)
+    for engines in evaluation.own_engines_by_policy:
+        start_ray(engines, show_logs, evaluation.paths)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from types import SimpleNamespace
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
+from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
@@ -49,6 +51,7 @@ def build_parser() -> FlagParser:
     add("--eval.report", help="HTML file of tables and plots")
     add("--eval.verbose", action="store_true", help="show what the engine logs")
     add("--train.seed", type=int, default=0, help="seed of the bootstrap")
+    add_dry_run_flags(parser)
     return parser
 
 
@@ -59,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     args = nested(parser.parse_args(argv))
     try:
         run = run_of(args)
+        if asked_for(args):
+            dry_run_engines(args, run.prm.own_engines, in_process=True)
+            return 0
         scores = run.open_scores()
     except ValueError as error:
         parser.error(str(error))

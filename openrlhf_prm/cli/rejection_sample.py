@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
-    prepare_environment()
+    prepare_environment(args.dry_run.on)
     try:
         task = task_of(args)
         if asked_for(args):

@@ -21,7 +21,7 @@ def main() -> None:
     """Runs the host's CLI with the plugin's flags."""
     from openrlhf_prm.cluster.accelerator import prepare_environment
 
-    prepare_environment()
+    prepare_environment("--dry_run" in sys.argv)
     program = program_name("train_ppo_ray")  # before the host's name takes its place in sys.argv
 
     def complain(error: ValueError | str) -> NoReturn:

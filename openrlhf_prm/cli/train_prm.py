@@ -5,7 +5,8 @@ Flags and their meaning are OpenRLHF's (`openrlhf.cli.train_sft`) where it has t
 <= 0.9.5's `train_prm` are understood, too. The checkpoint declares its family in config.json, so `vllm_prm` serves it
 as it is. The last line on stdout is a JSON summary.
 
-Exit code 2: a flag, the tokenizer or a row is wrong; said in one line before training starts. 130: interrupted.
+Exit code 2: a flag, the tokenizer or a row is wrong; said in one line before training starts, once per node. 130:
+interrupted.
 """
 
 import json
@@ -15,7 +16,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.cli.parser import FlagParser, nested
+from openrlhf_prm.cli.launched import LaunchedParser, speaks
+from openrlhf_prm.cli.parser import nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
@@ -34,9 +36,9 @@ from openrlhf_prm.prm_training.training_options import (
 from vllm_prm.interrupts import end_as_after_ctrl_c
 
 
-def build_parser() -> FlagParser:
+def build_parser() -> LaunchedParser:
     """The flags of this command."""
-    parser = FlagParser(prog="train_prm", description="Train a process reward model on labelled solutions.")
+    parser = LaunchedParser(prog="train_prm", description="Train a process reward model on labelled solutions.")
     _add_model_flags(parser.add_argument)
     add_flags(parser, "prm", HeadChoice)
     add_flags(parser, "prm", {name: head.Options for name, head in PRM_HEADS.items()})
@@ -178,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         again = "the same command with --ckpt.load_enable goes on from the last checkpoint"
         lost = "no checkpoint was asked for (--ckpt.save_steps)"
-        print(f"train_prm: interrupted; {again if args.ckpt.save_steps > 0 else lost}", file=sys.stderr)
+        if speaks():
+            print(f"train_prm: interrupted; {again if args.ckpt.save_steps > 0 else lost}", file=sys.stderr)
         return 130
     if int(os.environ["RANK"]) == 0:
         print(json.dumps(summary))

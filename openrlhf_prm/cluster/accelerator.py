@@ -61,11 +61,14 @@ def cpu_environment(cpus: int = 32, gpus: int = 8) -> dict[str, str]:
     }
 
 
-def prepare_environment() -> None:
-    """For a CPU run, sets what `cpu_environment` asks for, where the user has not set it; else nothing."""
+def prepare_environment(dry_run: bool = False) -> None:
+    """For a CPU run, sets what `cpu_environment` asks for, where the user has not set it; else nothing. A dry run may
+    ask the hub how large a model is.
+    """
     if on_cpu():
         for name, value in cpu_environment().items():
-            os.environ.setdefault(name, value)
+            if not (dry_run and name == "HF_HUB_OFFLINE"):
+                os.environ.setdefault(name, value)
 
 
 def cpu_host_flags() -> list[str]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 
 class TooFewGPUs(ValueError):
-    """The flags ask for more GPUs than Ray has."""
+    """The flags ask for more GPUs than Ray has, or for a model that a GPU cannot hold."""
 
 
 class NotSeen(ValueError):

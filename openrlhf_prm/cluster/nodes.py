@@ -5,8 +5,9 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 
-from openrlhf_prm.cluster.accelerator import on_cpu
+from openrlhf_prm.cluster.accelerator import cpu_environment, on_cpu
 from openrlhf_prm.cluster.placement import Node
 
 _SPEC = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)")
@@ -78,18 +79,30 @@ def _local_gpus() -> list[float]:
     return [int(line) / 1024 for line in said.splitlines() if line.strip().isdigit()]
 
 
+def smallest_gpu(nodes: Sequence[Node]) -> float | None:
+    """GiB of the smallest GPU of those whose memory is known; None where none is."""
+    return min((node.gib for node in nodes if node.gpus and node.gib is not None), default=None)
+
+
+def this_machine() -> Node:
+    """What a run without Ray, or with a Ray of its own, would find; on a CPU the slots of `cpu_environment`."""
+    if on_cpu():
+        resources = json.loads({**cpu_environment(), **os.environ}["RAY_OVERRIDE_RESOURCES"])
+        return Node("this machine", int(resources.get("GPU", 0)), resources.get("CPU"))
+    sizes = _local_gpus()
+    return Node("this machine", len(sizes), os.cpu_count(), min(sizes, default=None))
+
+
 def at_hand() -> list[Node]:
     """What a run that is started here would find: the nodes of the cluster that it would join, else this machine."""
     if on_cpu() and "RAY_ADDRESS" not in os.environ:
-        resources = json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES", "{}"))
-        return [Node("this machine", int(resources.get("GPU", 0)), resources.get("CPU"))]
+        return [this_machine()]
     import ray
 
     try:
         ray.init("auto", log_to_driver=False, logging_level="error")
     except ConnectionError:
-        sizes = _local_gpus()
-        return [Node("this machine", len(sizes), os.cpu_count(), min(sizes, default=None))]
+        return [this_machine()]
     try:
         return of_ray(memory=True)
     finally:

@@ -13,6 +13,7 @@ from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.cluster.engine_preflight import Engines, require_room
 from openrlhf_prm.cluster.nodes import of_ray
+from openrlhf_prm.cluster.ray_start import init_ray
 from openrlhf_prm.cluster.spawning import found_from_anywhere
 from openrlhf_prm.cluster.visibility import require_seen_by_nodes
 from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
@@ -23,15 +24,15 @@ def start_ray(engines: Engines, show_logs: bool = False, paths: Sequence[tuple[s
     """Starts Ray, or joins the cluster this process belongs to. On CPU, outside a cluster, it is always a Ray of our
     own.
 
-    Raises TooFewGPUs where Ray has no room for the engines, whose actors would wait for ever; and NotSeen where a node
-    lacks one of `paths`, the flags with what they name.
+    Raises TooFewGPUs where Ray has no room for the engines, whose actors would wait for ever, or a GPU none for their
+    models; and NotSeen where a node lacks one of `paths`, the flags with what they name.
     """
     if not ray.is_initialized():
         address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
-        ray.init(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
+        init_ray(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
         end_as_after_ctrl_c()
     try:
-        require_room(engines, of_ray(memory=False))
+        require_room(engines, of_ray(memory=not on_cpu()))
     except ValueError as error:
         raise TooFewGPUs(str(error)) from None
     require_seen_by_nodes([(flag, found_from_anywhere(path)) for flag, path in paths if Path(path).exists()])

@@ -9,7 +9,6 @@ import asyncio
 import itertools
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import ray
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.cluster.spawning import Place, end_without_engine, see_own_gpus, spawn
+from vllm_prm.engines import heed_cache_size
 from vllm_prm.extension_files import absolute
 from vllm_prm.parent_watch import end_engines_with_this_process
 
@@ -62,6 +62,7 @@ class GenerationWorker:
         # does not use offset"), as happens when many prompts of real length come at once.
         whole_prompts = {"enable_chunked_prefill": False} if on_cpu() else {}
         args = {"enable_prefix_caching": True, "seed": options.seed, **whole_prompts, **options.engine_args()}
+        heed_cache_size(args)
         self.engine = vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(model=options.model, **args))
         self.numbers = itertools.count()
 
@@ -114,8 +115,6 @@ class PRMWorker:
     ):
         see_own_gpus(place)
         end_engines_with_this_process()
-        if "kv_cache_memory_bytes" in options.extra:
-            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
         self.options, self.family, self.sleeps, self.place = options, family, sleeps, place
         self.scorer = None
         self.asleep = False

@@ -103,6 +103,12 @@ class PolicyEvaluation:
         """Those that Ray places at a time, by the prefix of their flags, in the order in which they start."""
         return {"vllm": self.engines} if self.prm is None else {"prm": self.prm, "vllm": self.engines}
 
+    @property
+    def own_engines_by_policy(self) -> list[dict[str, EngineOptions]]:
+        """`own_engines` while each of the policies is measured."""
+        by_policy = (replace(self.engines, model=policy.model) for policy in self.policies)
+        return [{**self.own_engines, "vllm": engines} for engines in by_policy]
+
 
 def load_tokenizers(evaluation: PolicyEvaluation) -> list[Any]:
     """The policies' tokenizers. Raises ValueError where a checkpoint has none, or a question leaves no room for a

@@ -7,7 +7,7 @@ from typing import Any
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.cluster.checks import require_checkpoint, require_family
-from openrlhf_prm.cluster.engine_options import ServerFlags
+from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import RemoteScorer, check_servers
 from openrlhf_prm.options import option
 from vllm_prm.durable_file import checkpoint_state
@@ -79,12 +79,32 @@ class PrmSource(ServerFlags):
             "--prm.max_model_len": self.max_model_len,
         }
 
+    @property
+    def own_engines(self) -> dict[str, EngineOptions]:
+        """The one of this process, by the prefix of its flags; none where servers are asked."""
+        if self.url:
+            return {}
+        engine = EngineOptions(
+            self.model_name_or_path,
+            gpus=self.tensor_parallel_size,
+            dtype=self.dtype,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            tensor_parallel_size=self.tensor_parallel_size,
+        )
+        return {"prm": engine}
+
     def scorer(self) -> Any:
-        """A `vllm_prm.scorer.StepScorer`, whose engine it starts, or what stands for it."""
+        """A `vllm_prm.scorer.StepScorer`, whose engine it starts, or what stands for it. Raises ValueError where this
+        machine's GPUs cannot hold the PRM.
+        """
+        from openrlhf_prm.cluster.engine_preflight import require_shares
+        from openrlhf_prm.cluster.nodes import local_gpu_gib
         from vllm_prm.scorer import StepScorer
 
         if self.url:
             return _ServedScorer(RemoteScorer(self))
+        if not on_cpu():
+            require_shares(self.own_engines, local_gpu_gib(), in_process=True)
         engine = {
             "dtype": engine_dtype(self.dtype),
             "max_model_len": self.max_model_len,

@@ -7,7 +7,7 @@ from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.demands import Demand, Group
 from openrlhf_prm.cluster.dry_run import memory_table, placed_or_refused, placement_table, require_memory
 from openrlhf_prm.cluster.memory import GpuUse, fullest, require_share
-from openrlhf_prm.cluster.nodes import at_hand, of_ray
+from openrlhf_prm.cluster.nodes import at_hand, of_ray, smallest_gpu
 from openrlhf_prm.cluster.placement import Node, Placed
 from openrlhf_prm.ppo.demands import check_batches, demands_of
 from openrlhf_prm.ppo.fitting_flags import fitting_flags
@@ -27,7 +27,7 @@ def require_room(args: SimpleNamespace) -> None:
     """
     options, nodes = read_options(args), of_ray(memory=not on_cpu())
     demands = [found.demand for found in _placed(args, options, nodes)]
-    gib = _smallest(nodes)
+    gib = smallest_gpu(nodes)
     if gib is not None:
         uses, _ = uses_of(args, options, gib, rehearsed=False)
         _require_shares(uses, args, options, gib)
@@ -38,7 +38,7 @@ def require_room(args: SimpleNamespace) -> None:
 def dry_run(args: SimpleNamespace) -> None:
     """Prints what the run would take. Raises ValueError where it is not there."""
     options, nodes = read_options(args), args.dry_run.gpus or at_hand()
-    placed, gib = _placed(args, options, nodes), _smallest(nodes)
+    placed, gib = _placed(args, options, nodes), smallest_gpu(nodes)
     print(placement_table(placed, nodes), flush=True)
     uses, unknown = uses_of(args, options, gib, rehearsed=True)
     sizes = _by_demand([found.demand for found in placed], uses, args)
@@ -55,11 +55,6 @@ def _placed(args: SimpleNamespace, options: PluginOptions, nodes: Sequence[Node]
     except ValueError as error:
         flags = fitting_flags(args, options, nodes)
         raise ValueError(f"{error}. " + (f"These fit: {flags}" if flags else "No smaller sizes fit either")) from None
-
-
-def _smallest(nodes: Sequence[Node]) -> float | None:
-    """GiB of the smallest GPU; None where they are not known."""
-    return min((node.gib for node in nodes if node.gpus and node.gib is not None), default=None)
 
 
 def _by_demand(demands: Sequence[Demand], uses: dict, args: SimpleNamespace) -> dict[str, GpuUse]:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from openrlhf_prm.cluster.demands import Group, Role
 from openrlhf_prm.cluster.dry_run import memory_table, placed_or_refused, placement_table, require_memory
 from openrlhf_prm.cluster.memory import GIB
-from openrlhf_prm.cluster.nodes import at_hand
+from openrlhf_prm.cluster.nodes import at_hand, smallest_gpu
 from openrlhf_prm.prm_training.memory_plan import Setup, fullest_use
 from openrlhf_prm.prm_training.open_flags import fill_in
 from openrlhf_prm.prm_training.training_options import TrainingOptions
@@ -27,7 +27,7 @@ def dry_run(args: SimpleNamespace, options: TrainingOptions) -> None:
     """Prints what the training would take, from the first process alone. Raises ValueError where it is not there."""
     processes = int(os.environ["WORLD_SIZE"])
     nodes = args.dry_run.gpus or at_hand()
-    gib = min((node.gib for node in nodes if node.gpus and node.gib is not None), default=None)
+    gib = smallest_gpu(nodes)
     role = Role(name="train_prm", processes=processes, gpus=1.0, flags="processes of torchrun or deepspeed")
     placed = placed_or_refused([Group(bundles=processes, roles=(role,))], nodes)
     filled = fill_in(options, None if gib is None else gib * GIB)

@@ -25,7 +25,7 @@ def test_two_engines_share_a_gpu_and_give_its_memory_back_asleep(tmp_path):
     flags = EngineFlags(num_engines=2, gpus_per_engine=0.5, enforce_eager=True)
     engines = flags.engines(str(save_tiny_prm(tmp_path)), seed=0)
     before = used_mib()
-    start_ray(1)
+    start_ray({})
     try:
         pool = ScoringPool.start(engines, sleeps=True)
         assert len({tuple(ray.get(worker.__ray_call__.remote(_gpus))) for worker in pool.workers}) == 1

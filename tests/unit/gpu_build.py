@@ -49,10 +49,11 @@ def stop_at_engines() -> None:
     """No command gets further than the start of Ray, of the server's program or of vLLM's engine."""
     import ray
 
-    from openrlhf_prm.cluster import accelerator
+    from openrlhf_prm.cluster import accelerator, nodes
     from vllm_prm.engines import OfflineEngine
 
     accelerator._cpu_build = lambda: False
+    nodes._local_gpus = lambda: [80.0] * 8
     ray.init = stops("Ray")
     os.execve = stops("server")
     OfflineEngine.start = stops("engine")

@@ -85,7 +85,7 @@ def test_ppo_refuses_attention_that_needs_flash_attn(monkeypatch, ppo):
 def test_both_trainers_refuse_another_openrlhf(monkeypatch, capsys):
     version = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.11.3" if name == "openrlhf" else version(name))
-    monkeypatch.setattr("openrlhf_prm.cluster.accelerator.prepare_environment", lambda: None)
+    monkeypatch.setattr("openrlhf_prm.cluster.accelerator.prepare_environment", lambda dry_run: None)
     assert "openrlhf 0.11.2 is needed, found 0.11.3" in refused(capsys, train_ppo_ray.main)
     flags = ["--model.model_name_or_path", "owner/policy", "--data.dataset", "labels.jsonl"]
     assert "openrlhf 0.11.2 is needed, found 0.11.3" in refused(capsys, train_prm.main, flags)

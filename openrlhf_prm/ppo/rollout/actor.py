@@ -11,6 +11,7 @@ from openrlhf_prm.ppo.rollout.executor import QUESTION_FORKS, QUESTION_OUTCOMES,
 from openrlhf_prm.ppo.rollout.forks import QuestionForks
 from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
 from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
+from vllm_prm.engines import heed_cache_size
 from vllm_prm.parent_watch import end_engines_with_this_process
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
@@ -27,7 +28,7 @@ class StepRolloutActor(_HOST):
         # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
         if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
             kwargs["kv_cache_memory_bytes"] = int(size) << 20
-            os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would win
+        heed_cache_size(kwargs)
         if on_cpu() and kwargs.get("enable_prefix_caching"):
             # Whole blocks are shared, and vLLM's 128 tokens on CPU are longer than the steps of small models.
             kwargs.setdefault("block_size", 32)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ GPUS = ("--dry_run", "--dry_run.gpus", "2x80")
 @pytest.fixture
 def flags(tmp_path) -> dict[str, list[str]]:
     (tmp_path / "questions.jsonl").write_text('{"question": "Q: 1+1=?\\n", "label": "2"}\n')
+    solutions = ({"id": f"p{label}", "problem": "1 + 1 = ?", "steps": ["2"], "label": label} for label in (-1, 0))
+    (tmp_path / "benchmark.json").write_text(json.dumps(list(solutions)))
     common = ["--actor.model_name_or_path", POLICY, "--data.input", str(tmp_path / "questions.jsonl")]
     prm = ["--prm.model_name_or_path", POLICY, "--prm.family", "placeholder"]
     output = ["--data.output", str(tmp_path / "out.jsonl")]
@@ -23,6 +26,11 @@ def flags(tmp_path) -> dict[str, list[str]]:
         "annotate": [*common, *output],
         "evaluate": [*common, *prm, "--rollout.max_new_tokens", "32"],
         "rejection_sample": [*common, *output, *prm, "--rollout.max_new_tokens", "32"],
+        "evaluate --benchmark": [
+            *("--benchmark", "processbench", "--data.input", str(tmp_path / "benchmark.json")),
+            *(*prm, "--prm.tensor_parallel_size", "2"),
+            *("--eval.output", str(tmp_path / "out.json"), "--eval.threshold", "0.5"),
+        ],
         "train_prm": [
             *("--model.model_name_or_path", POLICY, "--data.dataset", "labels.jsonl"),
             *("--ckpt.output_dir", str(tmp_path / "out.jsonl")),
@@ -34,15 +42,20 @@ TOO_MANY = {
     "annotate": ["--vllm.num_engines", "3"],
     "evaluate": ["--vllm.num_engines", "2"],
     "rejection_sample": ["--prm.gpus_per_engine", "0.6", "--vllm.gpus_per_engine", "0.6", "--prm.num_engines", "2"],
+    "evaluate --benchmark": ["--prm.tensor_parallel_size", "3"],
     "train_prm": ["--ds.lora.rank", "-1"],
 }
+
+
+def module_of(command: str):
+    return importlib.import_module(f"openrlhf_prm.cli.{command.split()[0]}")
 
 
 @pytest.mark.parametrize("command", TOO_MANY)
 def test_a_dry_run_shows_what_is_taken_and_starts_nothing(command, flags, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")  # so that it is taken back, whatever the command sets
     monkeypatch.delenv("WORLD_SIZE")
-    module = importlib.import_module(f"openrlhf_prm.cli.{command}")
+    module = module_of(command)
     before = set(tmp_path.iterdir())
     assert module.main([*flags[command], *GPUS]) == 0
     out = capsys.readouterr().out
@@ -58,7 +71,7 @@ def test_a_dry_run_shows_what_is_taken_and_starts_nothing(command, flags, tmp_pa
 
 @pytest.mark.parametrize("command", TOO_MANY)
 def test_gpus_that_nothing_compares_with_are_refused(command, flags, capsys):
-    module = importlib.import_module(f"openrlhf_prm.cli.{command}")
+    module = module_of(command)
     for wrong, said in (
         (GPUS[1:], "--dry_run.gpus needs --dry_run"),
         ([*GPUS[:2], "8"], "must be GPUSxGIB as in 8x80"),
@@ -66,6 +79,32 @@ def test_gpus_that_nothing_compares_with_are_refused(command, flags, capsys):
         with pytest.raises(SystemExit) as ended:
             module.main([*flags[command], *wrong])
         assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", TOO_MANY)
+def test_without_gpus_to_compare_with_it_is_this_machine(command, flags, capsys, monkeypatch):
+    """On a CPU its slots, which the run would find too, whatever was set before."""
+    for name in ("WORLD_SIZE", "RAY_OVERRIDE_RESOURCES", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "1")
+        monkeypatch.delenv(name)
+    assert module_of(command).main([*flags[command], "--dry_run"]) == 0
+    assert " of 8  1 node with 8" in capsys.readouterr().out
+
+
+def test_every_policy_of_an_evaluation_is_looked_at(flags, tmp_path, capsys):
+    """The second is too large for its share."""
+    other = tmp_path / "other"
+    shutil.copytree(POLICY, other)
+    larger = {"hidden_size": 4096, "head_dim": 128, "intermediate_size": 40_000, "num_hidden_layers": 16}
+    larger |= {"num_attention_heads": 32, "num_key_value_heads": 32}
+    config = json.loads((other / "config.json").read_text()) | larger
+    (other / "config.json").write_text(json.dumps(config))
+    both = flags["evaluate"][:2] + [str(other), *flags["evaluate"][2:]]
+    with pytest.raises(SystemExit) as ended:
+        module_of("evaluate").main([*both, "--dry_run", "--dry_run.gpus", "2x12"])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and "--vllm.gpus_per_engine: an engine may take 10.8 GiB" in said.err
+    assert said.out.count("role") == 2
 
 
 def test_ppo_ends_by_exit_code(tmp_path):

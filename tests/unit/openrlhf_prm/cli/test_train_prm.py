@@ -1,8 +1,11 @@
 """The flags of `train_prm`: older names, heads with theirs, and mistakes that end in one line."""
 
+import subprocess
+import sys
+
 import pytest
 
-from openrlhf_prm.cli import train_prm
+from openrlhf_prm.cli import launched, train_prm
 from openrlhf_prm.cli.parser import nested
 from openrlhf_prm.options import option_fields
 from openrlhf_prm.prm_training.heads import PRM_HEADS
@@ -101,3 +104,38 @@ def test_every_option_of_every_head_is_a_flag_that_it_reads(tmp_path, name):
         if field.name != "reference":  # which is looked up
             options = parsed(tmp_path, *model, "--prm.head", name, *flag)
             assert getattr(options.head_options, field.name) == type(field.default)(value)
+
+
+def launch(*flags: str) -> subprocess.CompletedProcess:
+    """Two processes under torchrun."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    model = ["--model.model_name_or_path", "./nowhere", "--data.dataset", "x.jsonl"]
+    command = [*torchrun, "-m", "openrlhf_prm.cli.train_prm", *model, *flags]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_processes_of_a_launcher_say_an_error_once():
+    done = launch("--adam.lr", "-1")
+    assert done.returncode and done.stderr.count("--adam.lr must be above 0") == 1, done.stderr
+    assert "exitcode  : 2" in done.stderr
+
+
+def test_a_process_that_nobody_ends_says_its_error_itself(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    waited: list[float] = []
+    monkeypatch.setattr(launched.time, "sleep", waited.append)
+    with pytest.raises(SystemExit) as end:
+        train_prm.build_parser().error("only here")
+    assert end.value.code == 2 and "only here" in capsys.readouterr().err and waited == [launched.PATIENCE_S]
+
+
+def test_a_process_that_is_ended_meanwhile_says_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    def ended(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launched.time, "sleep", ended)
+    with pytest.raises(SystemExit) as end:
+        train_prm.build_parser().error("there too")
+    assert end.value.code == 2 and capsys.readouterr().err == ""

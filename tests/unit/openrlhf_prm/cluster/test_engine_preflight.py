@@ -68,6 +68,26 @@ def test_a_share_that_cannot_hold_its_model_is_refused(model, capsys):
     said(capsys, "2x24", prm=EngineOptions(model, gpus=2, tensor_parallel_size=2))
 
 
+def test_a_run_refuses_such_a_share_before_anything_starts(model):
+    nodes = [Node("a", 2, 8.0, 24.0)]
+    require_room({"vllm": EngineOptions(model, num_engines=2)}, nodes)
+    with pytest.raises(ValueError, match="--prm.gpus_per_engine: an engine may take 5.4 GiB .* less than .* 7.0"):
+        require_room({"prm": EngineOptions(model, gpus=0.25, share=0.25)}, nodes)
+    with pytest.raises(ValueError, match="--vllm.gpu_memory_utilization: an engine may take 4.8 GiB"):
+        require_room({"vllm": EngineOptions(model, gpu_memory_utilization=0.2)}, nodes)
+    require_room({"prm": EngineOptions(model, gpus=0.25, share=0.25)}, [Node("a", 2, 8.0)])  # not known: not judged
+
+
+def test_an_engine_in_the_commands_own_process_is_named_by_its_own_flags(model, capsys):
+    options = EngineOptions(model, gpus=2, tensor_parallel_size=2, gpu_memory_utilization=0.1)
+    args = SimpleNamespace(dry_run=SimpleNamespace(gpus=described("1x80")))
+    with pytest.raises(ValueError, match=r"needs 2 GPUs: prm 2 \(--prm.tensor_parallel_size\); there are 1"):
+        dry_run_engines(args, {"prm": options}, in_process=True)
+    args.dry_run.gpus = described("2x24")
+    with pytest.raises(ValueError, match="--prm.gpu_memory_utilization: an engine may take 2.4 GiB"):
+        dry_run_engines(args, {"prm": options}, in_process=True)
+
+
 def test_a_model_without_a_configuration_is_no_number(tmp_path, capsys):
     out = said(capsys, "1x80", vllm=EngineOptions(str(tmp_path / "nowhere")))
     assert "not estimated: vllm: " in out and "GiB" not in out

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from openrlhf_prm.cli import evaluate
+from openrlhf_prm.cluster import nodes
+from openrlhf_prm.evaluation import prm_source
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.benchmarks.threshold_split import in_half
 from vllm_prm.errors import ServiceUnavailableError
@@ -262,6 +264,16 @@ def test_a_killed_evaluation_goes_on(flags, tmp_path, capsys, monkeypatch):
     # A checkpoint that was trained on is another one.
     (tmp_path / "prm" / "config.json").write_text('{"new": 1}')
     assert "state of the checkpoint" in complaint(capsys, flags)
+
+
+def test_a_prm_that_the_gpus_cannot_hold_is_refused_before_its_engine_starts(flags, tmp_path, capsys, monkeypatch):
+    use(monkeypatch, None)
+    monkeypatch.setattr(prm_source, "on_cpu", lambda: False)
+    monkeypatch.setattr(nodes, "_local_gpus", lambda: [2.0, 80.0])
+    config = {"model_type": "qwen2", "hidden_size": 2048, "num_hidden_layers": 16, "architectures": ["X"]}
+    (tmp_path / "prm" / "config.json").write_text(json.dumps(config))
+    error = complaint(capsys, [*flags, "--prm.family", "placeholder", "--eval.output", str(tmp_path / "r.json")])
+    assert "--prm.gpu_memory_utilization: an engine may take 1.8 GiB of a GPU (0.9 of 2)" in error
 
 
 def test_a_server_that_fails_costs_what_was_in_hand(flags, tmp_path, capsys, monkeypatch):
