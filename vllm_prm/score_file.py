@@ -19,6 +19,7 @@ from tqdm import tqdm
 from vllm_prm.aggregation import SCORE_AGGREGATIONS, require_aggregation
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.durable_file import DurableFile, checkpoint_state, in_order, json_line, write_atomically
+from vllm_prm.engine_output import engine_output
 from vllm_prm.errors import in_words
 from vllm_prm.json_flags import json_object
 from vllm_prm.protocol import StepRewardItem, aggregated
@@ -144,7 +145,6 @@ def _require_same_input(scores: DurableFile, items: Items) -> None:
 def _score_to_stdout(args: argparse.Namespace, engine_args: dict, items: Items) -> None:
     # vLLM logs to stdout; results that go there must not be mixed with its lines.
     with os.fdopen(os.dup(1), "wb") as out:
-        os.dup2(2, 1)
 
         def write(rows: list[dict]) -> None:
             out.writelines(map(json_line, rows))
@@ -161,11 +161,13 @@ def _score_rest(
     """
     if done == len(items):
         return
-    with tqdm(total=len(items), initial=done, unit="solution", file=sys.stderr) as bar:
-        scorer = _start(args, engine_args)
-        for rows in _batches(args, scorer, items[done:]):
-            write(rows)
-            bar.update(len(rows))
+    with engine_output() as output:
+        with tqdm(total=len(items), initial=done, unit="solution", file=output.stderr) as bar:
+            scorer = _start(args, engine_args)
+            for rows in _batches(args, scorer, items[done:]):
+                write(rows)
+                bar.update(len(rows))
+        output.hush()
         scorer.shutdown()
 
 
