@@ -12,29 +12,11 @@ import os
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-STEP_REWARD_MODELS = {
-    "LlamaForStepReward": "vllm_prm.models.causal_lm:LlamaForStepReward",
-    "MistralForStepReward": "vllm_prm.models.causal_lm:MistralForStepReward",
-    "Qwen2ForStepReward": "vllm_prm.models.causal_lm:Qwen2ForStepReward",
-    "Qwen3ForStepReward": "vllm_prm.models.causal_lm:Qwen3ForStepReward",
-}
-"""vLLM architecture -> class that scores steps with the language-model head of a causal LM."""
-
-STEP_LOG_PROB_MODELS = {
-    f"{backbone}ForStepLogProbs": f"vllm_prm.models.step_log_probs:{backbone}ForStepLogProbs"
-    for backbone in ("Llama", "Mistral", "Qwen2", "Qwen3")
-}
-"""vLLM architecture -> class that sums the log-probabilities of each step's tokens under a causal LM."""
-
 
 def register() -> None:
     """Register the step-reward architectures with vLLM; calling it again changes nothing, errors propagate."""
-    from vllm import ModelRegistry
-
+    from vllm_prm.architectures import register_architectures
     from vllm_prm.parent_watch import follow_parent
 
     follow_parent()
-    known = ModelRegistry.get_supported_archs()
-    for architecture, location in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}.items():
-        if architecture not in known:
-            ModelRegistry.register_model(architecture, location)
+    register_architectures()

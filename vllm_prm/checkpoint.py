@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vllm_prm import STEP_LOG_PROB_MODELS, STEP_REWARD_MODELS
+from vllm_prm.architectures import scores_steps
 from vllm_prm.extension_files import names_file
 from vllm_prm.families import PRM_FAMILIES, PRMFamily, load_family, resolve_family
 from vllm_prm.families.checkpoint_files import require_checkpoint
@@ -63,7 +63,7 @@ def family_in_engine(model_config: Any, tokenizer: Any) -> PRMFamily | None:
     from_file = isinstance(name, str) and names_file(name)
     trusted = from_file and _named_by_the_user(name, model_config)
     if model_config.runner_type == "pooling":
-        scores = model_config.architecture in {**STEP_REWARD_MODELS, **STEP_LOG_PROB_MODELS}
+        scores = scores_steps(model_config.architecture)
     else:
         known = name in PRM_FAMILIES or trusted
         scores = known and resolve_family(name).runner == model_config.runner_type

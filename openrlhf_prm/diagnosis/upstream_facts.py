@@ -3,7 +3,7 @@
 import openrlhf_prm.hosts
 import vllm_prm.hosts
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from vllm_prm import STEP_LOG_PROB_MODELS, STEP_REWARD_MODELS
+from vllm_prm.architectures import step_architectures
 
 
 def missing_of_vllm_prm() -> dict:
@@ -18,10 +18,10 @@ def missing_of_vllm_prm() -> dict:
     from vllm.plugins import load_general_plugins
 
     load_general_plugins()
-    known = ModelRegistry.get_supported_archs()
+    known = set(ModelRegistry.get_supported_archs())
     return {
         "missing": missing,
-        "not_registered": [name for name in (*STEP_REWARD_MODELS, *STEP_LOG_PROB_MODELS) if name not in known],
+        "not_registered": [name for name in step_architectures(known) if name not in known],
     }
 
 

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from vllm_prm.architectures import STEP_REWARD, step_architecture
 from vllm_prm.errors import in_words
 from vllm_prm.families.evidence import Checkpoint, Evidence
-from vllm_prm.families.prm_family import PRMFamily, Question, step_reward_architecture
+from vllm_prm.families.prm_family import PRMFamily, Question
 from vllm_prm.families.writing import Writer, chat_turns, special_literals
 
 
@@ -26,6 +27,8 @@ class CheckpointFamily(PRMFamily):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Repository name -> options, of checkpoints on the hub whose config.json does not tell their family."""
 
+    served_as: ClassVar[str] = STEP_REWARD
+    """Ending of the vLLM architectures that run it."""
     unseen: ClassVar[Sequence[str]] = ()
     """Options that the training chose and no checkpoint shows: their defaults are guesses unless config.json declares
     the family or its name is a published one."""
@@ -33,10 +36,12 @@ class CheckpointFamily(PRMFamily):
     def __init__(
         self, tokenizer: Any, *, architecture: str | None = None, path: str = "the checkpoint", **options: Any
     ) -> None:
-        """`architecture`: what vLLM serves it as. `path` appears in messages. `ValueError` for a wrong option."""
+        """`architecture`: what vLLM serves it as, by default what config.json shows. `path` appears in messages.
+        `ValueError` for a wrong option."""
         self.tokenizer = tokenizer
         self.architecture = architecture
         self.path = path
+        self.config: Mapping[str, Any] | None = None
         self.options = self._checked(options)
         self._literals = special_literals(tokenizer, self.tags())
 
@@ -63,15 +68,14 @@ class CheckpointFamily(PRMFamily):
         """Options, later ones first to win: the recipe's defaults, what the repository's name or its weights tell, the
         `prm` key of config.json, `options`."""
         checkpoint = Checkpoint(path, tokenizer)
-        architecture = cls.served_as(checkpoint)
         declares = checkpoint.declared_family == cls.name
         given = {**(checkpoint.declared_options if declares else {}), **(options or {})}
         family = cls(
             checkpoint.tokenizer,
-            architecture=architecture,
             path=path,
             **{**cls.seen_options(checkpoint, given), **given},
         )
+        family.config = checkpoint.config
         if not declares and not any(name.lower() in checkpoint.names for name in cls.published):
             family.guesses = tuple(
                 f"{name} {getattr(family.options, name)!r} is a guess: the checkpoint does not say what it was trained "
@@ -80,11 +84,6 @@ class CheckpointFamily(PRMFamily):
                 if name not in given
             )
         return family
-
-    @classmethod
-    def served_as(cls, checkpoint: Checkpoint) -> str:
-        """The vLLM architecture that runs `checkpoint` for this family. `ValueError` if there is none."""
-        return step_reward_architecture(checkpoint.path, checkpoint.architectures)
 
     @classmethod
     def seen_options(cls, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,12 +132,15 @@ class CheckpointFamily(PRMFamily):
         writer.recipe(after)
 
     def hf_overrides(self) -> dict[str, Any]:
-        """The step-reward architecture; under `prm` the family, its options, and what the pooler reads."""
-        if self.architecture is None:
+        """The step-reward architecture; under `prm` the family, its options, and what the pooler reads. `ValueError`
+        if vLLM has none for the checkpoint; what it has is asked here, because that imports vLLM, and a trainer need
+        not."""
+        if self.architecture is None and self.config is None:
             raise ValueError("this family was built without a checkpoint, so there is no architecture to serve")
+        architecture = self.architecture or step_architecture(self.path, self.config, self.served_as)
         reads = {"reward_token_ids": list(self.reward_token_ids)} if self.head is None else {"head": as_json(self.head)}
         return {
-            "architectures": [self.architecture],
+            "architectures": [architecture],
             "prm": {"family": self.name, "options": as_json(self.options), **reads},
         }
 

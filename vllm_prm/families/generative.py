@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal
 
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
 from vllm_prm.families.critics import CRITIQUE_STYLES, Ask, Conversation
-from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.writing import chat_turns
 
@@ -91,11 +90,6 @@ class GenerativeFamily(CheckpointFamily):
         own = {name: getattr(self.options, name) for name in style.own_options}
         own = {name: style.own_options[name] if value is None else value for name, value in own.items()}
         self.style = style.for_tokenizer(tokenizer, path, self.sampling(), **own)
-
-    @classmethod
-    def served_as(cls, checkpoint: Checkpoint) -> None:
-        """Whatever vLLM generates with: no architecture of ours is needed."""
-        return None
 
     def hf_overrides(self) -> dict[str, Any]:
         """The model is loaded as it is; the family and its options are for the server's endpoint."""

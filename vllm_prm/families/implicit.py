@@ -34,12 +34,11 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, ClassVar, Literal
 
-from vllm_prm import STEP_LOG_PROB_MODELS
+from vllm_prm.architectures import STEP_LOG_PROBS, step_architecture
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_messages, require_list
 from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 from vllm_prm.families.decoding import sigmoid
-from vllm_prm.families.evidence import Checkpoint
-from vllm_prm.families.prm_family import Question, Rendered, step_reward_architecture
+from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.writing import chat_turns
 
 BLANK_LINE = "\n\n"
@@ -83,6 +82,7 @@ class ImplicitFamily(CheckpointFamily):
         name: {"beta": 0.001, "cumulative": True} for name in ("EurusPRM-Stage1", "EurusPRM-Stage2", "ImplicitPRM_DPO")
     }
     scorer = "vllm_prm.implicit_scorer:ImplicitScorer"
+    served_as = STEP_LOG_PROBS
     engines = 2
     response_splitter = BLANK_LINE
 
@@ -90,11 +90,6 @@ class ImplicitFamily(CheckpointFamily):
     def score_range(self) -> tuple[float, float]:
         """Unbounded, but for the logistic function."""
         return (0.0, 1.0) if self.options.sigmoid else (-math.inf, math.inf)
-
-    @classmethod
-    def served_as(cls, checkpoint: Checkpoint) -> str:
-        """The architecture that sums log-probabilities on the checkpoint's backbone."""
-        return log_prob_architecture(checkpoint.path, checkpoint.architectures)
 
     @classmethod
     def from_checkpoint(
@@ -117,8 +112,10 @@ class ImplicitFamily(CheckpointFamily):
     def reference_overrides(self) -> dict[str, Any]:
         """`hf_overrides` of the reference model."""
         reference = self.options.reference
-        architecture = log_prob_architecture(reference, read_config(reference).get("architectures"))
-        return {**self.hf_overrides(), "architectures": [architecture]}
+        return {
+            **self.hf_overrides(),
+            "architectures": [step_architecture(reference, read_config(reference), STEP_LOG_PROBS)],
+        }
 
     def render(self, question: Question, steps: Sequence[str]) -> RenderedSums:
         """Tokens and step ends. They rise, but a step that adds no token ends where the one before it does."""
@@ -191,16 +188,9 @@ class ImplicitFamily(CheckpointFamily):
         return [sigmoid(value) for value in values] if self.options.sigmoid else values
 
 
-def log_prob_architecture(path: str, architectures: Sequence[str] | None) -> str:
-    """The vLLM architecture that sums log-probabilities for a causal LM. `ValueError` if its backbone is unknown."""
-    architecture = step_reward_architecture(path, architectures).replace("ForStepReward", "ForStepLogProbs")
-    if architecture not in STEP_LOG_PROB_MODELS:
-        raise ValueError(f"{path}: no architecture {architecture}; known: {sorted(STEP_LOG_PROB_MODELS)}")
-    return architecture
-
-
 def _require_room(path: str, vocabulary: Mapping[str, int]) -> None:
     # A target beyond the head would be read out of bounds, which on a GPU ends the engine.
-    size = read_config(path).get("vocab_size")
+    config = read_config(path)
+    size = (config.get("text_config") or config).get("vocab_size")
     if size is None or max(vocabulary.values()) >= size:
         raise ValueError(f"{path} has vocab_size {size}, too few for the tokenizer's {len(vocabulary)} tokens")

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vllm_prm.architectures import GENERATES
 from vllm_prm.families.checkpoint_family import CheckpointFamily, bos_ids, require_list
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
@@ -98,7 +99,7 @@ class PlaceholderFamily(CheckpointFamily):
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
         if by_name := super().evidence(checkpoint):
             return by_name
-        if any(name.endswith("ForCausalLM") for name in checkpoint.architectures):
+        if any(name.endswith(GENERATES) for name in checkpoint.architectures):
             return Evidence("any causal LM may be one; needs the options placeholder_token and reward_tokens")
         return None
 

@@ -1,12 +1,9 @@
 """What every PRM family answers: which tokens to run, where to read, what the numbers mean."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
-
-from vllm_prm import STEP_REWARD_MODELS
 
 if TYPE_CHECKING:
     from vllm_prm.families.evidence import Checkpoint, Evidence
@@ -90,22 +87,6 @@ class PRMFamily(ABC):
     @abstractmethod
     def hf_overrides(self) -> dict[str, Any]:
         """Values that vLLM must see in the checkpoint's config to load it as a step-reward model."""
-
-
-def step_reward_architecture(path: str, architectures: Sequence[str] | None) -> str:
-    """The vLLM architecture that scores steps on a checkpoint's backbone: Qwen2ForTokenClassification, say, becomes
-    Qwen2ForStepReward.
-
-    Raises `ValueError` naming the supported backbones when there is none.
-    """
-    backbones = [re.sub(r"(For[A-Z]\w*|Model)$", "", architecture) for architecture in architectures or ()]
-    for backbone in backbones:
-        if f"{backbone}ForStepReward" in STEP_REWARD_MODELS:
-            return f"{backbone}ForStepReward"
-    supported = sorted(name.replace("ForStepReward", "ForCausalLM") for name in STEP_REWARD_MODELS)
-    raise ValueError(
-        f"config.json of {path}: architectures is {architectures}, supported: {supported} and others on their backbones"
-    )
 
 
 def single_token_id(tokenizer: Any, token: str, path: str) -> int:

@@ -14,24 +14,28 @@ sums hundreds of them. Positions and vocabulary are taken in pieces, so memory d
 Shapes: T tokens scheduled in this engine step over all requests, H hidden size, P positions read, V vocabulary.
 """
 
+import sys
 from collections.abc import Callable, Set
 
 import torch
+from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.layers.pooler import Pooler
-from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
-from vllm.model_executor.models.interfaces_base import default_pooling_type
-from vllm.model_executor.models.llama import LlamaForCausalLM
-from vllm.model_executor.models.mistral import MistralForCausalLM
-from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
-from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.tasks import PoolingTask
 from vllm.v1.pool.metadata import PoolingMetadata
 
+from vllm_prm.architectures import STEP_LOG_PROBS
+from vllm_prm.models.backbone import step_model
+from vllm_prm.models.language_head import LanguageHead, Product
 from vllm_prm.models.tensor_parallel import rank_rows, sum_over_ranks
 
 POSITIONS_AT_ONCE = 1024
 VOCABULARY_AT_ONCE = 16_384
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """`Qwen2ForStepLogProbs` and so on, for every backbone of vLLM's registry."""
+    return step_model(sys.modules[__name__], name, StepLogProbs, STEP_LOG_PROBS)
 
 
 class StepLogProbPooler(Pooler):
@@ -121,62 +125,54 @@ class StepLogProbs:
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
+        self.language_head = LanguageHead(self)
         self.pooler = StepLogProbPooler(self.target_log_probs)
 
     def target_log_probs(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-probability of each target under the full vocabulary, float32: (P, H), (P,) -> (P,)."""
-        one = self._sharded if isinstance(self.lm_head.quant_method, UnquantizedEmbeddingMethod) else self._whole
         pieces = zip(hidden_states.split(POSITIONS_AT_ONCE), targets.split(POSITIONS_AT_ONCE), strict=True)
-        return torch.cat([one(hidden, target) for hidden, target in pieces])
+        return torch.cat([self._log_probs(hidden, target) for hidden, target in pieces])
 
-    def _whole(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """A quantised head has no plain rows to take in pieces; it is applied whole, in its own precision."""
-        logits = self.compute_logits(hidden_states)
-        if logits is None:  # the gather of a tensor-parallel head leaves a result on rank 0 only
-            return hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
-        logits = logits.float()
-        return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+    def _log_probs(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Each rank of a tensor-parallel head takes the rows it holds; normalisers and target logits are combined. A
+        quantised head has no plain rows to take in pieces; it is applied whole, in its own precision."""
+        shard = None
 
-    def _sharded(self, hidden_states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Each rank of a tensor-parallel head takes the rows it holds; normalisers and target logits are combined."""
-        shard = self.lm_head.shard_indices
-        held = (targets >= shard.org_vocab_start_index) & (targets < shard.org_vocab_end_index)
-        local = torch.where(held, targets - shard.org_vocab_start_index, 0).unsqueeze(1)
-        hidden_states = hidden_states.float()
-        target_logits = hidden_states.new_zeros(len(hidden_states))
+        def rows(begin: int) -> Product:
+            """The product with the rows of the vocabulary, as far as this rank holds it, from `begin`."""
+
+            def product(lm_head: nn.Module, states: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+                nonlocal shard
+                shard = lm_head.shard_indices
+                # Rows beyond num_org_elements are padding and no part of the vocabulary.
+                end = min(begin + VOCABULARY_AT_ONCE, shard.num_org_elements)
+                logits = states.float() @ lm_head.weight[begin:end].float().T
+                return logits if bias is None else logits + bias[begin:end].float()
+
+            return product
+
+        target_logits = torch.zeros(len(hidden_states), device=hidden_states.device)
         # A rank of a small vocabulary may hold padding alone.
-        normalisers = [hidden_states.new_full((len(hidden_states),), -torch.inf)]
-        for begin in range(0, shard.num_org_elements, VOCABULARY_AT_ONCE):
-            # Rows beyond num_org_elements are padding and no part of the vocabulary.
-            end = min(begin + VOCABULARY_AT_ONCE, shard.num_org_elements)
-            logits = hidden_states @ self.lm_head.weight[begin:end].float().T
-            if self.lm_head.bias is not None:
-                logits = logits + self.lm_head.bias[begin:end].float()
-            logits = logits * self.logits_processor.scale
-            normalisers.append(logits.logsumexp(1))
-            inside = held.unsqueeze(1) & (local >= begin) & (local < end)
-            picked = logits.gather(1, torch.where(inside, local - begin, 0))
-            target_logits += torch.where(inside, picked, 0.0).squeeze(1)
+        normalisers = [torch.full_like(target_logits, -torch.inf)]
+        begin = 0
+        while shard is None or begin < shard.num_org_elements:
+            logits, in_pieces = self.language_head.logits(hidden_states, rows(begin))
+            if not in_pieces:
+                return _of_all(logits, targets, hidden_states)
+            local = targets - shard.org_vocab_start_index - begin
+            inside = (local >= 0) & (local < logits.shape[1])
+            if logits.shape[1]:
+                normalisers.append(logits.logsumexp(1))
+                picked = logits.gather(1, torch.where(inside, local, 0).unsqueeze(1)).squeeze(1)
+                target_logits += torch.where(inside, picked, 0.0)
+            begin += VOCABULARY_AT_ONCE
         normaliser = torch.stack(normalisers, dim=1).logsumexp(1)
         target_logits, *normalisers = sum_over_ranks(torch.cat([target_logits.unsqueeze(0), rank_rows(normaliser)]))
         return target_logits - torch.stack(normalisers).logsumexp(0)
 
 
-@default_pooling_type(tok_pooling_type="ALL")
-class LlamaForStepLogProbs(StepLogProbs, LlamaForCausalLM):
-    """Llama and every checkpoint that loads as Llama."""
-
-
-@default_pooling_type(tok_pooling_type="ALL")
-class MistralForStepLogProbs(StepLogProbs, MistralForCausalLM):
-    """Mistral 7B and its descendants."""
-
-
-@default_pooling_type(tok_pooling_type="ALL")
-class Qwen2ForStepLogProbs(StepLogProbs, Qwen2ForCausalLM):
-    """Qwen2 and Qwen2.5."""
-
-
-@default_pooling_type(tok_pooling_type="ALL")
-class Qwen3ForStepLogProbs(StepLogProbs, Qwen3ForCausalLM):
-    """Qwen3 dense models."""
+def _of_all(logits: torch.Tensor | None, targets: torch.Tensor, hidden_states: torch.Tensor) -> torch.Tensor:
+    if logits is None:  # the gather of a tensor-parallel head leaves a result on rank 0 only
+        return hidden_states.new_zeros(len(hidden_states), dtype=torch.float32)
+    logits = logits.float()
+    return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)

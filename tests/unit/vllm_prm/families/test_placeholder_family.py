@@ -160,12 +160,12 @@ def test_from_checkpoint(tmp_path):
         ({"family": "placeholder"}, "LlamaForCausalLM", "placeholder_token"),
         ({**PRM, "tag": "x"}, "LlamaForCausalLM", "tag"),
         ({**PRM, "placeholder_token": "ки"}, "LlamaForCausalLM", "has no token 'ки'"),
-        (PRM, "GPT2LMHeadModel", "GPT2LMHeadModel.*LlamaForCausalLM"),
+        (PRM, "UnheardOfForCausalLM", "UnheardOfForCausalLM.*no text-generation model"),
     ],
 )
 def test_unusable_checkpoints_say_why(tmp_path, prm, architecture, message):
     with pytest.raises(ValueError, match=message):
-        load_family(checkpoint(tmp_path, prm, architecture))
+        load_family(checkpoint(tmp_path, prm, architecture)).hf_overrides()
 
 
 def test_a_path_without_a_checkpoint_is_named(tmp_path):
