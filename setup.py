@@ -8,5 +8,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["vllm_prm*", "openrlhf_prm*"]), "openrlhf_prm.patches"],
     package_dir={"openrlhf_prm.patches": "patches"},
-    package_data={"openrlhf_prm.patches": ["openrlhf/*/*.patch", "openrlhf/*/*.json"]},
+    package_data={
+        "openrlhf_prm.patches": ["openrlhf/*/*.patch", "openrlhf/*/*.json"],
+        "openrlhf_prm.generation.chains": ["roles.yaml"],
+    },
 )

@@ -17,6 +17,7 @@ from unittest.mock import patch
 from openrlhf_prm.annotation.label_file import LabelFile
 from openrlhf_prm.annotation.records import AnnotatedQuestion, LabelledSolution, Root
 from openrlhf_prm.data.questions import Question
+from openrlhf_prm.generation.chains.work_file import WorkFile
 from openrlhf_prm.generation.sampler import Candidate, SampledQuestion
 from openrlhf_prm.generation.samples_file import SamplesFile
 from vllm_prm.durable_file import DurableFile
@@ -38,6 +39,13 @@ def samples(folder: Path) -> None:
             if question.id not in file.finished:
                 sampled = SampledQuestion(3, 1, [Candidate("ü\n", ["ü"], 2, [0.5]), Candidate("b", ["b"], 1)])
                 file.append_all([(question, sampled)])
+
+
+def chains(folder: Path) -> None:
+    with WorkFile(folder / "chains.jsonl.work.jsonl", {"scheme": "a"}) as file:
+        for question in QUESTIONS:
+            if question.id not in file.finished:
+                file.append_all([(question, {"id": question.id, "chain": [{"kind": "step", "text": "ü\n"}]})])
 
 
 def labels(folder: Path) -> None:
@@ -89,7 +97,7 @@ def stages(folder: Path) -> None:
         recipe.run_stages([recipe.Stage(name, name, [name], [folder / name], expected_s=1) for name in NAMES], folder)
 
 
-USERS = {user.__name__: user for user in (scores, samples, labels, score_command, cells, stages)}
+USERS = {user.__name__: user for user in (scores, samples, chains, labels, score_command, cells, stages)}
 
 
 def work_until_killed(name: str, folder: Path, writes: int, lost_bytes: int) -> None:

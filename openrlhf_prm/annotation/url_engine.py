@@ -13,6 +13,10 @@ API_KEY = "OPENAI_API_KEY"
 PATIENCE_S = 600.0
 
 
+class RefusedRequest(RuntimeError):
+    """A server refused what one request asks for (400, 413, 422)."""
+
+
 class UrlEngine:
     """Samples continuations over HTTP.
 
@@ -20,13 +24,22 @@ class UrlEngine:
     text is tokenised here, which changes no label but may let the server's prefix cache miss the last tokens.
 
     A server that cannot be reached, is overloaded (429) or fails (5xx) raises EngineLost; one that refuses a request
-    (other 4xx) raises RuntimeError with its words.
+    raises RefusedRequest, one that refuses all of them (other 4xx) RuntimeError, with its words. `api_key_env`: the
+    environment variable with the bearer token.
     """
 
-    def __init__(self, url: str, tokenizer: Any, patience_s: float = PATIENCE_S, transport: Any = None):
+    def __init__(
+        self,
+        url: str,
+        tokenizer: Any,
+        patience_s: float = PATIENCE_S,
+        transport: Any = None,
+        api_key_env: str = API_KEY,
+    ):
         import httpx
 
-        headers = {"Authorization": f"Bearer {os.environ[API_KEY]}"} if os.environ.get(API_KEY) else {}
+        key = os.environ.get(api_key_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         root = url.rstrip("/").removesuffix("/v1")
         self.url = url
         self.tokenizer = tokenizer
@@ -103,5 +116,6 @@ class UrlEngine:
         if response.status_code == 429 or response.status_code >= 500:
             raise EngineLost(f"{self.url}: {response.status_code} {response.text[:200]}")
         if response.status_code != 200:
-            raise RuntimeError(f"{self.url}{path} refused: {response.status_code} {response.text[:500]}")
+            kind = RefusedRequest if response.status_code in (400, 413, 422) else RuntimeError
+            raise kind(f"{self.url}{path} refused: {response.status_code} {response.text[:500]}")
         return response.json()

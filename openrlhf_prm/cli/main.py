@@ -22,10 +22,12 @@ COMMANDS = {
     "train-ppo": Command("train_ppo_ray", "OpenRLHF's PPO, guided by a process reward model"),
     "evaluate": Command("evaluate", "measure policies, or a process reward model with --benchmark"),
     "rejection-sample": Command("rejection_sample", "write a policy's best right answers as data for fine-tuning"),
+    "generate": Command("generate", "write long chains of thought with several roles, as data for fine-tuning"),
     "convert steps": Command("convert_steps", "turn public data or step labels into other formats"),
     "convert gguf": Command("convert_gguf", "turn a GGUF file into a Hugging Face checkpoint"),
     "report": Command("report", "draw a training run as one HTML page"),
     "view-labels": Command("view_labels", "draw labelled solutions as one HTML page"),
+    "view-chains": Command("view_chains", "draw long chains of thought as one HTML page"),
     "doctor": Command("doctor", "say what this machine and its Ray cluster can run, and what stands against it"),
     "patch": Command("patch", "patch the installed OpenRLHF to run on CPUs, or take the patches back"),
 }

@@ -197,10 +197,10 @@ class WorkerPool:
 
 
 class GenerationPool(WorkerPool):
-    """Engines that sample continuations."""
+    """Engines that sample continuations. `name`: of the actors, where there are several pools."""
 
-    def __init__(self, options: EngineOptions):
-        super().__init__(spawn(GenerationWorker, "generation", options, **RESTARTS))
+    def __init__(self, options: EngineOptions, name: str = "generation"):
+        super().__init__(spawn(GenerationWorker, name, options, **RESTARTS))
 
     async def generate(self, prompt: str | list[int], **sampling) -> list[Completion]:
         return await self.call("generate", prompt, sampling)

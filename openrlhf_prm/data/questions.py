@@ -25,11 +25,12 @@ class Question:
 def read_questions(
     path: str | Path,
     input_key: str,
-    label_key: str,
+    label_key: str | None,
     max_samples: int | None = None,
     is_correct: Callable[[str, str], bool] | None = None,
 ) -> list[Question]:
     """The questions of a JSONL file, at most `max_samples`. Rows that repeat a question and its label are dropped.
+    Without a `label_key` they have no label, "".
 
     Raises ValueError naming file and line for a row without one of the keys, an empty question, a label that is neither
     text nor a number or that `is_correct` cannot use, or an id that stands for two different questions; and for a file
@@ -39,15 +40,15 @@ def read_questions(
     for number, row in read_jsonl(path):
         where = f"{path} line {number}"
         for key in (input_key, label_key):
-            if row.get(key) is None:
+            if key is not None and row.get(key) is None:
                 raise ValueError(f"{where}: no key {key!r}; the row has {', '.join(row) or 'none'}")
-        text, label = row[input_key], row[label_key]
+        text, label = row[input_key], "" if label_key is None else row[label_key]
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where}: {input_key!r} must be a text, got {text!r}")
         if isinstance(label, bool) or not isinstance(label, str | int | float):
             raise ValueError(f"{where}: {label_key!r} must be a text or a number, got {label!r}")
         label = str(label)
-        if is_correct is not None:
+        if is_correct is not None and label_key is not None:
             try:
                 is_correct("", label)
             except ValueError as error:

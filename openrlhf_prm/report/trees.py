@@ -5,14 +5,12 @@ behind it, whether it is the first error of a solution, and where solutions end.
 file is escaped, and the page's content policy forbids it to load anything.
 """
 
-import hashlib
-import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html import escape
 
-from openrlhf_prm.report.look import STYLE
+from openrlhf_prm.report.sample_page import chosen, sample_page
 
 TREE_STYLE = """
 .tree { margin-top: 6px; }
@@ -79,19 +77,18 @@ def sample_questions(rows: Iterable[dict], count: int, seed: int) -> tuple[list[
     """The records of `count` questions, chosen by a hash of seed and id, in the file's order; and the whole file's
     totals. Memory holds the chosen ones only."""
     totals = Totals()
-    chosen: list[tuple[int, int, list[dict]]] = []
-    for position, (identity, group) in enumerate(itertools.groupby(rows, key=lambda row: row["id"])):
-        records = list(group)
-        totals.questions += 1
-        totals.solutions += len(records)
-        totals.wrong += sum(not record["correct"] for record in records)
-        totals.labels += sum(len(record["steps"]) for record in records)
-        totals.measured += sum(count > 0 for record in records for count in record["rollouts"])
-        rank = int.from_bytes(hashlib.sha256(f"{seed}\0{identity}".encode()).digest()[:8], "big")
-        heapq.heappush(chosen, (-rank, position, records))
-        if len(chosen) > count:
-            heapq.heappop(chosen)
-    return [records for _, _, records in sorted(chosen, key=lambda entry: entry[1])], totals
+
+    def questions() -> Iterator[tuple[str, list[dict]]]:
+        for identity, group in itertools.groupby(rows, key=lambda row: row["id"]):
+            records = list(group)
+            totals.questions += 1
+            totals.solutions += len(records)
+            totals.wrong += sum(not record["correct"] for record in records)
+            totals.labels += sum(len(record["steps"]) for record in records)
+            totals.measured += sum(count > 0 for record in records for count in record["rollouts"])
+            yield identity, records
+
+    return chosen(questions(), count, seed), totals
 
 
 def render_trees(name: str, questions: list[list[dict]], totals: Totals) -> str:
@@ -103,23 +100,16 @@ def render_trees(name: str, questions: list[list[dict]], totals: Totals) -> str:
         "Of them wrong": f"{totals.wrong:,}",
         "Steps measured": f"{totals.measured / totals.labels:.0%}" if totals.labels else "–",
     }
-    blocks = "".join(
-        f'<div class="card"><div class="name">{title}</div><div class="value">{value}</div></div>'
-        for title, value in cards.items()
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: step labels</title><style>{STYLE}{TREE_STYLE}</style></head><body><main>"
-        f'<p class="kicker">{escape(name)}</p><h1>{totals.labels:,} step labels from trees of rollouts</h1>'
-        f'<div class="cards">{blocks}</div>'
+    key = (
         f'<h2>Questions, {shown}</h2><p class="muted">Solutions that begin alike share their first steps; '
         "where they part, the tree branches. The number is the Monte Carlo value of the state after a step, right / "
         "rollouts beside it; no number: the step was not measured, its label follows from the search.</p>"
         '<div class="key"><span>value 0<span class="ramp"></span>1</span>'
-        "<span><b>✗ first error</b></span><span>✓ ✗ outcome of a solution that ends "
-        f"here</span></div>{''.join(map(_question, questions))}</main></body></html>\n"
+        "<span><b>✗ first error</b></span><span>✓ ✗ outcome of a solution that ends here</span></div>"
+    )
+    heading = f"{totals.labels:,} step labels from trees of rollouts"
+    return sample_page(
+        f"{name}: step labels", name, heading, cards, TREE_STYLE, key + "".join(map(_question, questions))
     )
 
 

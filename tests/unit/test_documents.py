@@ -30,6 +30,7 @@ from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS
 from openrlhf_prm.cli.main import COMMANDS
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS
+from openrlhf_prm.generation.chains import SCHEMES
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.prm_training.heads import PRM_HEADS
 from openrlhf_prm.rewards import REWARD_SHAPINGS
@@ -41,6 +42,7 @@ REGISTRIES = {
     "annotator": ANNOTATORS,
     "answer checker": ANSWER_CHECKERS,
     "benchmark": BENCHMARKS,
+    "chain scheme": SCHEMES,
     "length penalty": LENGTH_PENALTIES,
     "PRM family": PRM_FAMILIES,
     "PRM head": PRM_HEADS,

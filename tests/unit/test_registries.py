@@ -12,6 +12,7 @@ from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
 from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.cli.annotate import NOT_OF_THE_ANNOTATOR
 from openrlhf_prm.cli.main import COMMANDS
+from openrlhf_prm.generation.chains import SCHEMES
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
 from openrlhf_prm.options import option_fields
 from openrlhf_prm.plugin import add_arguments
@@ -72,6 +73,7 @@ REGISTRIES = {
         {name: annotator.Options for name, annotator in ANNOTATORS.items()},
         NOT_OF_THE_ANNOTATOR,
     ),
+    "chain": ("generate", {name: scheme.Options for name, scheme in SCHEMES.items()}, {}),
 }
 """Prefix of the flags -> the command that has them, the entries' options, and those with a flag in another group: None
 where that flag is the host's."""

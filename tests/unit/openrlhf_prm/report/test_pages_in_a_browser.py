@@ -12,6 +12,7 @@ from openrlhf_prm.evaluation.plots import Plot, PlotCurve, PlotTable, reliabilit
 from openrlhf_prm.evaluation.responses import GradedResponse
 from openrlhf_prm.evaluation.summary import summarize
 from openrlhf_prm.report.benchmark_page import render_benchmark
+from openrlhf_prm.report.chains import render_chains, sample_chains
 from openrlhf_prm.report.page import render_report
 from openrlhf_prm.report.run_folder import RunFolder
 from openrlhf_prm.report.trees import render_trees, sample_questions
@@ -152,15 +153,35 @@ def label_viewer() -> str:
     return render_trees(f"labels {MARKUP} {LONG}.jsonl", *sample_questions(iter(rows), 3, 0))
 
 
+def chain_viewer() -> str:
+    """Every kind of part, branches, scores and none, a chain that came to nothing."""
+    rows = []
+    for question in range(4):
+        chain, events = [], []
+        for node, kind in enumerate(("plan", "step", "failed", "reflection", "step", "check", "answer", "failed")):
+            step = kind in ("step", "failed", "answer")
+            text, parent = f"{kind} {node} {LONG if node % 3 == 1 else MARKUP}", max(0, node - 1 - node % 2)
+            score = None if node % 2 else node / 8
+            places = {"node": node if step else None, "parent": parent if step else None, "score": score}
+            chain.append({"kind": kind, "text": text, "target": None, **places})
+            if step:
+                events.append({"role": "elaborator", "text": text, "verdict": None, **places, "score": None})
+        counts = {"tokens": 123456, "shortcut_tokens": 12, "calls": 345, "completion_tokens": 1234567}
+        row = {"id": str(question), "question": f"{MARKUP} {LONG}", "label": MARKUP, "events": events, **counts}
+        rows.append({**row, "chain": chain if question else [], "reasons": [MARKUP] if question == 1 else []})
+    return render_chains(f"chains {MARKUP} {LONG}.jsonl", *sample_chains(iter(rows), 4, 0))
+
+
 PAGES = {
     "run_report": run_report,
     "live_report": live_report,
     "benchmark_page": benchmark_page,
     "label_viewer": label_viewer,
+    "chain_viewer": chain_viewer,
 }
 # Where MARKUP must be read as it was written, at the least.
-TEXTS = {"run_report": 40, "live_report": 1, "benchmark_page": 6, "label_viewer": 40}
-SCRIPTS = {"run_report": 1, "live_report": 1, "benchmark_page": 0, "label_viewer": 0}
+TEXTS = {"run_report": 40, "live_report": 1, "benchmark_page": 6, "label_viewer": 40, "chain_viewer": 30}
+SCRIPTS = {"run_report": 1, "live_report": 1, "benchmark_page": 0, "label_viewer": 0, "chain_viewer": 0}
 
 
 @pytest.fixture(scope="module")
