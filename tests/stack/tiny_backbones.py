@@ -60,5 +60,7 @@ BACKBONES = {
     "Phi": Backbone("PhiConfig", "PhiForCausalLM", {"num_key_value_heads": 2, "intermediate_size": 256}),
     "Phi-3": Backbone("Phi3Config", "Phi3ForCausalLM", {"original_max_position_embeddings": CONTEXT}),
     "Mixtral": Backbone("MixtralConfig", "MixtralForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "OLMo 2": Backbone("Olmo2Config", "Olmo2ForCausalLM"),
+    "OLMoE": Backbone("OlmoeConfig", "OlmoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}),
     "Granite": Backbone("GraniteConfig", "GraniteForCausalLM", {"logits_scaling": 4.0, "embedding_multiplier": 2.0}),
 }
