@@ -30,7 +30,7 @@ CHAIN_STYLE = """
 .part b { flex: none; font-weight: 500; font-size: 12px; color: var(--muted); }
 .part.is-step, .part.is-answer { border-color: var(--blue); }
 .part.is-answer span { font-weight: 650; }
-.part.is-failed { border-color: var(--orange); background: color-mix(in srgb, var(--orange) 9%, transparent); }
+.part.is-failed { border-color: var(--orange); background: color-mix(in srgb, var(--orange) 5%, transparent); }
 .part.is-reflection span { font-style: italic; }
 .part.is-reflection { border-left-style: dotted; border-color: var(--orange); }
 .part.is-check, .part.is-plan { border-color: var(--grey); }

@@ -180,7 +180,7 @@ PAGES = {
     "chain_viewer": chain_viewer,
 }
 # Where MARKUP must be read as it was written, at the least.
-TEXTS = {"run_report": 40, "live_report": 1, "benchmark_page": 6, "label_viewer": 40, "chain_viewer": 30}
+TEXTS = {"run_report": 40, "live_report": 1, "benchmark_page": 6, "label_viewer": 40, "chain_viewer": 29}
 SCRIPTS = {"run_report": 1, "live_report": 1, "benchmark_page": 0, "label_viewer": 0, "chain_viewer": 0}
 
 
