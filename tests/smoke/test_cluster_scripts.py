@@ -60,7 +60,9 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", PPO)
 def test_ppo(smoke, tmp_path, name):
-    (update,) = logged_steps(smoke(name))
+    # Two nodes on one machine read the same log, and each may pass its lines on.
+    update, *again = logged_steps(smoke(name))
+    assert all(line == update for line in again)
     assert (tmp_path / "out" / "policy" / "config.json").exists()
     assert math.isfinite(update["policy_loss"]) and update[SHOWS.get(name, "process/step_score")] > 0
 
@@ -72,7 +74,7 @@ def test_labels(smoke, tmp_path):
 
 
 def test_a_prm(smoke, tmp_path):
-    summary = json.loads(smoke("train_prm.sh").splitlines()[-1])
+    summary = json.loads([line for line in smoke("train_prm.sh").splitlines() if line.startswith("{")][-1])
     assert summary["updates"] == 2
     config = json.loads((tmp_path / "out" / "prm" / "config.json").read_text())
     assert config["architectures"] == ["LlamaForProcessRewardModel"]
