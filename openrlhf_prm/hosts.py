@@ -53,11 +53,13 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.trainer.ppo_utils.length_penalty": ("apply_length_penalties",),
     "openrlhf.trainer.ppo_utils.samples_generator": (
         "SamplesGenerator",
+        "SamplesGenerator._generate_vllm",
         "SamplesGenerator._process_response_into_experience",
         "SamplesGenerator.generate_eval_samples",
         "SamplesGenerator.generate_samples",
     ),
     "openrlhf.trainer.ray.launcher": ("BaseModelActor", "RayActorGroup"),
+    "openrlhf.trainer.ray.ppo_actor": ("ActorPPOTrainer._init_vllm_sync_group",),
     "openrlhf.trainer.ray.utils": ("get_bundle_indices",),
     "openrlhf.trainer.ray.vllm_engine": (
         "RolloutRayActor",

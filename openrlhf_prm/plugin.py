@@ -75,9 +75,10 @@ def setup(args) -> None:
 
     from openrlhf_prm.ppo.plugin_options import read_options
     from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
+    from openrlhf_prm.ppo.rollout.revival import RESTARTS
     from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
     actor = SegmentRolloutActor if read_options(args).reads_segments else StepRolloutActor
-    vllm_engine.RolloutRayActor = ray.remote(actor)
+    vllm_engine.RolloutRayActor = ray.remote(**RESTARTS)(actor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)
     async_trainer.PPOTrainerAsync = ray.remote(ProcessPPOTrainerAsync)

@@ -3,8 +3,10 @@
 A line for everything that was looked at, what to do about what is wrong, and a line for each use. Nothing is changed,
 no GPU is needed, and what takes longer than `--timeout` is ended and named.
 
+With `--run DIR` the ledger of a run is added up instead: what went in is what came out, and what was left out why.
+
 Exit code: the sum of 4 where serving cannot run, 8 where PRM training cannot, 16 where PPO cannot; 0 where all can; 2
-for a wrong flag.
+for a wrong flag; 32 for a ledger that does not balance.
 """
 
 import os
@@ -12,9 +14,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from openrlhf_prm.cli.parser import FlagParser
+from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.diagnosis import child, machine, machine_facts, nodes, packages
 from openrlhf_prm.diagnosis.finding import EVERY_USE, Finding, exit_code, summary, table
 from vllm_prm.serve import ENTRY_POINT_GROUPS
+
+UNBALANCED = 32
 
 
 def build_parser() -> FlagParser:
@@ -24,6 +29,7 @@ def build_parser() -> FlagParser:
     add("--for", dest="uses", nargs="+", choices=EVERY_USE, default=EVERY_USE, help="what the exit code speaks of")
     paths = "files and model folders that a run will read, which every node must see"
     add("--paths", nargs="+", default=[], metavar="PATH", help=paths)
+    add("--run", metavar="DIR", help="add up the ledger of a run instead: all that went in came out, or is named")
     add("--timeout", type=float, default=300.0, help="seconds after which whatever has not answered is ended")
     return parser
 
@@ -34,11 +40,27 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.timeout <= 0:
         parser.error(f"--timeout must be above 0, got {args.timeout:g}")
+    if args.run is not None:
+        try:
+            return add_up(args.run)
+        except ValueError as error:
+            parser.error(f"--run: {error}")
     findings = examine([os.path.abspath(path) for path in args.paths], args.timeout)
     print(table(findings))
     print()
     print(summary(findings, args.uses))
     return exit_code(findings, args.uses)
+
+
+def add_up(folder: str) -> int:
+    """Prints what the ledger in a folder comes to; returns the exit code."""
+    code = 0
+    for balance in balances(folder):
+        print(f"{'not ok' if balance.faults else 'ok':7}{balance}")
+        for fault in balance.faults:
+            print(f"{'':7}{fault}")
+        code = UNBALANCED if balance.faults else code
+    return code
 
 
 def examine(paths: list[str], limit_s: float) -> list[Finding]:

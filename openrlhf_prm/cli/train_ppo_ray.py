@@ -9,6 +9,7 @@ them.
 import argparse
 import runpy
 import sys
+import traceback
 from typing import NoReturn
 
 from openrlhf_prm.cli.parser import program_name
@@ -56,7 +57,14 @@ def main() -> None:
         return flat
 
     argparse.ArgumentParser.parse_args = parse_args
-    runpy.run_module(HOST, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(HOST, run_name="__main__", alter_sys=True)
+    except Exception as error:
+        from openrlhf_prm.cluster.failures import one_line
+
+        traceback.print_exc()
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from openrlhf_prm.advantages.host_baselines import apply_host_baseline
 from openrlhf_prm.advantages.tensors import length_adaptive_lambda, weigh_negative
 from openrlhf_prm.answers.verdicts import are_right
 from openrlhf_prm.ppo import empty_batches
+from openrlhf_prm.ppo.booking import Booking
 from openrlhf_prm.ppo.credit import TurnRewards, left_of_outcome, turn_rewards
+from openrlhf_prm.ppo.finite import require_finite
 from openrlhf_prm.ppo.host_feeding import fed, fed_outcomes, kept_sizes, penalties_applied
 from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer
 from openrlhf_prm.ppo.own_tokens import has_observations, over_own_tokens
@@ -42,6 +44,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         self.options = options
         self.mixer = RewardMixer(options)
         self.online_prm = None  # set by the trainer where a PRM is trained in the loop
+        self.booking = Booking(self.args.ckpt.path)
         self.logged: tuple[str, ...] = ()  # the columns of the last rollout, in `info`
         self._records = []
         self._token_rewards = {}
@@ -54,7 +57,9 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
         if not self.options.acts:
-            return super().compute_advantages_and_returns(experiences)
+            experiences = super().compute_advantages_and_returns(experiences)
+            self.booking.rollout(experiences, 0, ())
+            return require_finite(experiences)
         rollout = self._rollout(experiences)
         figures = {}
         if self.online_prm is not None:
@@ -76,7 +81,8 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             if not self.options.credits_separators:
                 self._spare_separators(experience)
         self._prepare_for_empty_batches(experiences)
-        return experiences
+        self.booking.rollout(experiences, int((~mixed.kept).sum()), self._records)
+        return require_finite(experiences)
 
     # The host calls these two with the rewards of one experience; `action_mask` tells which.
 

@@ -26,6 +26,7 @@ from openrlhf_prm.ppo.option_groups import (
     ProcessRewardOptions,
     StepOptions,
 )
+from openrlhf_prm.ppo.rollout.reward_patience import RewardOptions
 from openrlhf_prm.ppo.self_correction.options import SelfCorrectionOptions
 from openrlhf_prm.ppo.watching import WatchOptions
 from openrlhf_prm.rewards.shaping import ShapingNeed
@@ -37,6 +38,7 @@ TITLES = {
     "credit": "turns of an agent",
     "self_correction": "self-correction (SCoRe)",
     "process_reward": "process reward",
+    "reward": "outcome reward",
     "online_prm": "PRM trained in the loop",
     "vine": "values of states",
     "diversity": "diversity of reasoning",
@@ -77,6 +79,7 @@ GROUPS = (
     OptionGroup("self_correction", "self_correction", SelfCorrectionOptions, "--self_correction.stage"),
     OptionGroup("process_reward", "process_reward", ProcessRewardOptions, ANY_PRM),
     OptionGroup("outcome", "process_reward", OutcomeOptions),
+    OptionGroup("reward", "reward", RewardOptions, "--reward.remote_url"),
     OptionGroup("online_prm", "online_prm", OnlinePRMOptions, LEARNING_PRM),
     OptionGroup("vine", "vine", VineOptions, _that_need(ESTIMATOR, EstimatorNeed.BRANCH_VALUES)),
     OptionGroup("diversity", "diversity", DiversityOptions),

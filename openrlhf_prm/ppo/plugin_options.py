@@ -20,6 +20,7 @@ from openrlhf_prm.ppo.option_groups import (
     ProcessRewardOptions,
     StepOptions,
 )
+from openrlhf_prm.ppo.rollout.reward_patience import RewardOptions
 from openrlhf_prm.ppo.self_correction.options import SelfCorrectionOptions
 from openrlhf_prm.ppo.watching import WatchOptions
 from openrlhf_prm.rewards.shaping import RewardShaping, ShapingNeed
@@ -31,8 +32,9 @@ class PluginOptions:
     """Options by what they are for; None where nothing in the run reads them.
 
     prm: a PRM that scores steps, workers: its engines here. online_prm: a PRM that learns in the loop. process_reward,
-    shaping and watch: with one or the other. steps: how text is split. credit: turns of an agent. self_correction:
-    several attempts in an episode. vine: how states are valued. estimator: ours, None for one of the host's.
+    shaping and watch: with one or the other. reward: how outcome rewards are waited for. steps: how text is split.
+    credit: turns of an agent. self_correction: several attempts in an episode. vine: how states are valued. estimator:
+    ours, None for one of the host's.
     """
 
     prm: PRMOptions | None
@@ -41,6 +43,7 @@ class PluginOptions:
     process_reward: ProcessRewardOptions | None
     shaping: RewardShaping | None
     outcome: OutcomeOptions
+    reward: RewardOptions | None
     watch: WatchOptions | None
     steps: StepOptions | None
     vine: VineOptions | None
@@ -101,6 +104,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
     process_reward = build(ProcessRewardOptions, args.process_reward, "process_reward")
     shaping = SHAPING.built(process_reward.shaping, args.process_reward)
     online_prm = build(OnlinePRMOptions, args.online_prm, "online_prm")
+    reward = build(RewardOptions, args.reward, "reward")
     watch = build(WatchOptions, args.watch, "watch")
     steps = build(StepOptions, args.steps, "steps")
     vine = build(VineOptions, args.vine, "vine")
@@ -120,6 +124,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
         process_reward=process_reward if rewarded else None,
         shaping=shaping if rewarded else None,
         outcome=build(OutcomeOptions, args.process_reward, "process_reward"),
+        reward=reward if args.reward.remote_url and not args.train.agent_func_path else None,
         watch=watch if rewarded else None,
         steps=steps if split_by_text else None,
         vine=vine if EstimatorNeed.BRANCH_VALUES in needs else None,

@@ -7,17 +7,26 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 from openrlhf_prm.length_penalties.penalty import LengthPenalty, PenaltyNeed
 from openrlhf_prm.length_penalties.targets import target_of_row, with_target
+from openrlhf_prm.ppo.rollout.revival import with_revival
 
 
 class StepSamplesGenerator(SamplesGenerator):
     """The host's generator, keeping the step record that the rollout actor put beside the host's fields.
 
     `sleeper`: PRM engines on the policy's GPUs (`ScoringPool`), awake while the policy writes and asleep otherwise.
+    `revive`: set by a trainer that can bring back an engine which died; without it the death ends the run.
     """
 
     def __init__(self, *args, sleeper=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.sleeper = sleeper
+        self.revive = None
+
+    def _generate_vllm(self, dataloader_iter, *args, **kwargs):
+        if self.revive is None:
+            return super()._generate_vllm(dataloader_iter, *args, **kwargs)
+        generate = super()._generate_vllm
+        return with_revival(lambda prompts: generate(prompts, *args, **kwargs), dataloader_iter, self.revive)
 
     def generate_samples(self, **generate_kwargs):
         if self.sleeper is None:

@@ -21,6 +21,7 @@ from openrlhf_prm.ppo.experience import ProcessExperienceMaker
 from openrlhf_prm.ppo.online_prm import OnlinePRM
 from openrlhf_prm.ppo.plugin_options import PluginOptions, read_options
 from openrlhf_prm.ppo.progress import Progress, progress_line
+from openrlhf_prm.ppo.rollout import revival
 from openrlhf_prm.ppo.rollout.executor import StepScoring
 from openrlhf_prm.ppo.samples import StepSamplesGenerator, TargetedPromptDataset
 from openrlhf_prm.ppo.self_correction.checks import prompt_options
@@ -28,6 +29,8 @@ from openrlhf_prm.ppo.self_correction.experience import SelfCorrectionExperience
 
 STATE = "openrlhf_prm"
 ONLINE_PRM_TAG = "openrlhf_prm_online_prm"
+FRESH = {"episode": 0, "global_step": 0, "total_consumed_prompts": 0, "data_loader_state_dict": {}}
+"""What the host's checkpoints say where there is none yet."""
 
 
 def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None) -> StepScoring | None:
@@ -51,11 +54,17 @@ def attach_step_scoring(options: PluginOptions, args, vllm_engines, actors=None)
             turns_apart=corrects is not None and not corrects.within_chain,
             forks=options.estimator if forks else None,
         )
-    if corrects is not None:
-        prompts = prompt_options(args)
-        ray.get([engine.write_attempts.remote(corrects, prompts) for engine in vllm_engines or []])
-    ray.get([engine.attach_step_scoring.remote(scoring) for engine in vllm_engines or []])
+    tell(vllm_engines or [], scoring, options, args)
     return scoring
+
+
+def tell(engines, scoring: StepScoring | None, options: PluginOptions, args) -> None:
+    """Rollout actors that have just started learn how to look at steps, and how long to wait for rewards."""
+    if options.self_correction is not None:
+        prompts = prompt_options(args)
+        ray.get([engine.write_attempts.remote(options.self_correction, prompts) for engine in engines])
+    limit = options.reward.timeout if options.reward else None
+    ray.get([engine.attach_step_scoring.remote(scoring, limit) for engine in engines])
 
 
 def start_scorer(options: PluginOptions, args, vllm_engines, actors=None) -> ScoringPool | RemoteScorer:
@@ -94,10 +103,16 @@ class _KeepsState:
     """
 
     progress: Progress | None = None  # set before the run starts
+    step_scoring: StepScoring | None = None  # what rollout actors were told, for those that come back
+
+    def keep_scoring(self, scoring: StepScoring | None) -> None:
+        """What rollout actors were told."""
+        self.step_scoring = scoring
 
     def expect_prompts(self, prompts: int) -> None:
         """prompts: how many the run will take in all, for the time that is left."""
         self.progress = Progress(prompts)
+        self.experience_maker.booking.prompts = prompts
 
     def _compute_rollout_stats(self, experiences) -> dict:
         """The host's figures of a rollout and our columns': the host logs these after the actor's training, from what
@@ -119,6 +134,9 @@ class _KeepsState:
         if logs_dict and self.progress is not None:
             logs_dict |= self.progress.columns(client_states["total_consumed_prompts"])
             print(f"openrlhf_prm: {progress_line(global_step, logs_dict)}", flush=True)
+        algo, group_size = self.args.algo, self.args.rollout.n_samples_per_prompt
+        consumed = client_states.get("total_consumed_prompts", 0)
+        self.experience_maker.booking.update(global_step, consumed, group_size, algo.dynamic_filtering_enable)
         client_states[STATE] = self.experience_maker.mixer.state_dict()
         if global_step % self.args.ckpt.save_steps == 0:
             self._save_online_prm(f"global_step{global_step}", client_states)
@@ -131,26 +149,37 @@ class _KeepsState:
             self._save_online_prm(f"best_global_step{global_step}", client_states)
         super().save_best_checkpoint(eval_metrics, global_step, client_states)
 
-    def broadcast_to_vllm(self) -> None:
-        """With new weights the rollout actors may get a new stage; so they do where a run goes on."""
-        super().broadcast_to_vllm()
-        corrects = self.experience_maker.options.self_correction
-        if corrects is not None and corrects.offline_share:
-            stage = corrects.stage_of(self.experience_maker.mixer.rollouts)
-            ray.get([engine.set_stage.remote(stage) for engine in self.vllm_engines])
-
     def init_checkpoint_states(self) -> dict:
-        states = super().init_checkpoint_states()
+        # A run that was killed before its first checkpoint was whole has a folder, and nothing in it to go on from.
+        states = super().init_checkpoint_states() or dict(FRESH)
         if STATE in states:
             self.experience_maker.mixer.load_state_dict(states[STATE])
         if self.experience_maker.online_prm is not None and states["global_step"]:
             if ONLINE_PRM_TAG not in states:
                 raise ValueError(f"--ckpt.load_enable: the checkpoint in {self.args.ckpt.path} has no online PRM")
             self.experience_maker.online_prm.load(states[ONLINE_PRM_TAG])
+        self.experience_maker.booking.began(states["global_step"], states["total_consumed_prompts"])
         return states
+
+    def broadcast_to_vllm(self) -> None:
+        """The host's, also to an engine that died and came back meanwhile. With new weights rollout actors may get
+        a new stage of self-correction; so they do where a run goes on.
+        """
+        lost = revival.stale(self.vllm_engines)
+        if lost:
+            tell(lost, self.step_scoring, self.experience_maker.options, self.args)
+            actors = self.actor_model_group._actor_handlers
+            ray.get([actor.__ray_call__.remote(revival.join_weight_group) for actor in actors])
+        super().broadcast_to_vllm()
+        corrects = self.experience_maker.options.self_correction
+        if corrects is not None and corrects.offline_share:
+            stage = corrects.stage_of(self.experience_maker.mixer.rollouts)
+            ray.get([engine.set_stage.remote(stage) for engine in self.vllm_engines])
+        ray.get([engine.now_current.remote() for engine in lost])
 
     def fit(self, *args, **kwargs):
         super().fit(*args, **kwargs)
+        self.experience_maker.booking.ended()
         if self.experience_maker.online_prm is not None and self.experience_maker.options.online_prm.save:
             self.experience_maker.online_prm.save_model()
 
@@ -172,6 +201,7 @@ class ProcessPPOTrainer(_KeepsState, sync_trainer.PPOTrainer.__ray_metadata__.mo
         sleeper = self.step_scoring.scorer if sleeps(options, strategy.args) else None
         self.samples_generator_cls = sync_trainer.SamplesGenerator = partial(StepSamplesGenerator, sleeper=sleeper)
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
+        self.samples_generator.revive = self.broadcast_to_vllm
         self.start_online_prm()
         self.expect_prompts(len(self.prompts_dataloader) * strategy.args.train.num_episodes)
 
@@ -209,3 +239,4 @@ class ProcessPPOTrainerAsync(async_trainer.PPOTrainerAsync.__ray_metadata__.modi
         super().__init__(pretrain, strategy, actor, critic, reward, reference, vllm_engines, **generate_kwargs)
         prompts = ray.get(self.generator_actor.prompts_in_all.remote())
         ray.get(self.trainer_actor.expect_prompts.remote(prompts))
+        ray.get(self.trainer_actor.keep_scoring.remote(self.step_scoring))

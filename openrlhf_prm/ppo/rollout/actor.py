@@ -1,14 +1,18 @@
 """The host's rollout actor, with steps looked at once the PRM workers are up."""
 
 import os
+from collections.abc import Awaitable
 from copy import deepcopy
 
+import ray
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor
 
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, on_cpu
+from openrlhf_prm.cluster.spawning import end_without_engine
 from openrlhf_prm.ppo.rollout.branches import QuestionOutcomes
 from openrlhf_prm.ppo.rollout.executor import QUESTION_FORKS, QUESTION_OUTCOMES, StepScoring, StepScoringExecutor
 from openrlhf_prm.ppo.rollout.forks import QuestionForks
+from openrlhf_prm.ppo.rollout.revival import StaleEngine
 from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
 from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
 from vllm_prm.engines import heed_cache_size
@@ -34,6 +38,7 @@ class StepRolloutActor(_HOST):
             kwargs.setdefault("block_size", 32)
         if on_cpu():
             kwargs["enable_sleep_mode"] = False  # vLLM's engines there sleep without giving memory back
+        self.stale = ray.get_runtime_context().was_current_actor_reconstructed
         await super().__init__(*args, **kwargs)
 
     def write_attempts(self, options, prompts) -> None:
@@ -46,9 +51,17 @@ class StepRolloutActor(_HOST):
         """The stage of self-correction that the next rollouts belong to."""
         self._offline.stage = stage
 
-    def attach_step_scoring(self, scoring: StepScoring | None) -> None:
+    def is_stale(self) -> bool:
+        """Whether this actor came back, and has not been told since that it has the policy's weights."""
+        return self.stale
+
+    def now_current(self) -> None:
+        """The policy's weights have come."""
+        self.stale = False
+
+    def attach_step_scoring(self, scoring: StepScoring | None, reward_timeout_s: float | None = None) -> None:
         """Wraps the executor the host chose. Called once, before the first rollout."""
-        self.executor = StepScoringExecutor(self.executor, scoring)
+        self.executor = StepScoringExecutor(self.executor, scoring, reward_timeout_s)
 
     def look_at_steps(self, wanted: bool) -> None:
         """Switches looking at steps off and on, for rollouts that only need the policy's outcome."""
@@ -60,9 +73,11 @@ class StepRolloutActor(_HOST):
         """The host's, which reads the last output only: vLLM need not make one for every token before it."""
         params = deepcopy(sampling_params)
         params.output_kind = type(params.output_kind).FINAL_ONLY
-        return await super().generate(prompt_token_ids, params, multi_modal_data)
+        return await _or_end(super().generate(prompt_token_ids, params, multi_modal_data))
 
     async def generate_responses(self, *args, num_samples: int = 1, **kwargs):
+        if self.stale:
+            raise StaleEngine("a rollout engine came back with the weights that the run began with")
         QUESTION_OUTCOMES.set(QuestionOutcomes(num_samples))
         if self._offline is not None:
             self._offline.draw()
@@ -71,18 +86,27 @@ class StepRolloutActor(_HOST):
         return await super().generate_responses(*args, num_samples=num_samples, **kwargs)
 
     async def update_weight(self, name, dtype, shape, empty_cache=False):
-        result = await super().update_weight(name, dtype, shape, empty_cache)
+        result = await _or_end(super().update_weight(name, dtype, shape, empty_cache))
         self._forget_states(empty_cache)
         return result
 
     async def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache=False):
-        result = await super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache)
+        result = await _or_end(super().update_weight_cuda_ipc(name, dtype, shape, ipc_handles, empty_cache))
         self._forget_states(empty_cache)
         return result
 
     def _forget_states(self, last_weight: bool) -> None:
         if last_weight and self.executor.sampler is not None:
             self.executor.sampler.forget()
+
+
+async def _or_end(asked: Awaitable):
+    """What the engine answers; where it is dead this actor ends, and Ray starts another."""
+    try:
+        return await asked
+    except Exception as error:
+        end_without_engine(error)
+        raise
 
 
 class SegmentRolloutActor(StepRolloutActor):

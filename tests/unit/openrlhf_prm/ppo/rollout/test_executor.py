@@ -327,3 +327,26 @@ def test_scoring_before_the_last_response_ends_is_hidden():
     assert hidden_share([record(5.0, 1.0), record(5.0, 2.0)]) == 0.0
     assert hidden_share([record(5.0, 0.0)]) == 0.0
     assert math.isnan(hidden_share([StepRecord((1,), None, 0.0, 1.0)]))
+
+
+def test_a_reward_that_hangs_is_named_with_its_limit(executor_module):
+    class Hanging(SingleTurn):
+        """As the host's: what goes wrong with a reward is logged and forgotten."""
+
+        async def execute(self, prompt, label, *rest, **more):
+            try:
+                await self._fetch_rewards_via_func(["q"], [prompt], [label])
+            except Exception:
+                pass
+            return await super().execute(prompt, label, *rest, **more)
+
+        async def _fetch_rewards_via_func(self, queries, prompts, labels):
+            await asyncio.sleep(999)
+
+        async def _fetch_rewards_via_http(self, queries, prompts, labels):
+            raise AssertionError
+
+    executor = executor_module.StepScoringExecutor(Hanging(None), None, reward_timeout_s=0.05)
+    told = r"--reward.remote_url reward.py gave no reward for .*17\+15.*; RewardTimeout: no reward came for 0.05"
+    with pytest.raises(RuntimeError, match=told):
+        execute(executor)

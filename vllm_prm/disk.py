@@ -1,0 +1,26 @@
+"""A disk that is full, or gone, is told in one line with the file that could not be written."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Errors of the block that concern an open file, which say nothing of its name, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def disk_fault(error: OSError) -> str | None:
+    """What is wrong with the disk, in one line; None where something else is."""
+    if error.errno not in FAULTS:
+        return None
+    return f"{error.filename or 'a file'} cannot be written: {error.strerror}"
