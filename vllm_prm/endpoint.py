@@ -243,6 +243,9 @@ async def create_step_rewards(request: StepRewardRequest, raw_request: Request) 
     finally:
         for task in tasks:
             task.cancel()
+        # An error holds the frames it came through, and this one holds the task that holds the error: a refused
+        # solution would stay in memory until the collector runs.
+        tasks.clear()
         state.metrics.scored(usage)
 
     critiqued = scorer.family.runner == "generate"
