@@ -19,6 +19,8 @@ BYTE_LEVEL_MERGES = [
     ("Ġ", "t"),
     ("t", "h"),
     ("Ġ", "="),
+    ("Ġ", "+"),
+    ("Ġ", "-"),
 ]
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
@@ -45,11 +47,17 @@ def _byte_level_vocabulary() -> dict[str, int]:
     return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
 
 
+def with_special(tokenizer: PreTrainedTokenizerFast, *texts: str) -> PreTrainedTokenizerFast:
+    """`tokenizer` with special tokens that a PRM's training added."""
+    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in texts], special_tokens=True)
+    return tokenizer
+
+
 def qwen_tokenizer(bos: bool = False) -> Qwen2Tokenizer:
     """Qwen2.5-Math-PRM's kind: ChatML, `<extra_0>`. No BOS, or Skywork's, which is `<|endoftext|>`."""
     tokenizer = Qwen2Tokenizer(vocab=_byte_level_vocabulary(), merges=BYTE_LEVEL_MERGES)
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>"]
-    tokenizer.add_tokens([AddedToken(text, special=True, normalized=False) for text in special], special_tokens=True)
+    with_special(tokenizer, *special)
     tokenizer.chat_template = CHATML
     tokenizer.eos_token = "<|im_end|>"
     if bos:

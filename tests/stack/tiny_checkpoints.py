@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
+from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer, with_special
 
 EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'extensions' / 'family.py'}:AskedPRM"
 HIDDEN = 64
@@ -102,8 +102,12 @@ def difference(logits, hidden, tensors, tokenizer):
     return 2 * two_classes(logits, hidden, tensors, tokenizer) - 1
 
 
+def raw(name: str) -> Callable[..., torch.Tensor]:
+    return lambda logits, hidden, tensors, tokenizer: apply(tensors, name, hidden)[:, 0]
+
+
 def value(name: str) -> Callable[..., torch.Tensor]:
-    return lambda logits, hidden, tensors, tokenizer: apply(tensors, name, hidden)[:, 0].sigmoid()
+    return lambda *read: raw(name)(*read).sigmoid()
 
 
 # A tied checkpoint's one matrix, saved under the other of its two names.
@@ -132,6 +136,11 @@ CASES = {
         lambda path: save_checkpoint(path / "prm", "Llama", llama_3_tokenizer(), "LlamaForCausalLM"),
         two_tokens("+", "-"),
         shows=False,
+    ),
+    "FoVer": Case(
+        "rlhflow",
+        lambda path: save_checkpoint(path / "Qwen-2.5-7B-FoVer-PRM", "Qwen2", qwen_tokenizer(), "Qwen2ForCausalLM"),
+        two_tokens("c", "i"),  # the first tokens of `correct` and `incorrect`
     ),
     "skywork, tied": Case(
         "skywork",
@@ -179,6 +188,27 @@ CASES = {
             path / "Llama-PRM800K", "Llama", llama_3_tokenizer(), "LlamaForCausalLM", tied=True, rename=UNDER_THE_HEAD
         ),
         two_tokens("+", "-"),
+    ),
+    "Med-PRM": Case(
+        "placeholder",
+        lambda path: save_checkpoint(
+            path / "llama-3.1-medprm-reward-v1.0",
+            "Llama",
+            with_special(llama_3_tokenizer(), " ки"),
+            "LlamaForCausalLM",
+        ),
+        two_tokens("Ġ+", "Ġ-"),
+    ),
+    "PQM": Case(
+        "value_head",
+        lambda path: save_checkpoint(
+            path / "PQM",
+            "Llama",
+            with_special(llama_3_tokenizer(), "[PRM]"),
+            "LlamaForCausalLM",
+            named("v_head.summary", linear(1)),
+        ),
+        raw("v_head.summary"),
     ),
     "from a file": Case(
         EXAMPLE,

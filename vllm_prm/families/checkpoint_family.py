@@ -155,6 +155,17 @@ def as_messages(question: Question) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
 
 
+def only_question(question: Question) -> str:
+    """The text of a question; of messages, what the user asks. `ValueError` unless they hold one question and no
+    answer, for prompts that have room for no more."""
+    if isinstance(question, str):
+        return question
+    asked = [message["content"] for message in question if message["role"] == "user"]
+    if len(asked) != 1 or any(message["role"] == "assistant" for message in question):
+        raise ValueError("this PRM is asked about one question; messages must hold exactly one, of the user")
+    return asked[0]
+
+
 def require_list(steps: Sequence[str]) -> None:
     """`ValueError` for one text where a list of texts belongs: it would be scored letter by letter."""
     if isinstance(steps, str):

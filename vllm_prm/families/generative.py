@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, require_list
+from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, only_question, require_list
 from vllm_prm.families.critics import CRITIQUE_STYLES, Ask, Conversation
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.writing import chat_turns
@@ -104,12 +104,7 @@ class GenerativeFamily(CheckpointFamily):
         """One critic's conversation about `steps`, at least one. `ValueError` for messages that are no single question,
         which the published prompts cannot hold."""
         require_list(steps)
-        if not isinstance(question, str):
-            users = [message["content"] for message in question if message["role"] == "user"]
-            if len(users) != 1 or any(message["role"] == "assistant" for message in question):
-                raise ValueError("a critic is asked about one question; messages must hold exactly one, of the user")
-            question = users[0]
-        return self.style.judge(question, steps)
+        return self.style.judge(only_question(question), steps)
 
     def write(self, ask: Ask) -> list[int]:
         """Tokens of the prompt. A special token spelled out in the solution, or in a critique, stays ordinary text."""

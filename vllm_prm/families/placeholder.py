@@ -1,21 +1,18 @@
 """Causal LMs with reward tokens read at a placeholder token, as OpenRLHF's PRM trainer makes them.
 
-Tokens, encoded without special tokens unless `bos` asks for it:
+Tokens as in `marked_steps`, the mark being
 
-    [BOS] + encode(question + question_suffix) + sum over steps of ( encode(step + step_separator) + [placeholder] )
+    encode(step_separator) + [placeholder]
 
 Score of a step, with z the language-model logits at its placeholder and the positive token listed first:
 
     s = exp(z_first) / sum over reward tokens of exp(z)
 
 Source: OpenRLHF (arXiv:2405.11143), `train_prm`; with the tag `ки` and the tokens `+`, `-` it is Math-Shepherd's form
-(arXiv:2312.08935) without BOS. Pieces are joined as ids, so a separator never merges with the step before it; a suffix
-of the question belongs to the text that it goes over into, and is encoded with the first step.
+(arXiv:2312.08935) without BOS. Pieces are joined as ids, so a separator never merges with the step before it.
 
-With `together` the placeholder is text like the rest, and all of it is encoded at once, as OpenRLHF up to 0.9.5 does
-with the column it trains on. What stands between a placeholder and the next step is `step_joint`:
-
-    [BOS] + encode(question + question_suffix + step_1 + step_separator + placeholder + step_joint + step_2 + ...)
+OpenRLHF up to 0.9.5 encodes the column it trains on at once (`together`); what stands between a placeholder and the
+next step is `step_joint`:
 
     "prm": {"family": "placeholder", "placeholder_token": "ки", "reward_tokens": ["+", "-"], "together": true,
             "question_suffix": " ", "step_separator": " ", "step_joint": "\\n"}    # trained on Math-Shepherd's data
@@ -26,18 +23,20 @@ The checkpoint says how it was trained by the key "prm" of its config.json, next
             "step_separator": "\\n", "chat_template": false}
 
 VersaPRM (arXiv:2502.06737) is the same with an ordinary token as placeholder, ` \\n\\n\\n\\n`, and BOS; its authors
-strip each step.
+strip each step. Med-PRM (arXiv:2506.11474) has the solution in the user's message, each step on one line, ended by the
+token ` ки`; its scoring script encodes what the chat template wrote, BOS included, with a BOS of its own. With
+documents ("Document 1: ...", before "Question: ...") it has another system message: give `user_turn` and `system`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vllm_prm.architectures import GENERATES
-from vllm_prm.families.checkpoint_family import CheckpointFamily, bos_ids, require_list
+from vllm_prm.families.checkpoint_family import bos_ids
 from vllm_prm.families.decoding import Rows, class_probabilities
 from vllm_prm.families.evidence import Checkpoint, Evidence
-from vllm_prm.families.prm_family import Question, Rendered, single_token_id
+from vllm_prm.families.marked_steps import MarkedStepsFamily, MarkedStepsOptions
+from vllm_prm.families.prm_family import single_token_id
 
 VERSA_PRM = {
     "placeholder_token": " \n\n\n\n",
@@ -47,25 +46,35 @@ VERSA_PRM = {
     "strip": True,
 }
 
+MED_PRM = {
+    "placeholder_token": " ки",
+    "reward_tokens": [" +", " -"],
+    "system": (
+        "You are an evaluator assessing the logicality and validity of the reasoning in each step of the given "
+        "explanation. In order to support the evaluation, the question and the explanation are provided. If the "
+        "reasoning contains errors, output - after that step. If the reasoning in a step is logical and valid, output "
+        "+ after that step."
+    ),
+    "user_turn": "Question: {question}\n\nExplanation: ",
+    "step_joint": " ",
+    "together": True,
+    "strip": True,
+    "one_line": True,
+    "bos": True,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
-class PlaceholderOptions:
-    """`reward_tokens`: at least two different tokens, the positive one first. `chat_template`: the question goes
-    through the tokenizer's template. `strip`: white space around a step is dropped. The others stand in the module's
-    formulas."""
+class PlaceholderOptions(MarkedStepsOptions):
+    """`reward_tokens`: at least two different tokens, the positive one first. The others stand in the formulas."""
 
     placeholder_token: str
     reward_tokens: tuple[str, ...]
     step_separator: str = ""
-    step_joint: str = ""
-    question_suffix: str = ""
-    together: bool = False
-    strip: bool = False
-    chat_template: bool = False
     bos: bool = False
 
 
-class PlaceholderFamily(CheckpointFamily):
+class PlaceholderFamily(MarkedStepsFamily):
     """Reward tokens at a placeholder token; see the module's formula."""
 
     name = "placeholder"
@@ -73,6 +82,7 @@ class PlaceholderFamily(CheckpointFamily):
     published = {
         "Llama-PRM800K": VERSA_PRM,
         "Qwen-PRM800K": {**VERSA_PRM, "bos": False},
+        "llama-3.1-medprm-reward-v1.0": MED_PRM,
         "VersaPRM": VERSA_PRM,
         **{f"VersaPRM-{kind}": VERSA_PRM for kind in ("Aug", "Base-3B", "Base-8B", "Math-Subset", "Small-Subset")},
     }
@@ -90,10 +100,18 @@ class PlaceholderFamily(CheckpointFamily):
             )
         if options.chat_template and not tokenizer.chat_template:
             raise ValueError(f"prm.chat_template is true but the tokenizer of {path} has no chat template")
+        self.mark_id, self.mark_ids = self.placeholder_id, [self.placeholder_id]
         self.bos = bos_ids(tokenizer, options.bos, path)
 
-    def tags(self) -> Sequence[str]:
-        return (self.options.placeholder_token,)
+    @property
+    def before_mark(self) -> str:
+        """What stands between a step and its placeholder."""
+        return self.options.step_separator
+
+    @property
+    def mark_text(self) -> str:
+        """The placeholder."""
+        return self.options.placeholder_token
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:
@@ -102,26 +120,6 @@ class PlaceholderFamily(CheckpointFamily):
         if any(name.endswith(GENERATES) for name in checkpoint.architectures):
             return Evidence("any causal LM may be one; needs the options placeholder_token and reward_tokens")
         return None
-
-    def render(self, question: Question, steps: Sequence[str]) -> Rendered:
-        """Tokens and placeholder positions, see the module's formula. No step: no position. A step of no characters
-        still gets its placeholder, so positions and steps always pair up."""
-        require_list(steps)
-        options = self.options
-        writer = self.begun(question, bos=self.bos, suffix=options.question_suffix, chat=options.chat_template)
-        for number, step in enumerate(steps, start=1):
-            if not options.together and (number > 1 or not options.question_suffix):
-                writer.separate()
-            writer.recipe(options.step_joint if number > 1 else "")
-            writer.content(step.strip() if options.strip else step)
-            writer.recipe(options.step_separator)
-            if options.together:
-                writer.recipe(options.placeholder_token)
-                writer.mark(self.placeholder_id)
-            else:
-                writer.ids([self.placeholder_id])
-                writer.mark()
-        return writer.rendered()
 
     def decode(self, raw: Rows) -> list[float]:
         """Softmax over each row of reward-token logits, first entry: (S, R) -> S."""

@@ -6,6 +6,10 @@ backbone's last hidden state after its final norm:
     score="sigmoid"   s = 1 / (1 + exp(-v))   in [0, 1]
     score="raw"       s = v                   unbounded
 
+PQM (arXiv:2410.11287) is raw, at the token `[PRM]` that its training added, in an instruction of its own; each step is
+numbered. Its repository holds weights alone: save the config.json and the tokenizer of its backbone beside them, with
+`[PRM]` added to the special tokens and `vocab_size` counting it.
+
 How such a model was trained to read a solution does not show in its checkpoint, so the family is never assumed; name
 it, and give the options that differ.
 """
@@ -23,6 +27,20 @@ from vllm_prm.families.separator import SeparatorFamily, SeparatorOptions
 # TRL's value head, and what other trainers call theirs.
 KNOWN_HEADS = ("v_head.summary", "v_head", "value_head", "reward_head", "score")
 
+PQM = {
+    "separator": " [PRM]",
+    "question_prefix": (
+        "Below is an instruction that describes a task.\nWrite a response that appropriately completes the request.\n\n"
+        "### Instruction:\n"
+    ),
+    "question_suffix": "\n\n### Response: Let's think step by step\n",
+    "step_joint": "\n",
+    "number_steps": True,
+    "together": True,
+    "bos": False,
+    "score": "raw",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValueHeadOptions(SeparatorOptions):
@@ -39,6 +57,7 @@ class ValueHeadFamily(SeparatorFamily):
 
     name = "value_head"
     Options = ValueHeadOptions
+    published = {"PQM": PQM}
     unseen = ("separator",)
 
     def __init__(self, tokenizer: Any, **arguments: Any) -> None:
@@ -47,16 +66,18 @@ class ValueHeadFamily(SeparatorFamily):
 
     @classmethod
     def seen_options(cls, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Name and bias of the head. `ValueError` if the weights show no scalar head, or not which one."""
+        """Name and bias of the head, and what the repository's name tells. `ValueError` if the weights show no scalar
+        head, or not which one."""
+        seen = super().seen_options(checkpoint, given)
         if {"head", "head_bias"} <= set(given):
-            return {}
+            return seen
         heads = [given["head"]] if "head" in given else scalar_heads(checkpoint)
         if len(heads) != 1 or f"{heads[0]}.weight" not in checkpoint.weights:
             raise ValueError(
                 f"family {cls.name} needs the options head and head_bias: among the weights of {checkpoint.path} "
                 f"there is {heads or 'no layer of one row called ' + ' or '.join(KNOWN_HEADS)}"
             )
-        return {"head": heads[0], "head_bias": f"{heads[0]}.bias" in checkpoint.weights}
+        return {**seen, "head": heads[0], "head_bias": f"{heads[0]}.bias" in checkpoint.weights}
 
     @classmethod
     def evidence(cls, checkpoint: Checkpoint) -> Evidence | None:

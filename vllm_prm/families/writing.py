@@ -24,6 +24,19 @@ def special_literals(tokenizer: Any, tags: Collection[str] = ()) -> re.Pattern[s
     return re.compile("|".join(longest_first)) if longest_first else None
 
 
+def filled(template: str, **texts: str) -> str:
+    """`template` with each `{name}` replaced by a text, in one pass: a text that holds `{step}` stays as it is."""
+    fields = "|".join(re.escape(f"{{{name}}}") for name in texts)
+    return re.sub(fields, lambda match: texts[match[0][1:-1]], template)
+
+
+def require_fields(option: str, template: str, names: Sequence[str]) -> None:
+    """`ValueError` naming the `option` unless its template holds each of `names` once, in braces."""
+    if not all(template.count(f"{{{name}}}") == 1 for name in names):
+        wanted = " and ".join(f"{{{name}}}" for name in names)
+        raise ValueError(f"{option} must hold {wanted} once each, got {template!r}")
+
+
 @dataclass(frozen=True)
 class Turn:
     """What a chat template writes before a message's content, and which characters it strips from either end of that

@@ -11,12 +11,12 @@ for the critique: it goes on in the user's, and becomes a turn of its own once i
 the model write Python and executes it; that is left out: generated code is never run.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from vllm_prm.families.critics.critic import Ask, Conversation, Critique, CritiqueStyle, Verdicts, chance, opposed, user
 from vllm_prm.families.critics.verdicts import Malformed, judgement
+from vllm_prm.families.writing import filled, require_fields
 
 END = ("</analyze>\n",)
 
@@ -43,8 +43,7 @@ class GenPRM(CritiqueStyle):
     ) -> "GenPRM":
         """`ValueError` if the tokenizer writes Yes and No alike, or an option is wrong."""
         _, choices = opposed(tokenizer, path, "$\\boxed{Yes}$", "$\\boxed{No}$")
-        if not all(first_turn.count(field) == 1 for field in ("{question}", "{step}")):
-            raise ValueError(f"first_turn must hold {{question}} and {{step}} once each, got {first_turn!r}")
+        require_fields("first_turn", first_turn, ("question", "step"))
         if probabilities == "raw":
             return cls(choices, first_turn)
         if sampling["temperature"] == 0:
@@ -56,7 +55,7 @@ class GenPRM(CritiqueStyle):
         verdicts = Verdicts([])
         messages = [{"role": "system", "content": self.SYSTEM}]
         for number, step in enumerate(steps, start=1):
-            messages.append(user(self._first(question, step) if number == 1 else step))
+            messages.append(user(filled(self.first_turn, question=question, step=step) if number == 1 else step))
             answer = f"<analyze>\nLet's analyze the Paragraph {number} step by step: "
             analysis = yield Ask(list(messages), answer, in_turn=True, stop=END)
             if analysis is None:
@@ -75,11 +74,6 @@ class GenPRM(CritiqueStyle):
             verdicts.cut_off += not analysis.finished
             messages.append({"role": "assistant", "content": answer})
         return verdicts.filled(len(steps))
-
-    def _first(self, question: str, step: str) -> str:
-        # One pass, so that a question that holds "{step}" stays as it is.
-        texts = {"{question}": question, "{step}": step}
-        return re.sub(r"\{question\}|\{step\}", lambda match: texts[match[0]], self.first_turn)
 
     def _score(self, output: Critique) -> float | Malformed:
         said = judgement("\\boxed" + output.text)

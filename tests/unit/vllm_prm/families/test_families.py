@@ -7,16 +7,16 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
+from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer, with_special
 
 from vllm_prm.families import PRM_FAMILIES
 from vllm_prm.families.math_shepherd import MathShepherdFamily
-from vllm_prm.families.placeholder import VERSA_PRM, PlaceholderFamily
+from vllm_prm.families.placeholder import MED_PRM, VERSA_PRM, PlaceholderFamily
 from vllm_prm.families.qwen_prm import SYSTEM, QwenPRMFamily
-from vllm_prm.families.rlhflow import RLHFlowFamily
+from vllm_prm.families.rlhflow import FOVER, RLHFlowFamily
 from vllm_prm.families.skywork import SkyworkFamily
 from vllm_prm.families.token_classification import TokenClassificationFamily
-from vllm_prm.families.value_head import ValueHeadFamily
+from vllm_prm.families.value_head import PQM, ValueHeadFamily
 
 QUESTION = "How many birds (at most) are there?"
 STEPS = ["First, 3 + 4 = 7.", "Then we take (7 - 2)", "There are 5."]
@@ -197,6 +197,53 @@ def test_rlhflow_continues_a_conversation(llama):
         family.render(messages[:2], ["a"])
 
 
+FOVER_FIRST = """** Problem **
+{problem}
+
+** Task **
+Your task is to evaluate the accuracy of each step in the provided solution to the above question. For each step, \
+respond with "correct" if the reasoning is logically valid and mathematically sound, or if the step is a general \
+statement or transition that does not contain reasoning. Respond with "incorrect" if the step includes any errors or \
+flawed logic.
+
+** Sotluion **
+{first_step}"""
+
+
+@pytest.mark.parametrize("tokenizer", ["llama", "qwen"])
+def test_fover(request, tokenizer):
+    """The authors read at the last token of each assistant's header, from the whole conversation at once."""
+    tokenizer = request.getfixturevalue(tokenizer)
+    family = RLHFlowFamily(tokenizer, **FOVER)
+    steps = [f"{step} " for step in STEPS]
+    users = [FOVER_FIRST.format(problem=QUESTION, first_step=steps[0]), *steps[1:]]
+    turns = [[{"role": "user", "content": text}, {"role": "assistant", "content": "correct"}] for text in users]
+    token_ids = tokenizer.apply_chat_template(sum(turns, []), tokenize=True, return_dict=False)
+    header = tokenizer.encode(
+        "<|im_start|>assistant\n"
+        if tokenizer.bos_token is None
+        else "<|start_header_id|>assistant<|end_header_id|>\n\n",
+        add_special_tokens=False,
+    )
+    ends = [i for i in range(len(token_ids)) if token_ids[i + 1 - len(header) : i + 1] == header]
+    assert_rendered(family.render(QUESTION, steps), token_ids, ends)
+    first = [tokenizer.encode(word, add_special_tokens=False)[0] for word in ("correct", "incorrect")]
+    assert list(family.reward_token_ids) == first
+
+
+def test_a_first_turn_keeps_what_looks_like_a_field(llama):
+    text = llama.decode(RLHFlowFamily(llama).render("{step}?", ["{question}"]).token_ids)
+    assert "{step}? {question}" in text
+    with pytest.raises(ValueError, match="first_turn must hold {question} and {step} once each"):
+        RLHFlowFamily(llama, first_turn="{question}")
+
+
+@pytest.mark.parametrize("answers", [("+", "+1"), ("", "-")])
+def test_answers_must_begin_with_different_tokens(llama, answers):
+    with pytest.raises(ValueError, match="begins the answers"):
+        RLHFlowFamily(llama, answers=answers)
+
+
 # -- skywork and its relatives
 
 
@@ -290,6 +337,57 @@ def test_versa_prm(llama):
     assert list(family.reward_token_ids) == llama.convert_tokens_to_ids(["+", "-"])
 
 
+def test_med_prm():
+    """As the authors' script reads: the template's text through the tokenizer, which adds a BOS to the one it has; then
+    a search for the tag. Each step on one line."""
+    llama = with_special(llama_3_tokenizer(), " ки")
+    steps = ["Step 1: the patient\nis 7.", " Step 2: so 5 "]
+    solution = "Step 1: the patient is 7. ки Step 2: so 5 ки"
+    messages = [
+        {"role": "system", "content": MED_PRM["system"]},
+        {"role": "user", "content": f"Question: {QUESTION}\n\nExplanation: {solution}"},
+    ]
+    token_ids = llama.encode(llama.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    assert token_ids[:2] == [llama.bos_token_id] * 2
+    family = PlaceholderFamily(llama, **MED_PRM)
+    rendered = family.render(QUESTION, steps)
+    assert_rendered(rendered, token_ids, where(token_ids, llama.convert_tokens_to_ids(" ки")))
+    assert list(family.reward_token_ids) == llama.convert_tokens_to_ids(["Ġ+", "Ġ-"])
+    assert family.render([{"role": "user", "content": QUESTION}], steps) == rendered
+    with pytest.raises(ValueError, match="exactly one, of the user"):
+        family.render([{"role": "user", "content": "Hi"}, {"role": "user", "content": QUESTION}], steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"user_turn": "Question:"}, "user_turn must hold {question} once each"),
+        ({"user_turn": "{question}", "question_suffix": " "}, "leave the options for that out"),
+        ({"user_turn": "{question}", "chat_template": True}, "leave the options for that out"),
+        ({"system": "Judge."}, "without that it means nothing"),
+    ],
+)
+def test_a_users_turn_that_contradicts_itself(llama, options, message):
+    with pytest.raises(ValueError, match=message):
+        PlaceholderFamily(llama, placeholder_token="<|eot_id|>", reward_tokens=["+", "-"], **options)
+
+
+def test_pqm():
+    """As the authors' script writes it: query and answer on lines of their own, encoded at once, without BOS."""
+    llama = with_special(llama_3_tokenizer(), "[PRM]")
+    query = (
+        "Below is an instruction that describes a task.\nWrite a response that appropriately completes the request.\n\n"
+        f"### Instruction:\n{QUESTION}\n\n### Response: Let's think step by step"
+    )
+    answer = " [PRM]\n".join(f"Step {i + 1}: {step}" for i, step in enumerate(STEPS)) + " [PRM]"
+    token_ids = llama.encode(f"{query}\n{answer}", add_special_tokens=False)
+    family = ValueHeadFamily(llama, head="v_head.summary", head_bias=True, **PQM)
+    expected = where(token_ids, llama.convert_tokens_to_ids("[PRM]"))
+    assert_rendered(family.render(QUESTION, STEPS), token_ids, expected)
+    assert_rendered(family.render(QUESTION, [f"Step 9: {step} " for step in STEPS]), token_ids, expected)
+    assert family.decode([[-1.5], [2.0]]) == [-1.5, 2.0]
+
+
 def test_value_head_with_a_chat_template(qwen):
     family = ValueHeadFamily(qwen, head="score", head_bias=False, chat_template=True, separator="<extra_0>")
     messages = [{"role": "user", "content": QUESTION}]
@@ -316,6 +414,9 @@ def families(qwen, llama, mistral):
         ValueHeadFamily(llama, head="score", head_bias=False),
         PlaceholderFamily(llama, **VERSA_PRM),
         PlaceholderFamily(mistral, placeholder_token="ки", reward_tokens=["+", "-"], step_separator="\n"),
+        RLHFlowFamily(qwen, **FOVER),
+        PlaceholderFamily(with_special(llama_3_tokenizer(), " ки"), **MED_PRM),
+        ValueHeadFamily(with_special(llama_3_tokenizer(), "[PRM]"), head="v", head_bias=True, **PQM),
     ]
 
 
@@ -340,7 +441,18 @@ def test_one_position_per_step_and_prefixes_stay(families, question, steps):
             assert part.token_ids == whole.token_ids[: len(part.token_ids)]
 
 
-SPECIAL = ["<extra_0>", "<|im_end|>", "<|im_start|>", "<|eot_id|>", "<|begin_of_text|>", "<|endoftext|>", "</s>", "<s>"]
+SPECIAL = [
+    "[PRM]",
+    " ки",
+    "<extra_0>",
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|eot_id|>",
+    "<|begin_of_text|>",
+    "<|endoftext|>",
+    "</s>",
+    "<s>",
+]
 
 
 @pytest.mark.parametrize("literal", SPECIAL)

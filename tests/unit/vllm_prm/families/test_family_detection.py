@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer
+from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer, with_special
 
 from vllm_prm.families import detect_family, load_family
 from vllm_prm.serve import main, serve_command
@@ -47,6 +47,16 @@ TWO_LAYERS = {"score.0.weight": (4, 4), "score.0.bias": (4,), "score.2.weight": 
         ),
         ("llama-prm800k", "LlamaForCausalLM", LLAMA, (), "placeholder", "called Llama-PRM800K"),
         ("VersaPRM", "LlamaForCausalLM", LLAMA, (), "placeholder", "called VersaPRM"),
+        ("Llama-3.1-8B-FoVer-PRM", "LlamaForCausalLM", LLAMA, (), "rlhflow", "called Llama-3.1-8B-FoVer-PRM"),
+        ("Qwen-2.5-7B-FoVer-PRM", "Qwen2ForCausalLM", QWEN, (), "rlhflow", "called Qwen-2.5-7B-FoVer-PRM"),
+        (
+            *("llama-3.1-medprm-reward-v1.0", "LlamaForCausalLM", with_special(llama_3_tokenizer(), " ки"), ()),
+            *("placeholder", "called llama-3.1-medprm-reward-v1.0"),
+        ),
+        (
+            *("PQM", "LlamaForCausalLM", with_special(llama_3_tokenizer(), "[PRM]")),
+            *({"v_head.summary.weight": (1, 4), "v_head.summary.bias": (1,)}, "value_head", "called PQM"),
+        ),
         *(
             (f"VersaPRM-{kind}", "LlamaForCausalLM", LLAMA, (), "placeholder", f"called VersaPRM-{kind}")
             for kind in ("Aug", "Base-3B", "Base-8B", "Math-Subset", "Small-Subset")
