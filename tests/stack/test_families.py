@@ -51,7 +51,7 @@ def loaded(request, tmp_path_factory):
 
 
 def test_scores_match_a_plain_forward(loaded, request):
-    items = [(QUESTION, STEPS), ("Another?", ["one step"]), (QUESTION, [""]), (QUESTION, ["a"] * 200)]
+    items = [(QUESTION, STEPS), ("Another?", ["one step"]), (QUESTION, [""]), (QUESTION, ["a"] * loaded.case.many)]
     *scores, none = loaded.scorer.score([*items, (QUESTION, [])])
     assert none == []
     whole = max(loaded.worst(*item, got) for item, got in zip(items, scores, strict=True))

@@ -65,13 +65,14 @@ def named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 class Case:
     """A checkpoint of `family`. `score(logits, hidden, tensors, tokenizer)` is the family's formula: language-model
     logits and last hidden states (after the final norm) at the step positions, to scores. `shows`: whether the
-    checkpoint shows its family; else it is named."""
+    checkpoint shows its family; else it is named. `many`: as many steps as fit into its context."""
 
     family: str
     save: Callable[[Path], Path]
     score: Callable[..., torch.Tensor]
     shows: bool = True
     options: dict[str, Any] = field(default_factory=dict)
+    many: int = 200
 
     @property
     def named(self) -> str | None:
@@ -141,6 +142,7 @@ CASES = {
         "rlhflow",
         lambda path: save_checkpoint(path / "Qwen-2.5-7B-FoVer-PRM", "Qwen2", qwen_tokenizer(), "Qwen2ForCausalLM"),
         two_tokens("c", "i"),  # the first tokens of `correct` and `incorrect`
+        many=150,
     ),
     "skywork, tied": Case(
         "skywork",
