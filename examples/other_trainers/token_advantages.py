@@ -5,6 +5,8 @@ For a trainer that takes advantages (or rewards) per token. The shapings and est
 in, tensors out, and import neither OpenRLHF nor vLLM.
 """
 
+import argparse
+
 import torch
 
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
@@ -41,6 +43,7 @@ def token_advantages(
 
 def main() -> None:
     """Two samples of one question: the second goes wrong in its last step."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     advantages = token_advantages(
         step_scores=[[0.9, 0.8, 0.9], [0.9, 0.7, 0.1]],
         step_ends=[[4, 9, 12], [5, 8, 14]],

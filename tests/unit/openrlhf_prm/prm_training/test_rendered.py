@@ -62,6 +62,8 @@ try:
 except ValueError as error:
     said = f"error: {error}"
 (folder / f"said.{rank}").write_text(said)
+dist.barrier()
+dist.destroy_process_group()  # or who is last to end aborts: its neighbours have hung up
 """
 
 
