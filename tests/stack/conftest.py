@@ -27,7 +27,15 @@ def engines_in_this_process():
 
 LONGEST = (
     *("online_prm", "evaluate", "rejection_sample", "ppo_modes", "annotate_train_prm", "ppo"),
-    *("annotation_engines", "extensions", "evaluate_benchmark", "train_prm_heads"),
+    *(
+        "annotation_engines",
+        "self_correction",
+        "generate",
+        "extensions",
+        "evaluate_benchmark",
+        "train_prm_heads",
+        "agents",
+    ),
 )
 """Files in the order of the CPU time that they take, two PPO runs with a critic apart, which want the most memory."""
 

@@ -11,7 +11,7 @@ from engine_cores import engine_cores
 from servers import process_of, running_server, until_ready
 from step_reward_server import CLIENT, HEADERS, LIMIT_S, leaves_the_engine_free, metrics, moved, post, until
 from tiny_checkpoints import CASES, EXAMPLE, PlainForward
-from tiny_critic import BAD, GOOD, GREEDY, QUESTION, lessons, save_taught_critic
+from tiny_critic import BAD, GOOD, GREEDY, QUESTION, UNREADABLE, lessons, save_taught_critic
 from tiny_pair import Published, save_pair
 from tiny_prm import worst
 from transformers import AutoModelForCausalLM
@@ -201,12 +201,12 @@ def test_critiques(servers, checkpoints):
 
 
 def test_malformed_critiques_are_counted(servers, tmp_path, monkeypatch):
-    """It was never taught these steps: what cannot be read has no score."""
+    """What cannot be read has no score."""
     server = servers["generative"]
     before = metrics(server)
-    unknown = {"question": "Never seen?", "steps": ["zz zz", "yy yy"]}
+    unknown = {"question": QUESTION, "steps": UNREADABLE}
     [entry] = post(server, {**unknown, "aggregate": "mean"}).json()["data"]
-    assert entry["malformed"] == sum(score is None for score in entry["step_rewards"]) > 0 and entry["score"] is None
+    assert entry["step_rewards"] == [None, None] and entry["malformed"] == 2 and entry["score"] is None
     assert moved(server, before)["vllm_prm:malformed_judgements_total"] == entry["malformed"]
 
     [row, empty] = score_file(server, tmp_path, monkeypatch, [unknown, {"question": "q", "steps": []}])
@@ -214,7 +214,7 @@ def test_malformed_critiques_are_counted(servers, tmp_path, monkeypatch):
     assert row == {**unknown, **{name: entry[name] for name in ("step_rewards", *counts)}}
     assert (empty["step_rewards"], empty["critiques"]) == ([], 0)
     scorer = StepScorer.from_url(server, api_key_env="PRM_KEY")
-    assert scorer.score([("Never seen?", unknown["steps"])]) == [entry["step_rewards"]]
+    assert scorer.score([(QUESTION, UNREADABLE)]) == [entry["step_rewards"]]
     assert (scorer.usage.critiques, scorer.usage.malformed) == (1, entry["malformed"])
     scorer.shutdown()
 

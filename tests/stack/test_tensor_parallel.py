@@ -97,7 +97,8 @@ def test_scores_of_two_ranks_match_a_plain_forward(ranks, name):
         CASES[name], Path(job["path"]), load_family(job["path"], job["family"], options=job["options"])
     )
     require_equal(first, [plain(QUESTION, steps) for steps in solutions(job)])
-    assert max(first[0]) - min(first[0]) > 0.01, "a checkpoint that scores everything alike would prove nothing"
+    # Ten times what two ranks may be off by: some of the random heads score low throughout.
+    assert max(first[0]) - min(first[0]) > 1e-3, "a checkpoint that scores everything alike would prove nothing"
 
 
 def test_log_probabilities_of_two_ranks_match_a_plain_forward(ranks):

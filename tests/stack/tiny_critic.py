@@ -13,11 +13,14 @@ GREEDY = {"samples": 1, "temperature": 0.0, "max_tokens": 96}
 CONTEXT = 8192
 QUESTION = "What is 2+3*4?"
 GOOD, BAD = ["3*4=12", "2+12=14"], ["3*4=12", "2+12=15"]
+UNREADABLE = ["zz zz", "yy yy"]
+"""Steps on which it gives no verdict that can be read."""
 LESSONS = {
     # What the critic is to write, turn by turn.
     ("thinkprm", tuple(GOOD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{correct}<|im_end|>"],
     ("thinkprm", tuple(BAD)): ["\nStep 1: \\boxed{correct}\nStep 2: \\boxed{incorrect}<|im_end|>"],
     ("genprm", tuple(GOOD)): ["ok</analyze>\n", "{Yes}$\n</output>\n", "ok</analyze>\n", "{Yes}$\n</output>\n"],
+    ("genprm", tuple(UNREADABLE)): ["hm</analyze>\n", "maybe\n</output>\n", "hm</analyze>\n", "maybe\n</output>\n"],
     ("genprm", tuple(BAD)): ["ok</analyze>\n", "{Yes}$\n</output>\n", "no</analyze>\n", "{No}$\n</output>\n"],
 }
 
