@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.figures import Panel, draw
-from benchmarks.ppo_methods import Adam
+from benchmarks.ppo_methods import Adam, add_adam_flag
 from benchmarks.runs import (
     Cells,
     add_jobs_flag,
@@ -167,14 +167,7 @@ def command() -> int:
     flags.add_argument("--updates", type=int, default=UPDATES, help=f"PPO updates a run (default {UPDATES})")
     flags.add_argument("--questions", type=int, default=100, help="held-out questions (default 100)")
     flags.add_argument("--samples", type=int, default=2, help="conversations about each (default 2)")
-    flags.add_argument(
-        "--adam",
-        type=Adam.read,
-        nargs="+",
-        metavar="LR:EPS:MAX_NORM[:STEPS]",
-        default=ADAMS,
-        help=f"what is tried (default {' '.join(map(str, ADAMS))})",
-    )
+    add_adam_flag(flags, ADAMS)
     flags.add_argument("--figure", type=Path, default=Path("docs/calculator_agent.svg"))
     add_jobs_flag(flags)
     args = flags.parse_args()

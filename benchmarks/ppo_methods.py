@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,18 @@ class Adam:
     def __str__(self) -> str:
         numbers = f"{self.lr:g}:{self.eps:g}:{self.max_norm:g}"
         return numbers if self.steps == 4 else f"{numbers}:{self.steps}"
+
+
+def add_adam_flag(parser_: argparse.ArgumentParser, default: Sequence[Adam]) -> None:
+    """`--adam`: the settings that are tried."""
+    parser_.add_argument(
+        "--adam",
+        type=Adam.read,
+        nargs="+",
+        metavar="LR:EPS:MAX_NORM[:STEPS]",
+        default=default,
+        help=f"what is tried (default {' '.join(map(str, default))})",
+    )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from pathlib import Path
 
 from benchmarks.figures import Panel, draw
 from benchmarks.habit_policies import evaluate, fine_tune
-from benchmarks.ppo_methods import ADAMS, CHAINS, METHODS, PRMS, STOCKS, Adam
+from benchmarks.ppo_methods import ADAMS, CHAINS, METHODS, PRMS, STOCKS, Adam, add_adam_flag
 from benchmarks.runs import (
     KEYS,
     Cells,
@@ -330,14 +330,7 @@ def command() -> int:
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
     flags.add_argument("--updates", type=int, default=12, help="PPO updates a run (default 12)")
     flags.add_argument("--prompts", type=int, default=16, help="questions an update, 8 samples each (default 16)")
-    flags.add_argument(
-        "--adam",
-        type=Adam.read,
-        nargs="+",
-        metavar="LR:EPS:MAX_NORM[:STEPS]",
-        default=ADAMS,
-        help=f"what is tried (default {' '.join(map(str, ADAMS))})",
-    )
+    add_adam_flag(flags, ADAMS)
     flags.add_argument("--tuning", type=int, default=250, help="updates that give the policies their habits")
     flags.add_argument("--labelled", type=int, default=500, help="questions whose steps are labelled for the PRM")
     flags.add_argument("--questions", type=int, default=300, help="questions of the test split (default 300)")

@@ -21,12 +21,10 @@ from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.answers.final_answer import extract_answer
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_question_flags, nested, questions_of
-from openrlhf_prm.cli.rejection_sample import prm_of
-from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
-from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
+from openrlhf_prm.cli.policy_command import check_urls, policy_run, prm_of, run_command
+from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags
 from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
-from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.data.prompts import PromptOptions
 from openrlhf_prm.evaluation.step_checkers import STEP_CHECKERS
 from openrlhf_prm.generation.chains import SCHEMES
@@ -86,30 +84,22 @@ def main(argv: list[str] | None = None) -> int:
     end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
-    prepare_environment()
-    try:
-        task = task_of(args)
-        if asked_for(args):
-            dry_run_engines(args, task.own_engines)
-            return 0
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        work = task.open_work()
-    except ValueError as error:
-        parser.error(f"--data.output: {error}")
-    with work:
-        try:
-            counts = generate(task, work)
-        except (TooFewGPUs, NotSeen, Unreachable) as error:
-            parser.error(str(error))
-        except KeyboardInterrupt:
-            kept = f"{len(work.finished)} finished questions are in {work.path}"
-            print(f"generate: interrupted; {kept}; run the same command again to go on", file=sys.stderr)
-            return 130
+    return run_command(
+        "generate",
+        parser,
+        args,
+        task_of=task_of,
+        opened=Generation.open_work,
+        work=generate,
+        mistakes=(TooFewGPUs, NotSeen, Unreachable),
+        report=report,
+    )
+
+
+def report(args: SimpleNamespace, task: Generation, counts: dict) -> None:
+    """Prints the summary."""
     flags = sft_flags(f"{args.data.output}.sft.jsonl", task.run.prompts.apply_chat_template)
     print(json.dumps({**counts, "train_sft": flags}))
-    return 0
 
 
 def task_of(args: SimpleNamespace) -> Generation:
@@ -120,9 +110,7 @@ def task_of(args: SimpleNamespace) -> Generation:
     require_at_least_one(args, "rollout.concurrency", "data.max_samples", "chain.max_calls")
     if not 0 <= args.rollout.patience_s < float("inf"):
         raise ValueError(f"--rollout.patience_s must be at least 0 and finite, got {args.rollout.patience_s}")
-    require_urls("--rollout.urls", args.rollout.urls)
-    if args.rollout.urls:
-        refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --rollout.urls replace")
+    check_urls(args)
     prompts = build(PromptOptions, args.data, "data")
     scheme = SCHEMES[args.scheme].Options
     read = {*(field.name for field in option_fields(scheme)), "max_calls"}
@@ -144,15 +132,7 @@ def task_of(args: SimpleNamespace) -> Generation:
         raise ValueError(f"--data.output: {output} is a folder, not a file")
     if not getattr(options, "check_answer", True):
         args.data.label_key = None
-    questions = tuple(questions_of(args))
-    run = PolicyRun(
-        questions=questions,
-        prompts=prompts,
-        answer_checker=args.answers.checker,
-        engines=build(EngineFlags, args.vllm, "vllm").engines(policy, args.train.seed),
-        urls=tuple(args.rollout.urls),
-        in_flight=args.rollout.concurrency,
-    )
+    run = policy_run(args, questions_of(args), prompts)
     task = Generation(
         run=run,
         book=book,

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.cli.parser import (
     CHECKER_HELP,
     FlagParser,
@@ -26,26 +25,22 @@ from openrlhf_prm.cli.parser import (
     nested,
     questions_of,
 )
-from openrlhf_prm.cluster.accelerator import prepare_environment
+from openrlhf_prm.cli.policy_command import check_urls, policy_run, prm_of, run_command
 from openrlhf_prm.cluster.checks import (
     NotSeen,
     TooFewGPUs,
     require_at_least_one,
     require_checkpoint,
-    require_family,
-    require_urls,
 )
 from openrlhf_prm.cluster.context_length import response_limit
-from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
-from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
-from openrlhf_prm.cluster.engine_preflight import dry_run_engines
-from openrlhf_prm.cluster.remote_scorer import check_servers
+from openrlhf_prm.cluster.dry_run import add_dry_run_flags
+from openrlhf_prm.cluster.engine_options import EngineFlags, ServerFlags
 from openrlhf_prm.data.prompts import PromptOptions, QuestionTooLong
 from openrlhf_prm.generation.rejection_sampling import RankingPRM, RejectionSampling, write_sft_data
 from openrlhf_prm.generation.sampler import SamplerOptions
 from openrlhf_prm.generation.selection import SelectionOptions
 from openrlhf_prm.generation.sft_data import sft_flags
-from openrlhf_prm.options import add_flags, build, named_in, refuse_unread
+from openrlhf_prm.options import add_flags, build, named_in
 from vllm_prm.interrupts import end_as_after_ctrl_c
 from vllm_prm.splitters import STEP_SPLITTERS
 
@@ -80,30 +75,22 @@ def main(argv: list[str] | None = None) -> int:
     end_as_after_ctrl_c()
     parser = build_parser()
     args = nested(parser.parse_args(argv))
-    prepare_environment(args.dry_run.on)
-    try:
-        task = task_of(args)
-        if asked_for(args):
-            dry_run_engines(args, task.own_engines)
-            return 0
-    except ValueError as error:
-        parser.error(str(error))
-    try:
-        samples = task.open_samples()
-    except ValueError as error:
-        parser.error(f"--data.output: {error}")
-    with samples:
-        try:
-            counts = write_sft_data(task, samples)
-        except (QuestionTooLong, TooFewGPUs, NotSeen) as error:
-            parser.error(str(error))
-        except KeyboardInterrupt:
-            kept = f"{len(samples.finished)} finished questions are in {samples.path}"
-            print(f"rejection_sample: interrupted; {kept}; run the same command again to go on", file=sys.stderr)
-            return 130
+    return run_command(
+        "rejection_sample",
+        parser,
+        args,
+        task_of=task_of,
+        opened=RejectionSampling.open_samples,
+        work=write_sft_data,
+        mistakes=(QuestionTooLong, TooFewGPUs, NotSeen),
+        report=report,
+    )
+
+
+def report(args: SimpleNamespace, task: RejectionSampling, counts: dict) -> None:
+    """Prints the counts as a table, and the summary."""
     print_counts(counts)
     print(json.dumps({**counts, "train_sft": sft_flags(args.data.output, task.run.prompts.apply_chat_template)}))
-    return 0
 
 
 def task_of(args: SimpleNamespace) -> RejectionSampling:
@@ -112,9 +99,7 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
     Raises ValueError naming the flag, or the file and line.
     """
     require_at_least_one(args, "rollout.concurrency", "data.max_samples")
-    require_urls("--rollout.urls", args.rollout.urls)
-    if args.rollout.urls:
-        refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --rollout.urls replace")
+    check_urls(args)
     prompts = build(PromptOptions, args.data, "data")
     sampling = build(SamplerOptions, args.rollout, "rollout", splitter=args.steps.splitter)
     selection = build(SelectionOptions, args.select, "select")
@@ -133,28 +118,8 @@ def task_of(args: SimpleNamespace) -> RejectionSampling:
         reader = (prm.engines.model, prm.engines.max_model_len)
         limit = response_limit(args.rollout.max_new_tokens, sampling.max_new_tokens, *reader, texts)
         sampling = replace(sampling, max_new_tokens=limit)
-    run = PolicyRun(
-        questions=questions,
-        prompts=prompts,
-        answer_checker=args.answers.checker,
-        engines=build(EngineFlags, args.vllm, "vllm").engines(policy, args.train.seed),
-        urls=tuple(args.rollout.urls),
-        in_flight=args.rollout.concurrency,
-    )
+    run = policy_run(args, questions, prompts)
     return RejectionSampling(run=run, sampling=sampling, selection=selection, prm=prm, output=output)
-
-
-def prm_of(args: SimpleNamespace) -> RankingPRM:
-    """The PRM that `--prm.*` names. Raises ValueError naming the flag."""
-    model, servers = args.prm.model_name_or_path, build(ServerFlags, args.prm, "prm")
-    check_servers(servers, model)
-    if model is None:
-        refuse_unread(args.prm, "prm", SERVER_FLAGS, "needs --prm.model_name_or_path")
-        return RankingPRM(servers=servers)
-    require_checkpoint("--prm.model_name_or_path", model)
-    require_family(args.prm.family, model)
-    engines = build(EngineFlags, args.prm, "prm").engines(model, args.train.seed)
-    return RankingPRM(engines=engines, family=args.prm.family)
 
 
 def print_counts(counts: dict[str, int]) -> None:
