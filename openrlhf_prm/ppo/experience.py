@@ -28,7 +28,7 @@ from openrlhf_prm.ppo.host_feeding import fed, fed_outcomes, kept_sizes, penalti
 from openrlhf_prm.ppo.mixing import MixedRewards, RewardMixer
 from openrlhf_prm.ppo.own_tokens import has_observations, over_own_tokens
 from openrlhf_prm.ppo.plugin_options import PluginOptions
-from openrlhf_prm.ppo.rollout.records import StepRecord
+from openrlhf_prm.ppo.response_tokens import action_positions, credited, in_context, log_ratios, turns_of
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 
 
@@ -175,7 +175,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         for row, index in enumerate(experience.index):
             spared = torch.tensor(self._records[index].separators, dtype=torch.long)
             if len(spared) and experience.action_mask[row].any():
-                positions = _action_positions(experience, row, self._records[index])
+                positions = action_positions(experience, row, self._records[index])
                 experience.advantages[row, positions[spared]] = 0.0
 
     def _prepare_for_empty_batches(self, experiences: list[Experience]) -> None:
@@ -247,7 +247,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
         for row, index in enumerate(experience.index):
             if index not in process_rewards:
                 continue
-            actions = _action_positions(experience, row, self._records[index])
+            actions = action_positions(experience, row, self._records[index])
             tokens[row, actions[ends[index] - 1]] = process_rewards[index]
         return tokens
 
@@ -269,7 +269,7 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             result = super().get_cumulative_returns(penalty, experience.action_mask, 1.0)
             for row, index in enumerate(experience.index):
                 if index in advantages:
-                    positions = _action_positions(experience, row, self._records[index])
+                    positions = action_positions(experience, row, self._records[index])
                     result[row, positions] += advantages[index]
                     if index in trained:
                         experience.action_mask[row, positions[~trained[index]]] = 0
@@ -367,51 +367,3 @@ def of_samples(turns: TurnRewards, places: list[int]) -> TurnRewards:
     return TurnRewards(
         [turns.rewards[place] for place in places], [turns.ends[place] for place in places], turns.total[places]
     )
-
-
-def turns_of(action_mask: torch.Tensor) -> int:
-    """(A,) -> how many runs of action tokens."""
-    actions = action_mask.long()
-    return int((actions.diff(prepend=actions.new_zeros(1)) == 1).sum())
-
-
-def log_ratios(experiences: list[Experience]) -> dict[int, torch.Tensor]:
-    """Place in the rollout -> (T,) log(pi / pi_ref) of a response's own tokens. The host keeps the reference's log
-    probabilities for a loss alone; else the `kl` of its estimator k1 is the log-ratio.
-    """
-    ratios = {}
-    for experience in experiences:
-        tokens = experience.kl
-        if experience.base_action_log_probs is not None:
-            tokens = experience.action_log_probs.float() - experience.base_action_log_probs.float()
-        for row, index in enumerate(experience.index):
-            ratios[index] = tokens[row][experience.action_mask[row].bool()].float()
-    return ratios
-
-
-def in_context(sequence: torch.Tensor, action_mask: torch.Tensor) -> list[int | tuple[int, ...]]:
-    """Tokens (L,) and action mask (L - 1,) of a response -> the tokens that it wrote; one that stands behind words of
-    an environment is a tuple of these and itself.
-    """
-    tokens: list[int | tuple[int, ...]] = []
-    places = (action_mask.nonzero().flatten() + 1).tolist()
-    for before, place in zip([None, *places], places, strict=False):
-        start = place if before is None else before + 1
-        words = sequence[start : place + 1].tolist()
-        tokens.append(tuple(words) if len(words) > 1 else words[0])
-    return tokens
-
-
-def credited(record: StepRecord) -> torch.Tensor:
-    """(T,) bool: False for tokens that only separate steps."""
-    tokens = torch.ones(record.tokens, dtype=torch.bool)
-    tokens[record.separators] = False
-    return tokens
-
-
-def _action_positions(experience: Experience, row: int, record) -> torch.Tensor:
-    """The action positions (T,) of one sample's response tokens, checked against its step record."""
-    positions = experience.action_mask[row].nonzero().squeeze(-1)
-    if len(positions) != record.tokens:
-        raise ValueError(f"step spans must align with actions: got {record.tokens} tokens, expected {len(positions)}")
-    return positions

@@ -7,7 +7,8 @@ from openrlhf.models.utils import compute_reward
 from openrlhf.trainer.ppo_utils.experience import Experience
 
 from openrlhf_prm.advantages.host_baselines import apply_host_baseline
-from openrlhf_prm.ppo.experience import ProcessExperienceMaker, are_right
+from openrlhf_prm.answers.verdicts import are_right
+from openrlhf_prm.ppo.experience import ProcessExperienceMaker
 from openrlhf_prm.ppo.mixing import MixedRewards
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
 from openrlhf_prm.ppo.self_correction.figures import episode_columns, figures, of_the_policy, warn_of_copies

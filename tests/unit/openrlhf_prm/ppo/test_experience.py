@@ -265,7 +265,7 @@ def test_vapo_follows_the_length_and_its_critic_the_whole_return():
 
 
 def test_log_ratios_are_the_policys_to_its_reference():
-    from openrlhf_prm.ppo.experience import log_ratios
+    from openrlhf_prm.ppo.response_tokens import log_ratios
 
     one = sample(1.0, 2, False)
     one.index, one.kl = [0], torch.tensor([[9.0, 9.0, 0.5, -0.25]])
@@ -283,7 +283,7 @@ def test_a_tree_that_forks_is_credited_by_its_forks():
 
 
 def test_words_of_an_environment_belong_to_the_state():
-    from openrlhf_prm.ppo.experience import in_context
+    from openrlhf_prm.ppo.response_tokens import in_context
 
     tokens = in_context(torch.tensor([1, 2, 3, 4, 9, 9, 5, 6]), torch.tensor([0, 1, 1, 0, 0, 1, 1]))
     assert tokens == [3, 4, (9, 9, 5), 6]
@@ -291,7 +291,7 @@ def test_words_of_an_environment_belong_to_the_state():
 
 
 def test_runs_of_action_tokens_are_turns():
-    from openrlhf_prm.ppo.experience import turns_of
+    from openrlhf_prm.ppo.response_tokens import turns_of
 
     assert turns_of(torch.tensor([0, 1, 1, 0, 1])) == 2 and turns_of(torch.tensor([1, 0])) == 1
     assert turns_of(torch.tensor([0, 0])) == 0
