@@ -30,9 +30,8 @@ def test_rewards_per_turn(data, tmp_path):  # noqa: F811
         # 0.25 for every first turn, 0.5 where it is right, 1 for a right second one; a turn is a step.
         assert 0.25 <= status["process/turn_reward"] <= 1.75 and 1 <= status["process/steps"] <= 2
     (accuracy,) = re.findall(r"'eval_\w*pass1': ([\d.]+)", output)
-    assert float(accuracy) * 24 == pytest.approx(round(float(accuracy) * 24)), (
-        "right answers of 24, no rewards of turns"
-    )
+    # The host cuts the questions it evaluates at `--data.max_samples` too.
+    assert float(accuracy) * 16 == round(float(accuracy) * 16), "right answers of 16, no rewards of turns"
 
 
 def test_an_agents_policy_is_measured_in_conversations(data, tmp_path):  # noqa: F811
