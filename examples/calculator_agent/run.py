@@ -16,7 +16,7 @@ from pathlib import Path
 
 from examples.calculator_agent.task import MIX
 from examples.quickstart.run import command
-from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
 from examples.rejection_sampling.run import gain
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu, prepare_environment
 from openrlhf_prm.data.questions import KEYS, write_question_file
@@ -188,8 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", help="folder; default runs/calculator_agent, or runs/calculator_agent-seedN")
     args = parser.parse_args(argv)
-    folder = Path(args.output or "runs/calculator_agent" + (f"-seed{args.seed}" if args.seed else ""))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(args.output or "runs/calculator_agent" + (f"-seed{args.seed}" if args.seed else ""))
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     write_questions(folder, args.seed)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from examples.quickstart.run import REWARD, command
-from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu
 from openrlhf_prm.data.questions import KEYS
 from vllm_prm.durable_file import write_atomically
@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         parser.exit(2, f"run: error: {error} (--help lists the flags)\n")
     # Absolute, because the rollout actors have another working directory.
-    folder, gsm8k, prmbench = args.output.resolve(), args.gsm8k.resolve(), args.prmbench.resolve()
+    folder, gsm8k, prmbench = made_folder(args.output).resolve(), args.gsm8k.resolve(), args.prmbench.resolve()
     prepare_environment()
     conversion, training = conversion_stages(folder, gsm8k, prmbench), training_stages(folder, args.seed)
     with exit_in_one_line():

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu, prepare_environment
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
@@ -228,8 +228,7 @@ def main() -> None:
     parser.add_argument("--split", choices=["test", "tune"], default="test", help="where accuracy is measured")
     parser.add_argument("--output", default=None, help="folder; default runs/quickstart, or runs/quickstart-seedN")
     args = parser.parse_args()
-    folder = Path(args.output or ("runs/quickstart" if args.seed == 0 else f"runs/quickstart-seed{args.seed}"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(args.output or ("runs/quickstart" if args.seed == 0 else f"runs/quickstart-seed{args.seed}"))
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     write_questions(folder, args.seed, args.split)

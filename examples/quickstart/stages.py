@@ -49,6 +49,17 @@ class StageFailed(RuntimeError):
     """
 
 
+def made_folder(path: str | Path) -> Path:
+    """The folder of a run, made where it is not there; ends the program in one line where it cannot be."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--output {folder}: {error.strerror}; name a folder", file=sys.stderr)
+        sys.exit(2)
+    return folder
+
+
 @contextmanager
 def exit_in_one_line():
     """Around `run_stages` in a program: a failed stage, Ctrl-C and a closed terminal end it with what to know, without

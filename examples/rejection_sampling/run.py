@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from examples.quickstart.run import command, prm_stages
-from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
+from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_training_flags, on_cpu, prepare_environment
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.responses import by_question, read_samples
@@ -155,8 +155,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     name = "runs/rejection_sampling" + ("-ranked" if args.rank else "") + (f"-seed{args.seed}" if args.seed else "")
-    folder = Path(args.output or name)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(args.output or name)
     prepare_environment()
     os.environ.setdefault(ROLLOUT_KV_CACHE_MB, "128")
     write_data(folder, args.seed, args.split)

@@ -30,10 +30,15 @@ class ForkedTree(AdvantageEstimator):
     Forks cost the tokens behind them only. Credit is as fine as the tree, and a segment near the leaves is compared
     with few others; `tree` finds what unforced responses share, `vine` values every state and trains on none of it.
 
-    SPO-tree compares a node with its parent, whose value holds the node's own: (b - 1) / b of this for b siblings. It
-    forks after a number of tokens instead of steps, and trains on each segment once, so that later ones weigh more.
-    TreeRL forks where the policy is least sure and adds what the state is worth against the question; both tie what is
-    compared to what was written, and neither is offered.
+    `baseline` has the two published forms as well, both biased, because what is compared then holds what was written;
+    V is the mean outcome below a node, L the number of responses there:
+
+    - "spo_tree": (V - V(parent)) / L. Each segment counts once however many responses share it, as in the authors'
+      program, which trains on segments as samples of their own; so later ones weigh more. It forks after a number of
+      tokens instead of steps.
+    - "treerl": ((V - V(root)) + (V - V(parent))) / sqrt(L). What a node is worth against the question, and what its
+      segment changed. It forks where the policy is least sure, and its program differs from the paper: it divides each
+      V by its own node's sqrt(L), multiplies outcomes less their mean by n / (n - 1), and takes a mean over tokens off.
     """
 
     needs: ClassVar[frozenset[EstimatorNeed]] = frozenset({EstimatorNeed.GROUP, EstimatorNeed.FORKS})
@@ -41,6 +46,10 @@ class ForkedTree(AdvantageEstimator):
         "4x2", "responses to the question and children of each fork; the product is --rollout.n_samples_per_prompt"
     )
     fork_steps: int = option(1, "steps from one fork to the next", least=1)
+    baseline: str = option(
+        "siblings", "what a node is compared with: its siblings, or as two papers do it",
+        choices=("siblings", "spo_tree", "treerl"),
+    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,7 +63,7 @@ class ForkedTree(AdvantageEstimator):
 
     @property
     def unbiased(self) -> bool:
-        return True
+        return self.baseline == "siblings"
 
     def parent(self, place: int) -> tuple[int, int] | None:
         """Of a response by its place in the group: the fork (1 for the first) at which it leaves another one's path,
@@ -87,11 +96,17 @@ class ForkedTree(AdvantageEstimator):
                 length = int(batch.step_ends[place][-1]) if len(batch.step_ends[place]) else 0
                 values, size, before = outcomes.new_zeros(length), len(places), 0
                 for factor, end in zip(self.factors, [*batch.fork_ends[place], length], strict=False):
-                    siblings = slice(row // size * size, row // size * size + size)
-                    rivals = size - size // factor
+                    parent = outcomes[row // size * size :][:size]
                     size //= factor
-                    own = outcomes[row // size * size :][:size].sum()
-                    values[before:end] = own / size - (outcomes[siblings].sum() - own) / rivals
+                    values[before:end] = self._compared(outcomes[row // size * size :][:size], parent, outcomes)
                     before = end
                 advantages.append(values)
         return advantages
+
+    def _compared(self, node: torch.Tensor, parent: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
+        """The advantage of a segment from the outcomes below it, below where it began, and of the whole group."""
+        if self.baseline == "spo_tree":
+            return (node.mean() - parent.mean()) / len(node)
+        if self.baseline == "treerl":
+            return (2 * node.mean() - root.mean() - parent.mean()) / math.sqrt(len(node))
+        return node.mean() - (parent.sum() - node.sum()) / (len(parent) - len(node))

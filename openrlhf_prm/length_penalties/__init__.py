@@ -9,7 +9,7 @@ outside: `--length_penalty.kind FILE.py:Class`.
 
 from openrlhf_prm.length_penalties.alp import ALP
 from openrlhf_prm.length_penalties.cosine import Cosine
-from openrlhf_prm.length_penalties.gfpo import GFPO
+from openrlhf_prm.length_penalties.gfpo import GFPO, GFPODifficulty
 from openrlhf_prm.length_penalties.grpo_lambda import GRPOLambda
 from openrlhf_prm.length_penalties.kimi import Kimi
 from openrlhf_prm.length_penalties.lagrangian import Lagrangian
@@ -17,7 +17,7 @@ from openrlhf_prm.length_penalties.laser import Laser, LaserD, LaserDE
 from openrlhf_prm.length_penalties.lcpo import LCPOExact, LCPOMax
 from openrlhf_prm.length_penalties.o1_pruner import O1Pruner
 from openrlhf_prm.length_penalties.overlong import Overlong
-from openrlhf_prm.length_penalties.truncation import Truncation
+from openrlhf_prm.length_penalties.truncation import Truncation, TruncationDifficulty
 
 LENGTH_PENALTIES = {
     "kimi": Kimi,
@@ -33,5 +33,7 @@ LENGTH_PENALTIES = {
     "laser_de": LaserDE,
     "alp": ALP,
     "truncation": Truncation,
+    "truncation_difficulty": TruncationDifficulty,
     "gfpo": GFPO,
+    "gfpo_difficulty": GFPODifficulty,
 }

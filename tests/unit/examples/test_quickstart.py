@@ -9,7 +9,7 @@ import pytest
 from benchmarks.ppo_methods import Adam
 from benchmarks.runs import ROOT
 from examples.quickstart.run import GUIDED_ADAM, ROLLOUT_QUESTIONS, SAMPLES, STOCK_ADAM, plan, write_questions
-from examples.quickstart.stages import Stage, StageFailed, run_stages
+from examples.quickstart.stages import Stage, StageFailed, made_folder, run_stages
 
 
 def stage(tmp_path, code, output="out.txt", **options):
@@ -63,6 +63,16 @@ def test_half_done_folders_are_removed_before_a_stage_starts(tmp_path):
     (tmp_path / "curves" / "old").touch()
     run_stages([stage(tmp_path, COUNT, fresh=(tmp_path / "curves",))], tmp_path)
     assert not (tmp_path / "curves").exists()
+
+
+def test_a_file_in_the_folders_place_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit) as ended:
+            made_folder(path)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.splitlines()[0].startswith(f"--output {path}: ")
+    assert made_folder(tmp_path / "new" / "one").is_dir() and made_folder(str(tmp_path)) == tmp_path
 
 
 def test_questions_of_the_parts_are_disjoint(tmp_path):

@@ -1,5 +1,7 @@
 """Trees of responses that fork, on numbers a reader can check by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -28,6 +30,55 @@ def test_three_levels():
     got = ForkedTree(branching="2x2x2")(tree(outcomes, [3] * 8, [[1, 2]] * 8))
     assert got[0].tolist() == [0.75 - 0.25, 1.0 - 0.5, 0.0]
     assert got[3].tolist() == [0.5, -0.5, -1.0] and got[7].tolist() == [-0.5, 0.5, 1.0]
+
+
+def test_published_forms_by_hand():
+    given = tree([1.0, 0.0, 0.0, 0.0], [2, 2, 2, 2], [[1]] * 4)
+    spo = ForkedTree(branching="2x2", baseline="spo_tree")(given)
+    # The question is worth 1/4, the first pair 1/2: a gain of 1/4, shared by two.
+    assert [row.tolist() for row in spo] == [[0.125, 0.5], [0.125, -0.5], [-0.125, 0.0], [-0.125, 0.0]]
+    treerl = ForkedTree(branching="2x2", baseline="treerl")(given)
+    assert treerl[0].tolist() == pytest.approx([0.5 / 2**0.5, 0.5 + 0.75])
+    assert treerl[1].tolist() == pytest.approx([0.5 / 2**0.5, -0.5 - 0.25])
+    assert treerl[2].tolist() == pytest.approx([-0.5 / 2**0.5, -0.25])
+
+
+def node_values(outcomes, factors):
+    """For every response its path of nodes below the root: (V, L, V of the parent), top down, from a tree of lists."""
+    if not factors:
+        return [[]]
+    size = len(outcomes) // factors[0]
+    parent, paths = sum(outcomes) / len(outcomes), []
+    for start in range(0, len(outcomes), size):
+        below = outcomes[start : start + size]
+        paths += [[(sum(below) / size, size, parent), *rest] for rest in node_values(below, factors[1:])]
+    return paths
+
+
+@pytest.mark.parametrize("branching", ["4x2", "2x2x2", "3x2x2"])
+def test_published_forms_are_the_papers_formulas(branching):
+    factors = tuple(map(int, branching.split("x")))
+    count = math.prod(factors)
+    outcomes = [float((7 * place) % 5 < 2) for place in range(count)]
+    given = tree(outcomes, [len(factors)] * count, [list(range(1, len(factors)))] * count)
+    paths, root = node_values(outcomes, factors), sum(outcomes) / count
+    # SPO-tree's program: an edge is a sample of its own, with the child's reward less its parent's.
+    edges = [[(value - parent) / leaves for value, leaves, parent in path] for path in paths]
+    # TreeRL: global and local advantage, divided by the root of the number of leaves.
+    both = [[((value - root) + (value - parent)) / leaves**0.5 for value, leaves, parent in path] for path in paths]
+    for name, expected in (("spo_tree", edges), ("treerl", both)):
+        got = ForkedTree(branching=branching, baseline=name)(given)
+        assert [row.tolist() for row in got] == [pytest.approx(row, abs=1e-6) for row in expected]
+
+
+@pytest.mark.parametrize("name", ["spo_tree", "treerl"])
+def test_published_forms_where_nothing_is_to_be_learned(name):
+    estimator = ForkedTree(branching="2x2", baseline=name)
+    assert all(not row.any() for row in estimator(tree([1.0] * 4, [2, 2, 0, 3], [[1], [1], [], [1]])))
+    ended = estimator(tree([1.0, 1.0, 0.0, 0.0], [2, 2, 3, 3], [[], [], [1], [1]]))
+    # Two copies of a response that ended before its fork have one segment.
+    assert ended[0].tolist() == ended[1].tolist() == pytest.approx([0.25 if name == "spo_tree" else 2**-0.5] * 2)
+    assert ended[2][1:].tolist() == pytest.approx([0.0 if name == "spo_tree" else -0.5] * 2)
 
 
 def test_a_response_that_ended_stands_for_what_would_have_followed():

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from openrlhf_prm.length_penalties.alp import ALP
-from openrlhf_prm.length_penalties.gfpo import GFPO
+from openrlhf_prm.length_penalties.gfpo import GFPO, GFPODifficulty, quantile
 from openrlhf_prm.length_penalties.laser import Laser, LaserD, LaserDE, repeats_itself
 from openrlhf_prm.length_penalties.penalty import LengthBatch
-from openrlhf_prm.length_penalties.truncation import Truncation
+from openrlhf_prm.length_penalties.truncation import Truncation, TruncationDifficulty
 
 
 def batch(lengths, correct, group_size=None, **extra):
@@ -167,3 +167,77 @@ def test_gfpo_in_degenerate_groups():
     assert GFPO().kept(batch([5, 0], [True, False])).tolist() == [False, True]
     assert GFPO().kept(batch([5], [True])).tolist() == [True]
     assert GFPO().conflict(100, 1).startswith("keep 0.5 drops nothing") and GFPO().conflict(100, 2) is None
+
+
+def test_truncation_is_tighter_on_easy_questions():
+    penalty = TruncationDifficulty(max_tokens=20, easy_max_tokens=10, easy_from=0.5)
+    lengths, easy, hard = [10, 11, 21, 5], [True, True, True, False], [False, True, True, False]
+    # Of the easy one's four two are right within 20 tokens; of the hard one's one.
+    assert penalty(batch(lengths * 2, [*easy, *hard], 4)).tolist() == [0, -1, -1, 0, 0, 0, -1, 0]
+    assert penalty(batch([11, 21], [True, True], 1)).tolist() == [-1, -1], "easy, and hard"
+    assert penalty(batch([0, 9], [False, False])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_truncation_by_difficulty_is_the_papers_rule(seed):
+    """Two levels with the threshold 0.5 and 2000 and 4000 tokens; responses beyond that were cut, so they are wrong."""
+    lengths, correct = drawn(seed, longest=5000)
+    penalty = TruncationDifficulty(max_tokens=4000, easy_max_tokens=2000)
+    expected = []
+    for place, length in enumerate(lengths):
+        group = range(place // 8 * 8, place // 8 * 8 + 8)
+        answers = [correct[other] and lengths[other] <= 4000 for other in group]
+        limit = 2000 if sum(answers) / 8 >= 0.5 else 4000
+        expected.append(1.0 if correct[place] and length <= limit else 0.0)
+    rewards = penalty(batch(lengths, correct, 8)) + torch.tensor(correct).float()
+    assert rewards.tolist() == expected and 0 < sum(expected) < sum(correct)
+
+
+def test_quantiles_of_counts():
+    assert quantile([1, 1, 1, 1], 0.5) == 1.5 and quantile([1, 1, 1, 1], 0.75) == 2.25
+    assert quantile([0, 0, 3], 0.75) == 2.0 and quantile([1], 0.5) == 0.0
+    draw = random.Random(0)
+    for _ in range(20):
+        numbers = [draw.randrange(6) for _ in range(draw.randrange(1, 30))]
+        counts = [numbers.count(number) for number in range(6)]
+        expected = torch.tensor(numbers, dtype=torch.float64).quantile(torch.tensor([0.5, 0.75], dtype=torch.float64))
+        assert [quantile(counts, share) for share in (0.5, 0.75)] == pytest.approx(expected.tolist())
+
+
+def test_gfpo_keeps_more_of_hard_questions():
+    penalty, state = GFPODifficulty(keep=1.0, keep_medium=0.5, keep_easy=0.25, ready_after=1), {}
+    lengths = [1, 2, 3, 4] * 4
+    correct = [place % 4 < place // 4 for place in range(16)]  # 0, 1, 2, 3 of 4 right
+    assert penalty.kept(batch(lengths, correct, 4, state=state)).all(), "not ready"
+    # Median 1.5, third quartile 2.25 of what is now seen twice each.
+    assert penalty.kept(batch(lengths, correct, 4, state=state)).reshape(4, 4).sum(-1).tolist() == [4, 4, 2, 1]
+    assert penalty.kept(batch(lengths, correct, 4, state=state))[8:12].tolist() == [True, True, False, False]
+    assert state == {"questions": [3, 3, 3, 3, 0], "rollouts": 3}
+    assert not penalty(batch(lengths, correct, 4, state=state)).any() and state["rollouts"] == 3
+    penalty.kept(batch([1, 2], [True, False], state=state))
+    assert state == {"questions": [0, 1, 0], "rollouts": 1}, "another number of samples"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gfpo_by_difficulty_is_the_papers_algorithm(seed):
+    penalty, state, seen = GFPODifficulty(ready_after=2), {}, []
+    for rollout in range(5):
+        lengths, correct = drawn(10 * seed + rollout, groups=9, size=16)
+        means = [sum(correct[start : start + 16]) / 16 for start in range(0, 144, 16)]
+        seen += means
+        median, upper = torch.tensor(seen).quantile(torch.tensor([0.5, 0.75])).tolist()
+        expected = []
+        for group, mean in enumerate(means):
+            k = 8 if rollout < 2 or mean < median else 6 if mean < upper else 4
+            own = lengths[16 * group : 16 * group + 16]
+            best = sorted(range(16), key=own.__getitem__)[:k]
+            expected += [place in best for place in range(16)]
+        assert penalty.kept(batch(lengths, correct, 16, state=state)).tolist() == expected
+
+
+def test_gfpo_by_difficulty_in_degenerate_groups():
+    every = GFPODifficulty(ready_after=0)
+    assert every.kept(batch([5], [True])).tolist() == [True], "a group of one"
+    assert every.kept(batch([4, 3, 2, 1] * 2, [False] * 8, 4)).sum() == 2, "all questions agree: all are easy"
+    assert every.conflict(100, 16) is None
+    assert every.conflict(100, 2).startswith("kind gfpo_difficulty keeps 1 of --rollout.n_samples_per_prompt 2")

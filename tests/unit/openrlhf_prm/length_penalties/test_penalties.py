@@ -198,6 +198,10 @@ def test_lagrangian_holds_the_mean_length_of_a_policy_that_answers_to_it():
         ("truncation", {"max_tokens": 0}),
         ("gfpo", {"keep": 0.0}),
         ("gfpo", {"metric": "short"}),
+        ("gfpo_difficulty", {"keep_easy": 0.0}),
+        ("gfpo_difficulty", {"ready_after": -1}),
+        ("truncation_difficulty", {"easy_max_tokens": 0}),
+        ("truncation_difficulty", {"easy_from": 0.0}),
     ],
 )
 def test_options_out_of_range_are_named(kind, options):

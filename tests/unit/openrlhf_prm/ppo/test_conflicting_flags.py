@@ -8,7 +8,7 @@ from openrlhf_prm.length_penalties.cosine import Cosine
 from openrlhf_prm.length_penalties.laser import Laser, LaserDE
 from openrlhf_prm.length_penalties.lcpo import LCPOExact
 from openrlhf_prm.length_penalties.overlong import Overlong
-from openrlhf_prm.length_penalties.truncation import Truncation
+from openrlhf_prm.length_penalties.truncation import Truncation, TruncationDifficulty
 from openrlhf_prm.ppo.flag_checks import check_args
 from openrlhf_prm.ppo.plugin_options import read_options
 
@@ -127,6 +127,15 @@ def shaping(name, *flags):
             ["--length_penalty.kind", "gfpo", "--length_penalty.keep", "1"],
             "--length_penalty.keep 1 drops nothing of --rollout.n_samples_per_prompt",
         ),
+        (
+            ["--length_penalty.kind", "truncation_difficulty", "--rollout.max_new_tokens", "9"]
+            + ["--length_penalty.easy_max_tokens", "9"],
+            "--length_penalty.easy_max_tokens 9 is not below",
+        ),
+        (
+            ["--length_penalty.kind", "gfpo_difficulty", "--rollout.n_samples_per_prompt", "2"],
+            "--length_penalty.kind gfpo_difficulty keeps 1 of --rollout.n_samples_per_prompt 2",
+        ),
         (["--length_penalty.kind", "gfpo", "--length_penalty.coef", "2"], "--length_penalty.coef has no effect: gfpo"),
         (shaping("filter", "--length_penalty.kind", "gfpo"), "gfpo and --process_reward.shaping filter both choose"),
         (
@@ -219,6 +228,7 @@ def test_scales_of_lengths_follow_the_generation_limit_where_they_are_not_given(
     assert built("overlong", "--length_penalty.max_tokens", "100") == Overlong(max_tokens=100, buffer=50)
     assert built("cosine") == Cosine(max_tokens=200)
     assert built("alp") == ALP(max_tokens=200) and built("truncation") == Truncation(max_tokens=100)
+    assert built("truncation_difficulty") == TruncationDifficulty(max_tokens=200, easy_max_tokens=100)
     assert built("laser") == Laser(target=100)
     assert built("laser_de") == LaserDE(shortest=50, interval=12, max_tokens=200)
     assert built("lcpo_exact") == LCPOExact(target_max=200)
