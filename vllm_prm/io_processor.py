@@ -46,8 +46,8 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         super().__init__(vllm_config, renderer)
         self.longest = longest_prompt(vllm_config.model_config.max_model_len)
         family = family_in_engine(vllm_config.model_config, renderer.get_tokenizer())
-        if family is None or family.runner != "pooling" or family.engines > 1:
-            raise ValueError(f"{vllm_config.model_config.model} is no PRM that one pooling engine scores")
+        if family is None or family.runner != "pooling" or family.engines > 1 or not family.one_prompt:
+            raise ValueError(f"{vllm_config.model_config.model} is no PRM that one pooling engine scores in one pass")
         self.family = family
         self._in_flight: OrderedDict[tuple[str | None, int], list[list[int]]] = OrderedDict()
         self._this_thread = threading.local()

@@ -43,7 +43,7 @@ def serve_command(
     ours = ["--runner", loaded.runner, "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     if loaded.engines > 1:
         _require_one_process(flags)
-    elif loaded.runner == "pooling":
+    elif loaded.runner == "pooling" and loaded.one_prompt:
         ours += ["--io-processor-plugin", IO_PROCESSOR]
     given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
     for name, value in device_defaults(given, loaded.engines).items():

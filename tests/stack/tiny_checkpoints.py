@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_tokenizers import llama_3_tokenizer, mistral_tokenizer, qwen_tokenizer, with_special
 
 EXAMPLE = f"{Path(__file__).parents[2] / 'examples' / 'extensions' / 'family.py'}:AskedPRM"
+HEAD_FILE = "reward_head.pt"
 HIDDEN = 64
 CONTEXT = 5120
 
@@ -65,14 +66,19 @@ def named(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 class Case:
     """A checkpoint of `family`. `score(logits, hidden, tensors, tokenizer)` is the family's formula: language-model
     logits and last hidden states (after the final norm) at the step positions, to scores. `shows`: whether the
-    checkpoint shows its family; else it is named. `many`: as many steps as fit into its context."""
+    checkpoint shows its family; else it is named. `many`: as many steps as fit into its context. `seed`: of its
+    weights. `prefixes(forward, question, steps, tensors, tokenizer)`, in place of `score`: the scores of a family with
+    prompts of its own for each step, the prompts written out; `forward(token_ids)` gives logits and hidden states at
+    every token."""
 
     family: str
     save: Callable[[Path], Path]
-    score: Callable[..., torch.Tensor]
+    score: Callable[..., torch.Tensor] | None
     shows: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     many: int = 200
+    seed: int = 0
+    prefixes: Callable[..., list[float]] | None = None
 
     @property
     def named(self) -> str | None:
@@ -111,8 +117,96 @@ def value(name: str) -> Callable[..., torch.Tensor]:
     return lambda *read: raw(name)(*read).sigmoid()
 
 
+def ensemble(logits, hidden, tensors, tokenizer):
+    scores = []
+    for member in range(tensors["score.model.nn1.weight"].shape[0]):
+        out = hidden
+        for layer in ("nn1", "nn2", "nn_out"):
+            out = out if layer == "nn1" else out.relu()
+            out = out @ tensors[f"score.model.{layer}.weight"][member] + tensors[f"score.model.{layer}.bias"][member]
+        scores.append(out[:, 0].sigmoid())
+    return torch.stack(scores).mean(0)
+
+
+def stacked(members: int, width: int) -> dict[str, torch.Tensor]:
+    """An ensemble's heads, and the copies that its training kept of them."""
+    tensors = {}
+    for layer, (inputs, outputs) in {"nn1": (HIDDEN, width), "nn2": (width, width), "nn_out": (width, 1)}.items():
+        for name in (f"score.model.{layer}", f"score.reg_model.{layer}"):
+            tensors[f"{name}.weight"] = torch.randn(members, inputs, outputs) / inputs**0.5
+            tensors[f"{name}.bias"] = torch.randn(members, outputs)
+    return tensors
+
+
+def encoded(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of `text` and of its special tokens, but for `<extra_0>`, which the tests write into a step."""
+    plain = tokenizer.encode("<extra_0>", add_special_tokens=False, split_special_tokens=True)
+    first, *others = [tokenizer.encode(piece, add_special_tokens=False) for piece in text.split("<extra_0>")]
+    return sum(([*plain, *piece] for piece in others), first)
+
+
+def reason_flux(forward, question, steps, tensors, tokenizer):
+    scores = []
+    for count in range(1, len(steps) + 1):
+        _, hidden = forward(encoded(tokenizer, question + "\n\n".join(steps[:count])))
+        scores.append(apply(tensors, "reward_head", hidden[-1:])[0, 0].sigmoid().item())
+    return scores
+
+
+def universal(forward, question, steps, tensors, tokenizer):
+    reference = "\n\n###\n\nThe reference answer is: There is no reference answer for this question."
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": question + reference},
+    ]
+    asked = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    scores = []
+    for count in range(1, len(steps) + 1):
+        answer = encoded(tokenizer, "\n\n".join(steps[:count]) + "\n\n")
+        _, hidden = forward([*asked, *answer, tokenizer.eos_token_id])
+        value = apply(tensors, "score.2", apply(tensors, "score.0", hidden[-1:]).relu())
+        scores.append(value[0, 0].sigmoid().item())
+    return scores
+
+
+def pathfinder(forward, question, steps, tensors, tokenizer):
+    system = (
+        "You are a Math Teacher. Given a question and a student's solution, evaluate the mathematical correctness, "
+        "logic consistency of the current step and whether it will lead to the correct final solution"
+    )
+    good, bad, blank = tokenizer.convert_tokens_to_ids(["<+>", "<->", "<extra>"])
+
+    def before_blanks(answer):
+        messages = [
+            {"role": "user", "content": f"{system}\n\n Question: {question}"},
+            {"role": "assistant", "content": answer},
+        ]
+        token_ids = encoded(tokenizer, tokenizer.apply_chat_template(messages, tokenize=False))
+        logits, _ = forward(token_ids)
+        return logits[[at - 1 for at, token in enumerate(token_ids) if token == blank]][:, [good, bad]]
+
+    scores = []
+    for count, step in enumerate(steps, start=1):
+        answer = "".join(f"{earlier}\n\n" for earlier in steps[: count - 1]) + f"Current Step: {step}"
+        labels = before_blanks(f"{answer} Math reasoning: <extra>, Consistency: <extra>").argmax(-1)
+        if labels.any():
+            scores.append(-1.0)
+            continue
+        [last] = before_blanks(f"{answer} Math reasoning: <+>, Consistency: <+>, Correctness: <extra>")
+        scores.append(last.softmax(-1)[0].item())
+    return scores
+
+
 # A tied checkpoint's one matrix, saved under the other of its two names.
 UNDER_THE_HEAD = {"model.embed_tokens.weight": "lm_head.weight"}
+
+
+def save_reason_flux(path: Path) -> Path:
+    """A causal LM, and the head beside it."""
+    save_checkpoint(path / "ReasonFlux-PRM-1.5B", "Qwen2", qwen_tokenizer(), "Qwen2ForCausalLM", tied=True)
+    torch.save(linear(1), path / "ReasonFlux-PRM-1.5B" / HEAD_FILE)
+    return path / "ReasonFlux-PRM-1.5B"
+
 
 CASES = {
     "qwen_prm": Case(
@@ -212,6 +306,40 @@ CASES = {
         ),
         raw("v_head.summary"),
     ),
+    "ActPRM": Case(
+        "ensemble_prm",
+        lambda path: save_checkpoint(
+            path / "ActPRM", "Qwen2", qwen_tokenizer(), "Qwen2ForEnsemblePRM", stacked(members=3, width=16)
+        ),
+        ensemble,
+    ),
+    "ReasonFlux-PRM-1.5B, tied": Case("prefix_value", save_reason_flux, None, prefixes=reason_flux, many=40),
+    "Universal-PRM": Case(
+        "prefix_value",
+        lambda path: save_checkpoint(
+            path / "Universal-PRM-7B",
+            "Qwen2",
+            qwen_tokenizer(),
+            "Qwen2ForRewardModel",
+            {**named("score.0", linear(HIDDEN)), **named("score.2", linear(1))},
+        ),
+        None,
+        prefixes=universal,
+        many=40,
+    ),
+    "PathFinder-PRM": Case(
+        "pathfinder",
+        lambda path: save_checkpoint(
+            path / "PathFinder-PRM-7B",
+            "Qwen2",
+            with_special(qwen_tokenizer(), "<+>", "<->", "<extra>"),
+            "Qwen2ForCausalLM",
+        ),
+        None,
+        prefixes=pathfinder,
+        many=40,
+        seed=1,  # finds errors in some steps of the tests, and none in others
+    ),
     "from a file": Case(
         EXAMPLE,
         lambda path: save_checkpoint(path / "prm", "Llama", llama_3_tokenizer(), "LlamaForCausalLM"),
@@ -235,15 +363,24 @@ class PlainForward:
     def __init__(self, case: Case, path: Path, family: Any) -> None:
         self.case, self.family = case, family
         self.tensors = load_file(path / "model.safetensors")
+        if (path / HEAD_FILE).exists():
+            self.tensors |= named("reward_head", torch.load(path / HEAD_FILE, weights_only=True))
         config = transformers.AutoConfig.from_pretrained(path)
         self.model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
         embedded = self.tensors.get("model.embed_tokens.weight", self.tensors.get("lm_head.weight"))
         self.model.load_state_dict({name: self.tensors.get(name, embedded) for name in self.model.state_dict()})
 
+    def forward(self, token_ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and last hidden states at every token."""
+        out = self.model(torch.tensor([token_ids]), output_hidden_states=True)
+        return out.logits[0], out.hidden_states[-1][0]
+
     @torch.no_grad()
     def __call__(self, question: Any, steps: list[str]) -> list[float]:
+        if self.case.prefixes is not None:
+            return self.case.prefixes(self.forward, question, steps, self.tensors, self.family.tokenizer)
         rendered = self.family.render(question, steps)
-        out = self.model(torch.tensor([rendered.token_ids]), output_hidden_states=True)
+        logits, hidden = self.forward(rendered.token_ids)
         at = rendered.step_positions
-        scores = self.case.score(out.logits[0, at], out.hidden_states[-1][0, at], self.tensors, self.family.tokenizer)
+        scores = self.case.score(logits[at], hidden[at], self.tensors, self.family.tokenizer)
         return scores.tolist()

@@ -6,11 +6,14 @@ from functools import cache
 from typing import Any
 
 from vllm_prm.extension_files import absolute, load_from_file, names_file, resolve
+from vllm_prm.families.ensemble_prm import EnsemblePRMFamily
 from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.generative import GenerativeFamily
 from vllm_prm.families.implicit import ImplicitFamily
 from vllm_prm.families.math_shepherd import MathShepherdFamily
+from vllm_prm.families.pathfinder import PathFinderFamily
 from vllm_prm.families.placeholder import PlaceholderFamily
+from vllm_prm.families.prefix_value import PrefixValueFamily
 from vllm_prm.families.prm_family import PRMFamily, Rendered
 from vllm_prm.families.qwen_prm import QwenPRMFamily
 from vllm_prm.families.rlhflow import RLHFlowFamily
@@ -19,10 +22,13 @@ from vllm_prm.families.token_classification import TokenClassificationFamily
 from vllm_prm.families.value_head import ValueHeadFamily
 
 PRM_FAMILIES: dict[str, type[PRMFamily]] = {
+    "ensemble_prm": EnsemblePRMFamily,
     "generative": GenerativeFamily,
     "implicit": ImplicitFamily,
     "math_shepherd": MathShepherdFamily,
+    "pathfinder": PathFinderFamily,
     "placeholder": PlaceholderFamily,
+    "prefix_value": PrefixValueFamily,
     "qwen_prm": QwenPRMFamily,
     "rlhflow": RLHFlowFamily,
     "skywork": SkyworkFamily,

@@ -1,7 +1,7 @@
 """What the families share: options, the checkpoint they come from, and how messages are written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -131,6 +131,11 @@ class CheckpointFamily(PRMFamily):
             writer.turn(turn, message["content"])
         writer.recipe(after)
 
+    def _head(self) -> dict[str, Any]:
+        """The head as JSON, without the parts that it does not have."""
+        optional = {field.name for field in fields(self.head) if field.default is not MISSING}
+        return {name: part for name, part in as_json(self.head).items() if part or name not in optional}
+
     def hf_overrides(self) -> dict[str, Any]:
         """The step-reward architecture; under `prm` the family, its options, and what the pooler reads. `ValueError`
         if vLLM has none for the checkpoint; what it has is asked here, because that imports vLLM, and a trainer need
@@ -138,7 +143,7 @@ class CheckpointFamily(PRMFamily):
         if self.architecture is None and self.config is None:
             raise ValueError("this family was built without a checkpoint, so there is no architecture to serve")
         architecture = self.architecture or step_architecture(self.path, self.config, self.served_as)
-        reads = {"reward_token_ids": list(self.reward_token_ids)} if self.head is None else {"head": as_json(self.head)}
+        reads = {"reward_token_ids": list(self.reward_token_ids)} if self.head is None else {"head": self._head()}
         return {
             "architectures": [architecture],
             "prm": {"family": self.name, "options": as_json(self.options), **reads},

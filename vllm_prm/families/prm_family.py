@@ -30,12 +30,20 @@ class Head:
 
     `layers`: the checkpoint's names of its linear layers, without `.weight`, applied in order to the backbone's last
     hidden state (after its final norm) with a ReLU between them. `outputs`: width of the last. `bias`: whether each
-    layer has one.
+    layer has one. `file`: where the one layer lies if not with the weights, a file of their folder. `ignored`:
+    beginnings of the names of weights that nothing reads.
+
+    With `members` there are so many heads of one output each, their weights stacked as (members, inputs, outputs), and
+    their hidden layers are `hidden` wide.
     """
 
     layers: tuple[str, ...]
     outputs: int
     bias: bool
+    file: str | None = None
+    ignored: tuple[str, ...] = ()
+    members: int = 0
+    hidden: int = 0
 
 
 class PRMFamily(ABC):
@@ -63,6 +71,8 @@ class PRMFamily(ABC):
     """vLLM's runner for the model: "generate" where scores are read from what it writes."""
     engines: int = 1
     """How many engines of one device it takes to score."""
+    one_prompt: bool = True
+    """Whether `render` gives all that a solution is scored by, for `decode` to read."""
 
     @classmethod
     @abstractmethod

@@ -98,6 +98,7 @@ class QwenPRMFamily(CheckpointFamily):
 
 
 def process_reward_model(checkpoint: Checkpoint) -> bool:
-    """Whether architecture or weights are those of a Qwen2.5-Math-PRM."""
+    """Whether architecture or weights are those of a Qwen2.5-Math-PRM: a head of two layers and two classes."""
     declared = any(name.endswith("ForProcessRewardModel") for name in checkpoint.architectures)
-    return declared or {"score.0.weight", "score.2.weight"} <= set(checkpoint.weights)
+    two_layers = {"score.0.weight", "score.2.weight"} <= set(checkpoint.weights)
+    return declared or (two_layers and checkpoint.rows("score.2.weight") in (2, None))

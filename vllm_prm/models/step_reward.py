@@ -8,6 +8,7 @@ own, see `step_head`.
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from vllm_prm.architectures import STEP_REWARD
 from vllm_prm.models.backbone import step_model
 from vllm_prm.models.completeness import mark_unwritten, require_written
 from vllm_prm.models.language_head import LanguageHead, remove_head
-from vllm_prm.models.step_head import StepHead
+from vllm_prm.models.step_head import head_file, step_head
 from vllm_prm.models.step_pooler import StepPooler
 from vllm_prm.models.tensor_parallel import sum_over_ranks
 
@@ -47,7 +48,9 @@ class StepReward:
         self.language_head = LanguageHead(self)
         declared = getattr(model_config.hf_config, "prm", None) or {}
         if "head" in declared:
-            self.step_head = StepHead(model_config.get_hidden_size(), **declared["head"])
+            self.step_head = step_head(model_config.get_hidden_size(), declared["head"])
+            self.head_beside = declared["head"].get("file")
+            self.checkpoint = model_config.model, model_config.revision
             self.unread = remove_head(self)
             self.pooler = StepPooler(self.head_outputs, ())
             return
@@ -99,6 +102,9 @@ class StepReward:
         head: set[str] = set()
         first = not self.loaded_once
         marked = mark_unwritten(self) if first and not self.quantized else set()
+        if first and self.step_head is not None and self.head_beside:
+            [layer] = self.step_head.names
+            weights = chain(weights, head_file(*self.checkpoint, self.head_beside, layer))
         loaded = super().load_weights(self._backbone_weights(weights, head))
         if first:
             if self.step_head is not None:
@@ -113,6 +119,8 @@ class StepReward:
         """What is left for the host model; the names of what the head took are added to `head`."""
         rows, embedded = None, False
         for name, tensor in weights:
+            if self.step_head is not None and not self.step_head.reads(name):
+                continue
             if self.step_head is not None and (parameter := self.step_head.load(name, tensor, default_weight_loader)):
                 head.add(f"step_head.{parameter}")
                 continue

@@ -47,6 +47,12 @@ TWO_LAYERS = {"score.0.weight": (4, 4), "score.0.bias": (4,), "score.2.weight": 
         ),
         ("llama-prm800k", "LlamaForCausalLM", LLAMA, (), "placeholder", "called Llama-PRM800K"),
         ("VersaPRM", "LlamaForCausalLM", LLAMA, (), "placeholder", "called VersaPRM"),
+        ("prm", "Qwen2ForEnsemblePRM", QWEN, {"score.model.nn1.weight": (2, 4, 8)}, "ensemble_prm", "Qwen2ForEnsemble"),
+        (
+            *("PathFinder-PRM-7B", "Qwen2ForCausalLM", with_special(qwen_tokenizer(), "<+>", "<->", "<extra>"), ()),
+            *("pathfinder", "called PathFinder-PRM-7B"),
+        ),
+        ("ReasonFlux-PRM-1.5B", "Qwen2ForCausalLM", QWEN, (), "prefix_value", "called ReasonFlux-PRM-1.5B"),
         ("Llama-3.1-8B-FoVer-PRM", "LlamaForCausalLM", LLAMA, (), "rlhflow", "called Llama-3.1-8B-FoVer-PRM"),
         ("Qwen-2.5-7B-FoVer-PRM", "Qwen2ForCausalLM", QWEN, (), "rlhflow", "called Qwen-2.5-7B-FoVer-PRM"),
         (
@@ -154,11 +160,47 @@ def test_a_name_that_two_share_decides_nothing(tmp_path):
         detect_family(path)
 
 
-def test_reasonflux_1_5b_is_no_qwen_prm(tmp_path):
-    """A causal LM whose head lies in `reward_head.pt`; it has no <extra_0> and no two classes."""
-    with pytest.raises(ValueError, match="does not show") as refused:
-        detect_family(checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForCausalLM", QWEN))
-    assert "qwen_prm (" not in str(refused.value)
+def test_a_head_beside_the_weights(tmp_path):
+    """ReasonFlux-PRM-1.5B is a causal LM whose head lies in `reward_head.pt`: no `<extra_0>`, no two classes. A file of
+    that name alone does not say how it reads a solution."""
+    named = checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForCausalLM", QWEN)
+    assert detect_family(named).family == "prefix_value"
+    renamed = checkpoint(tmp_path / "prm", "Qwen2ForCausalLM", QWEN)
+    torch.save({}, tmp_path / "prm" / "reward_head.pt")
+    with pytest.raises(ValueError, match="prefix_value \\(reward_head.pt lies beside"):
+        detect_family(renamed)
+    for path in (named, renamed):
+        assert load_family(path, "prefix_value").head.file == "reward_head.pt"
+
+
+def test_a_prm_of_prefixes_has_no_input_of_vllms_own_route(tmp_path):
+    """`POST /pooling` scores a solution in one pass."""
+    path = checkpoint(tmp_path / "ReasonFlux-PRM-1.5B", "Qwen2ForCausalLM", QWEN)
+    assert "--io-processor-plugin" not in serve_command(path, None, [])
+
+
+def test_the_head_of_universal_prm_is_seen(tmp_path):
+    one = checkpoint(tmp_path / "a" / "Universal-PRM-7B", "Qwen2Model", QWEN, {"score.weight": (1, 4)})
+    assert (load_family(one).head.layers, load_family(one).head.bias) == (("score",), False)
+    two = {**TWO_LAYERS, "score.2.weight": (1, 4), "score.2.bias": (1,)}
+    two = checkpoint(tmp_path / "b" / "Universal-PRM-7B", "Qwen2ForRewardModel", QWEN, two)
+    assert (load_family(two).head.layers, load_family(two).head.bias) == (("score.0", "score.2"), True)
+    none = checkpoint(tmp_path / "c" / "Universal-PRM-7B", "Qwen2Model", QWEN)
+    with pytest.raises(ValueError, match="needs the options head and head_bias"):
+        load_family(none)
+
+
+def test_the_heads_of_act_prm_are_seen(tmp_path):
+    heads = {"score.model.nn1.weight": (3, 4, 16)}
+    path = checkpoint(tmp_path / "a", "Qwen2ForEnsemblePRM", QWEN, heads, num_ensemble=9, rr_token="<extra_0>")
+    assert detect_family(path).reason == "architectures is ['Qwen2ForEnsemblePRM']"
+    options = load_family(path).options
+    assert (options.members, options.hidden, options.step_token) == (3, 16, "<extra_0>")
+    told = checkpoint(tmp_path / "ActPRM-X", "Qwen2ForEnsemblePRM", QWEN, num_ensemble=9, rr_token=None)
+    assert load_family(told).options.members == 9
+    assert QWEN.convert_ids_to_tokens(load_family(told).step_id) == "ĠĊĊ"
+    with pytest.raises(ValueError, match="number of heads"):
+        load_family(checkpoint(tmp_path / "b", "Qwen2ForEnsemblePRM", QWEN))
 
 
 def test_contradicting_evidence_is_refused(tmp_path):

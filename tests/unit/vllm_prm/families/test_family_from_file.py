@@ -92,7 +92,7 @@ def test_a_checkpoint_may_bring_its_family_but_not_run_it_unasked(path):
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("placeholders", "unknown PRM family 'placeholders'; choose one of generative, .*or give FILE.py:Name"),
+        ("placeholders", "unknown PRM family 'placeholders'; choose one of .*generative, .*or give FILE.py:Name"),
         (f"{FILE}:Nothing", "defines no Nothing"),
         (f"{FILE}:AskedOptions", "AskedOptions is no PRM family: it must be a subclass"),
         (f"{FILE}:class_probabilities", "is no PRM family"),
