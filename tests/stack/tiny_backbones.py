@@ -60,7 +60,25 @@ BACKBONES = {
     "Phi": Backbone("PhiConfig", "PhiForCausalLM", {"num_key_value_heads": 2, "intermediate_size": 256}),
     "Phi-3": Backbone("Phi3Config", "Phi3ForCausalLM", {"original_max_position_embeddings": CONTEXT}),
     "Mixtral": Backbone("MixtralConfig", "MixtralForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "Ministral 3": Backbone(
+        "Ministral3Config",
+        "Ministral3ForCausalLM",
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 1e6,
+                "factor": 16.0,
+                "original_max_position_embeddings": 128,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            }
+        },
+    ),
     "OLMo 2": Backbone("Olmo2Config", "Olmo2ForCausalLM"),
     "OLMoE": Backbone("OlmoeConfig", "OlmoeForCausalLM", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "GLM-4": Backbone("Glm4Config", "Glm4ForCausalLM"),
     "Granite": Backbone("GraniteConfig", "GraniteForCausalLM", {"logits_scaling": 4.0, "embedding_multiplier": 2.0}),
+    "Cohere": Backbone("CohereConfig", "CohereForCausalLM", {"logit_scale": 0.25}),
+    "StableLM": Backbone("StableLmConfig", "StableLmForCausalLM"),
 }

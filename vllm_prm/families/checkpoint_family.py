@@ -10,6 +10,7 @@ from vllm_prm.architectures import STEP_REWARD, step_architecture
 from vllm_prm.errors import in_words
 from vllm_prm.families.evidence import Checkpoint, Evidence
 from vllm_prm.families.prm_family import PRMFamily, Question
+from vllm_prm.families.rope import rope_overrides
 from vllm_prm.families.writing import Writer, chat_turns, special_literals
 
 
@@ -137,14 +138,15 @@ class CheckpointFamily(PRMFamily):
         return {name: part for name, part in as_json(self.head).items() if part or name not in optional}
 
     def hf_overrides(self) -> dict[str, Any]:
-        """The step-reward architecture; under `prm` the family, its options, and what the pooler reads. `ValueError`
-        if vLLM has none for the checkpoint; what it has is asked here, because that imports vLLM, and a trainer need
-        not."""
+        """The step-reward architecture; under `prm` the family, its options, and what the pooler reads; see
+        `rope_overrides`. `ValueError` if vLLM has none for the checkpoint; what it has is asked here, because that
+        imports vLLM, and a trainer need not."""
         if self.architecture is None and self.config is None:
             raise ValueError("this family was built without a checkpoint, so there is no architecture to serve")
         architecture = self.architecture or step_architecture(self.path, self.config, self.served_as)
         reads = {"reward_token_ids": list(self.reward_token_ids)} if self.head is None else {"head": self._head()}
         return {
+            **rope_overrides(self.config or {}),
             "architectures": [architecture],
             "prm": {"family": self.name, "options": as_json(self.options), **reads},
         }

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_json, only_question, require_list
 from vllm_prm.families.critics import CRITIQUE_STYLES, Ask, Conversation
 from vllm_prm.families.prm_family import Question, Rendered
+from vllm_prm.families.rope import rope_overrides
 from vllm_prm.families.writing import chat_turns
 
 
@@ -92,8 +93,9 @@ class GenerativeFamily(CheckpointFamily):
         self.style = style.for_tokenizer(tokenizer, path, self.sampling(), **own)
 
     def hf_overrides(self) -> dict[str, Any]:
-        """The model is loaded as it is; the family and its options are for the server's endpoint."""
-        return {"prm": {"family": self.name, "options": as_json(self.options)}}
+        """The model is loaded as it is, see `rope_overrides`; the family and its options are for the server's
+        endpoint."""
+        return {**rope_overrides(self.config or {}), "prm": {"family": self.name, "options": as_json(self.options)}}
 
     def sampling(self) -> dict[str, Any]:
         """vLLM's sampling parameters: the style's, and over them the options that are set."""

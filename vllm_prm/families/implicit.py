@@ -39,6 +39,7 @@ from vllm_prm.families.checkpoint_family import CheckpointFamily, as_messages, r
 from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 from vllm_prm.families.decoding import sigmoid
 from vllm_prm.families.prm_family import Question, Rendered
+from vllm_prm.families.rope import rope_overrides
 from vllm_prm.families.writing import chat_turns
 
 BLANK_LINE = "\n\n"
@@ -112,9 +113,11 @@ class ImplicitFamily(CheckpointFamily):
     def reference_overrides(self) -> dict[str, Any]:
         """`hf_overrides` of the reference model."""
         reference = self.options.reference
+        config = read_config(reference)
         return {
-            **self.hf_overrides(),
-            "architectures": [step_architecture(reference, read_config(reference), STEP_LOG_PROBS)],
+            **rope_overrides(config),
+            "architectures": [step_architecture(reference, config, STEP_LOG_PROBS)],
+            "prm": self.hf_overrides()["prm"],
         }
 
     def render(self, question: Question, steps: Sequence[str]) -> RenderedSums:
