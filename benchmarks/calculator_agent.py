@@ -170,6 +170,7 @@ def command() -> int:
     add_adam_flag(flags, ADAMS)
     flags.add_argument("--figure", type=Path, default=Path("docs/calculator_agent.svg"))
     add_jobs_flag(flags)
+    flags.set_defaults(work_dir=Path("runs/calculator_agent_seeds"))  # the example's own run has runs/calculator_agent
     args = flags.parse_args()
     responses = ROLLOUT_QUESTIONS * SAMPLES
     if uneven := [str(adam) for adam in args.adam if responses % adam.steps]:

@@ -11,212 +11,22 @@ right responses alone where they read verdicts), else of the outcome. References
 the largest difference of any parameter, `variance` the trace of g's covariance against that of the host's `rloo` on the
 same rewards (for step rewards with `--process_reward.baseline_of returns`). A batch is one
 group. Values of states are exact where an estimator takes them, so the noise of branches is not in it. KL, clipping and
-the loss's mean over tokens are left out. The last line is a JSON object.
+the loss's mean over tokens are left out. A change of an estimator's code asks for --fresh.
 """
 
 import argparse
-import itertools
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from functools import cache, partial
 
-import torch
-
-from benchmarks.decision_processes import PROCESSES, Parameter, Response, State, forked_groups, responses
+from benchmarks.decision_processes import PROCESSES, responses
+from benchmarks.gradients import Row, figures, hosts, leave_one_out, ours
+from benchmarks.runs import Cells, main, parser
 from openrlhf_prm.advantages import ADVANTAGE_ESTIMATORS
-from openrlhf_prm.advantages.estimator import AdvantageEstimator, EstimatorNeed, StepBatch
+from openrlhf_prm.advantages.estimator import EstimatorNeed
 from openrlhf_prm.advantages.host_baselines import HOST_BASELINES
 
-Group = tuple[Response, ...]
-Advantages = Callable[[Sequence[Group]], list[list[list[float]]]]
-"""Groups, each a batch of its own -> for every response its tokens' advantages."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """An estimator with options. unbiased: what the code says of it. reads_steps: whether process rewards count, with
-    right_only those of right responses alone. factors: of responses that fork, which make a group of their own size.
-    """
-
-    name: str
-    unbiased: bool
-    reads_steps: bool
-    advantages: Advantages
-    right_only: bool = False
-    factors: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Of one estimator on one process. bias: largest error of the expected gradient; variance: trace."""
-
-    bias: float
-    variance: float
-
-
-def ours(estimator: AdvantageEstimator) -> Advantages:
-    """Advantages by one of our estimators."""
-    needs = {field for need in estimator.needs for field in need.value}
-    forks = EstimatorNeed.FORKS in estimator.needs
-
-    def of_group(group: Group) -> list[list[float]]:
-        def tensors(rows) -> list[torch.Tensor]:
-            return [torch.tensor(row, dtype=torch.float64) for row in rows]
-
-        there = dict(
-            group_size=len(group),
-            process_rewards=tensors(response.rewards for response in group),
-            token_ids=[response.tokens for response in group],
-            values=tensors(response.values for response in group),
-            penalties=torch.zeros(len(group), dtype=torch.float64),
-            probabilities=tensors(response.probabilities for response in group),
-            correct=torch.tensor([response.outcome > 0.5 for response in group]),
-            log_ratios=tensors(map(log_ratios, group)),
-            fork_ends=[estimator.fork_ends(response.ends, ()) for response in group] if forks else None,
-        )
-        batch = StepBatch(
-            step_ends=[torch.tensor(response.ends) for response in group],
-            outcome_rewards=torch.tensor([response.outcome for response in group], dtype=torch.float64),
-            **{field: value for field, value in there.items() if field in needs},
-        )
-        return [tokens.tolist() for tokens in estimator(batch)]
-
-    return lambda groups: [of_group(group) for group in groups]
-
-
-def leave_one_out(groups: Sequence[Group]) -> list[list[list[float]]]:
-    """The host's `rloo` of outcomes, for groups too many for its experience maker."""
-    rows = []
-    for group in groups:
-        total = sum(response.outcome for response in group)
-        of = [response.outcome - (total - response.outcome) / (len(group) - 1) for response in group]
-        rows.append([[value] * len(response.tokens) for value, response in zip(of, group, strict=True)])
-    return rows
-
-
-def log_ratios(response: Response) -> list[float]:
-    """Of its tokens, to a reference that chooses evenly and writes what no choice is as the policy does."""
-    ratios = [0.0] * len(response.tokens)
-    for state, chosen, place in response.choices:
-        ratios[place] = math.log(state.choices[chosen].probability * len(state.choices))
-    return ratios
-
-
-def hosts(estimator: str, *flags: str, reads_steps: bool) -> Advantages:
-    """Advantages by one of the host's estimators, through its experience maker and ours; with step rewards by a PRM
-    whose scores the shaping `sum` hands on.
-    """
-    from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
-    from openrlhf.utils import get_strategy
-
-    from benchmarks.host_arguments import arguments
-    from openrlhf_prm.ppo.experience import ProcessExperienceMaker
-    from openrlhf_prm.ppo.plugin_options import read_options
-
-    common = ("--rollout.micro_batch_size", "64", "--actor.num_gpus_per_node", "1", "--algo.kl.init_coef", "0")
-    prm = ("--prm.model_name_or_path", "unused", "--process_reward.shaping", "sum") if reads_steps else ()
-
-    def of_groups(groups: Sequence[Group]) -> list[list[list[float]]]:
-        size = len(groups[0])
-        args = arguments(estimator, "--rollout.n_samples_per_prompt", str(size), *common, *prm, *flags)
-        strategy, options = get_strategy(args), read_options(args)
-        whole_batch = estimator in ("group_norm", "rloo", "dr_grpo")  # nothing is shared between questions
-        batches = [[response for group in groups for response in group]] if whole_batch else groups
-        rows: list[list[float]] = []
-        for batch in batches:
-            maker = ProcessExperienceMaker(*(None,) * 4, FixedKLController(0.0), strategy, None, options=options)
-            samples = [_experience(place, response) for place, response in enumerate(batch)]
-            maker._records = [_record(response) for response in batch] if reads_steps else []
-            for experience in maker.compute_advantages_and_returns(samples):
-                rows.append(experience.advantages[0][experience.action_mask[0].bool()].tolist())
-        return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-    return of_groups
-
-
-def _experience(place: int, response: Response):
-    """A response behind one token of prompt; what an environment wrote stands between actions."""
-    from openrlhf.trainer.ppo_utils.experience import Experience
-
-    tokens, actions = [5], []
-    for token in response.tokens:
-        *words, own = token if isinstance(token, tuple) else (token,)
-        tokens += [*words, own]
-        actions += [0] * len(words) + [1]
-    reward = torch.tensor([response.outcome])
-    mask = torch.tensor([actions])
-    return Experience(
-        index=[place],
-        sequences=torch.tensor([tokens]),
-        attention_mask=torch.ones(1, len(tokens), dtype=torch.long),
-        action_mask=mask,
-        prompts=["p"],
-        labels=["l"],
-        rewards=reward,
-        scores=reward,
-        kl=torch.zeros(mask.shape),
-        values=torch.full(mask.shape, 0.25),
-        response_length=torch.tensor([len(actions)]),
-        truncated=torch.tensor([False]),
-        total_length=torch.tensor([float(len(tokens))]),
-        info={"reward": reward},
-    )
-
-
-def _record(response: Response):
-    from openrlhf_prm.ppo.rollout.records import StepRecord
-
-    # Signed scores 2p - 1 are the rewards.
-    return StepRecord(tuple(response.ends), tuple((reward + 1) / 2 for reward in response.rewards), 0.0, 0.0)
-
-
-def true_gradient(process: State, reads_steps: bool, right_only: bool = False) -> dict[Parameter, float]:
-    """Of the expected reward: sum over responses of probability * reward * d log probability."""
-    gradient: dict[Parameter, float] = {}
-    for response in responses(process):
-        paid = reads_steps and (response.outcome > 0.5 or not right_only)
-        reward = response.outcome + sum(response.rewards) * paid
-        for parameter, derivatives in response.score().items():
-            share = response.probability * reward * sum(derivatives.values())
-            gradient[parameter] = gradient.get(parameter, 0.0) + share
-    return gradient
-
-
-def figures(row: Row, process: State, group_size: int = 2) -> Figures:
-    """Bias and variance."""
-    true = true_gradient(process, row.reads_steps, row.right_only)
-    mean, square = _moments(row, process, group_size)
-    bias = max(abs(mean[parameter] - value) for parameter, value in true.items())
-    return Figures(bias, square - sum(value**2 for value in mean.values()))
-
-
-def expected_gradient(row: Row, process: State, group_size: int = 2) -> dict[Parameter, float]:
-    return _moments(row, process, group_size)[0]
-
-
-def _moments(row: Row, process: State, group_size: int) -> tuple[dict[Parameter, float], float]:
-    """The expected gradient and the expected square of its length, by enumeration of all groups."""
-    every = responses(process)
-    parameters = [parameter for response in every for parameter in response.score()]
-    if row.factors:
-        weights, groups = zip(*forked_groups(process, row.factors), strict=True)
-    else:
-        groups = list(itertools.product(every, repeat=group_size))
-        weights = [math.prod(response.probability for response in group) for group in groups]
-    mean = dict.fromkeys(parameters, 0.0)
-    square = 0.0
-    for weight, group, advantages in zip(weights, groups, row.advantages(groups), strict=True):
-        gradient = dict.fromkeys(parameters, 0.0)
-        for response, tokens in zip(group, advantages, strict=True):
-            for parameter, derivatives in response.score().items():
-                gradient[parameter] += sum(tokens[place] * d for place, d in derivatives.items()) / len(group)
-        for parameter, value in gradient.items():
-            mean[parameter] += weight * value
-        square += weight * sum(value**2 for value in gradient.values())
-    return mean, square
-
-
+MOST_GROUPS = 10_000
 OPTIONS: dict[str, tuple[dict, ...]] = {
     "step_group": ({}, {"std_norm": False}, {"std_norm": False, "baseline": "others"}),
     "step_returns": ({}, {"lambd": 0.9}),
@@ -232,7 +42,7 @@ OPTIONS: dict[str, tuple[dict, ...]] = {
         {"std_norm": False, "baseline": "others", "beta": 0.0},
     ),
     "tree": ({},),
-    "forked_tree": ({"branching": "2x2"},),
+    "forked_tree": ({"branching": "2x2"}, *({"branching": "2x2", "baseline": of} for of in ("spo_tree", "treerl"))),
     "vine": ({}, {"std_norm": False}),
     "spo": ({}, {"std_norm": False}, {"std_norm": False, "mask": False}),
 }
@@ -261,32 +71,71 @@ def rows() -> list[Row]:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--group_size", type=int, default=2, help="responses per question (default 2)")
-    size = parser.parse_args(arguments).group_size
-    reference = {
-        reads: Row("", True, reads, hosts("rloo", *flags, reads_steps=reads))
-        for reads, flags in ((False, ()), (True, ("--process_reward.baseline_of", "returns")))
-    }
-    least = {
-        (reads, name): figures(reference[reads], PROCESSES[name], size) for reads in reference for name in PROCESSES
-    }
-    print(f"{'estimator':<62} unbiased  " + "  ".join(f"{name:>22}" for name in PROCESSES))
-    result = {}
-    for row in rows():
-        of_row = {name: figures(row, process, size) for name, process in PROCESSES.items()}
-        if row.factors:  # a group of their own size, against `rloo` with as many
+@cache
+def _rival(reads_steps: bool, process: str, group_size: int) -> float:
+    """Variance of the host's `rloo`, with step rewards against the mean of the others' returns."""
+    flags = ("--process_reward.baseline_of", "returns") if reads_steps else ()
+    rival = Row("", True, reads_steps, hosts("rloo", *flags, reads_steps=reads_steps))
+    return figures(rival, PROCESSES[process], group_size).variance
+
+
+def measured(row: Row, group_size: int) -> dict:
+    """Of each process bias and variance, the latter against `rloo`'s. A tree that forks has a group of its own size."""
+    result: dict = {"unbiased": row.unbiased}
+    for name, process in PROCESSES.items():
+        found = figures(row, process, group_size)
+        if row.factors:
             rival = Row("", True, False, leave_one_out)
-            against = {name: figures(rival, PROCESSES[name], math.prod(row.factors)).variance for name in of_row}
+            against = figures(rival, process, math.prod(row.factors)).variance
         else:
-            against = {name: least[row.reads_steps, name].variance for name in of_row}
-        cells = {name: (of_row[name].bias, of_row[name].variance / against[name]) for name in of_row}
-        shown = "  ".join(f"bias {bias:6.3f} var {variance:5.2f}" for bias, variance in cells.values())
-        print(f"{row.name:<62} {'yes' if row.unbiased else 'no':<8}  {shown}")
-        result[row.name] = {"unbiased": row.unbiased, **{name: list(cell) for name, cell in cells.items()}}
-    print(json.dumps({"group_size": size, "bias_and_variance": result}))
+            against = _rival(row.reads_steps, name, group_size)
+        result[name] = {"bias": round(found.bias, 6), "variance": round(found.variance / against, 4)}
+    return result
+
+
+def tree_by_group_size() -> dict:
+    """Variance of `tree` against that of `rloo` by the number of responses, as far as groups can be enumerated."""
+    tree, rival = (Row("", True, False, made) for made in (ours(ADVANTAGE_ESTIMATORS["tree"]()), leave_one_out))
+    result: dict = {}
+    for name, process in PROCESSES.items():
+        largest = int(math.log(MOST_GROUPS, len(responses(process))))
+        result[name] = {
+            str(size): round(figures(tree, process, size).variance / figures(rival, process, size).variance, 3)
+            for size in range(2, largest + 1)
+        }
+    return result
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """All rows for all sizes, printed as tables."""
+    cells = Cells(args.output, {}, args.fresh)
+    table = rows()
+    wanted = {
+        f"groups of {size}/{row.name}": partial(measured, row, size) for size in args.group_sizes for row in table
+    }
+    complete = cells.fill({**wanted, "tree by group size": tree_by_group_size}, args.seconds)
+    cells.write({})
+    for size in args.group_sizes:
+        print(f"{f'groups of {size}':<62} unbiased  " + "  ".join(f"{name:>22}" for name in PROCESSES))
+        for row in table:
+            of_row = cells.filled.get(f"groups of {size}/{row.name}")
+            if of_row is not None:
+                shown = (f"bias {of_row[name]['bias']:6.3f} var {of_row[name]['variance']:5.2f}" for name in PROCESSES)
+                print(f"{row.name:<62} {'yes' if row.unbiased else 'no':<8}  {'  '.join(shown)}")
+    return {"rows": len(wanted)} if complete else None
+
+
+def command() -> int:
+    """The command line."""
+    flags = parser("credit", __doc__)
+    flags.add_argument(
+        "--group_sizes", type=int, nargs="+", default=[2, 3], help="responses per question (default 2 and 3)"
+    )
+    args = flags.parse_args()
+    if min(args.group_sizes) < 2:
+        flags.error(f"--group_sizes must be 2 or more, got {min(args.group_sizes)}")
+    return main("credit", run, args)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command())

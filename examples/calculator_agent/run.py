@@ -185,7 +185,7 @@ def result_of(folder: Path, seed: int, seconds: dict[str, float]) -> dict:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the stages, writes result.json, prints the table and the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of questions, training and sampling (default 0)")
     parser.add_argument("--output", help="folder; default runs/calculator_agent, or runs/calculator_agent-seedN")
     args = parser.parse_args(argv)
     folder = made_folder(args.output or "runs/calculator_agent" + (f"-seed{args.seed}" if args.seed else ""))

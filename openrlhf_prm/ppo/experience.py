@@ -126,10 +126,14 @@ class ProcessExperienceMaker(RemoteExperienceMaker):
             turns = turn_rewards(self._records, self.options.credit.turn_coef)
             outcomes = left_of_outcome(outcomes, turns.total)
         token_ids = [e.sequences[row, 1:][e.action_mask[row].bool()].tolist() for e, row in ordered]
-        counts = torch.tensor([turns_of(e.action_mask[row]) for e, row in ordered])
+        counts = [turns_of(e.action_mask[row]) for e, row in ordered]
+        if self._records:  # between two turns an environment may have written nothing
+            counts = [max(count, len(rec.turn_ends)) for count, rec in zip(counts, self._records, strict=True)]
         return RolloutColumns(
             outcomes=outcomes,
-            correct=are_right(self._in_rollout_order(experiences, verdicts), counts, self.options.outcome.right_from),
+            correct=are_right(
+                self._in_rollout_order(experiences, verdicts), torch.tensor(counts), self.options.outcome.right_from
+            ),
             lengths=torch.tensor([float(len(tokens)) for tokens in token_ids]),
             truncated=self._in_rollout_order(experiences, [experience.truncated for experience in experiences]) > 0.5,
             prompts=[e.prompts[row] for e, row in ordered],

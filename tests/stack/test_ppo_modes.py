@@ -119,13 +119,20 @@ def test_a_critic_and_a_sleeping_prm_where_all_models_share_one_gpu(data, prm, t
     done = train(
         *host_flags(data),
         *("--train.colocate_all", "--vllm.enable_sleep", "--vllm.gpu_memory_utilization", 0.5),
-        *("--prm.colocate", "--prm.gpus_per_engine", 0.4, "--prm.model_name_or_path", prm, "--data.max_samples", 8),
+        *("--prm.colocate", "--prm.gpus_per_engine", 0.4, "--prm.model_name_or_path", prm, "--data.max_samples", 16),
         *("--process_reward.shaping", f"{watching}:Watched", "--reward.remote_url", watching),
-        *("--algo.advantage.estimator", "gae", "--algo.advantage.length_alpha", 0.05),
+        *("--algo.advantage.estimator", "gae", "--algo.advantage.length_alpha", 0.05, "--critic.freezing_steps", 0),
+        *("--length_penalty.kind", "truncation_difficulty", "--length_penalty.easy_max_tokens", 1),
         *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     states = (tmp_path / "states").read_text().splitlines()
-    assert set(states[:32]) == {"the policy writes: awake"} and set(states[32:]) == {"it learns: asleep"}
-    (status,) = logged_steps(done.stdout + done.stderr)
-    assert status["critic_loss"] > 0 and status["process/reward"] != 0 and 0 <= status["process/step_score"] <= 1
+    rollout = [*["the policy writes: awake"] * 32, *["it learns: asleep"] * 32]
+    assert states == rollout * 2
+    first, second = logged_steps(done.stdout + done.stderr)
+    assert "policy_loss" in second and "policy_loss" not in first, "the host freezes one update more than it is told"
+    for status in (first, second):
+        assert status["critic_loss"] > 0 and status["process/reward"] != 0 and 0 <= status["process/step_score"] <= 1
+        # Right answers to easy questions are too long with more than one token.
+        assert -1 <= status["length_penalty"] < 0
+    assert abs(second["vllm_kl"]) < 0.005

@@ -1,5 +1,7 @@
 """What the agent's benchmark computes from curves, on curves a reader can check by hand; no engine runs."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import calculator_agent
@@ -46,3 +48,12 @@ def test_steps_to_the_baselines_peak(tmp_path):
     assert calculator_agent.summarise({}, seeds=5) == {}
     calculator_agent.figure(tmp_path / "curves.svg", summary)
     assert (tmp_path / "curves.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_its_runs_and_the_examples_own_do_not_share_a_folder(monkeypatch):
+    """Both draw questions into files of the same names."""
+    asked = []
+    monkeypatch.setattr("sys.argv", ["calculator_agent"])
+    monkeypatch.setattr(calculator_agent, "main", lambda name, run, args: asked.append(args.work_dir) or 0)
+    calculator_agent.command()
+    assert asked[0] not in (Path("runs/calculator_agent"), Path("runs/calculator_agent-seed1"))

@@ -22,12 +22,14 @@ class Words:
         return [" ".join(map(str, row)) for row in rows]
 
 
-def sample(reward: float, length: int, cut: bool):
-    """A response of `length` tokens behind a prompt of three."""
+def sample(reward: float, length: int, cut: bool, spacing: int = 1):
+    """A response of `length` tokens behind a prompt of three, its last place included; of every `spacing` places the
+    first is the policy's, the others its environment's.
+    """
     from openrlhf.trainer.ppo_utils.experience import Experience
 
     actions = torch.zeros(1, 2 + length, dtype=torch.long)
-    actions[0, 2:] = 1
+    actions[0, 2::spacing] = 1
     rewards = torch.tensor([reward])
     return Experience(
         sequences=torch.arange(1, 4 + length)[None],
@@ -46,7 +48,7 @@ def sample(reward: float, length: int, cut: bool):
     )
 
 
-def experiences(estimator, rewards, lengths, *flags, records=(), cut=None, group_size=None):
+def experiences(estimator, rewards, lengths, *flags, records=(), cut=None, group_size=None, spacing=1):
     """The batches that the host would train on."""
     from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
     from openrlhf.utils import get_strategy
@@ -62,7 +64,7 @@ def experiences(estimator, rewards, lengths, *flags, records=(), cut=None, group
     maker = ProcessExperienceMaker(
         *(None,) * 4, FixedKLController(0.0), get_strategy(args), Words(), options=read_options(args)
     )
-    samples = [sample(*row) for row in zip(rewards, lengths, cut or [False] * len(rewards), strict=True)]
+    samples = [sample(*row, spacing) for row in zip(rewards, lengths, cut or [False] * len(rewards), strict=True)]
     maker._records = list(records)
     batches = maker.split_rollout_samples(samples)
     for batch in batches:
@@ -295,3 +297,96 @@ def test_runs_of_action_tokens_are_turns():
 
     assert turns_of(torch.tensor([0, 1, 1, 0, 1])) == 2 and turns_of(torch.tensor([1, 0])) == 1
     assert turns_of(torch.tensor([0, 0])) == 0
+
+
+TURNS = ("--train.agent_func_path", "agent.py", "--credit.turn_rewards", "--credit.unit", "turn")
+
+
+def of_turns(count: int, paid: int | None = None) -> StepRecord:
+    """Turns of one token; one of them was paid 1."""
+    ends = tuple(range(1, count + 1))
+    rewards = tuple(float(end - 1 == paid) for end in ends)
+    return StepRecord(ends, None, 0.0, 0.0, turn_ends=ends, turn_rewards=rewards)
+
+
+@pytest.mark.parametrize("estimator", [name for name in ESTIMATORS if name not in ("tree", "spro")])
+def test_fifty_turns_one_and_none(estimator):
+    records = [of_turns(50, paid=24), of_turns(1), StepRecord((), None, 0.0, 0.0)]
+    batches = experiences(estimator, [1.0, 0.0, 0.0], [148, 1, 0], *TURNS, records=records, spacing=3)
+    got = rows(batches)
+    assert [len(row) for row in got] == [50, 1, 0]
+    assert all(torch.isfinite(batch.advantages).all() for batch in batches)
+    assert got[0][24] > max(got[0][25:]) - 1e-6, "what was paid at turn 25 is credited there and before"
+
+
+def test_a_turn_is_credited_with_its_own_reward_among_fifty():
+    flags = (
+        *TURNS,
+        "--algo.advantage.lambd",
+        "0",
+        "--algo.advantage.no_std_norm",
+        "--algo.advantage.baseline",
+        "others",
+    )
+    batches = experiences(
+        "step_group", [1.0, 0.0], [148, 1], *flags, records=[of_turns(50, paid=24), of_turns(1)], spacing=3
+    )
+    assert rows(batches) == [[0.0] * 24 + [1.0] + [0.0] * 25, [0.0]]
+
+
+@pytest.mark.parametrize(("spacing", "turn_ends"), [(3, (1, 2)), (1, (1, 2)), (3, ())])
+def test_a_sum_over_two_turns_is_no_right_answer(spacing, turn_ends):
+    """0.3 and 0.3, and where the environment wrote nothing between them as well."""
+    records = [StepRecord((1, 2), None, 0.0, 0.0, turn_ends=turn_ends), StepRecord((1,), None, 0.0, 0.0)]
+    batches = experiences("tree", [0.6, 0.6], [spacing + 1, 1], records=records, spacing=spacing)
+    accuracy = {
+        i: v for batch in batches for i, v in zip(batch.index, batch.info["process/accuracy"].tolist(), strict=True)
+    }
+    assert accuracy == {0: 0.0, 1: 1.0}
+
+
+LINES = {
+    "as they are": "\n\n",
+    "Windows": "\r\n\r\n",
+    "blanks": "  \n\n",
+    "tab and blank": "\t \n\n",
+}
+
+
+class Characters:
+    def decode(self, ids, **_):
+        return "".join(map(chr, ids))
+
+
+WHITENED_OVER_ALL_TOKENS = ("gae", "reinforce", "reinforce_baseline")
+
+
+@pytest.mark.parametrize(
+    "estimator", [name for name in ESTIMATORS if name not in ("tree", "spro", *WHITENED_OVER_ALL_TOKENS)]
+)
+@pytest.mark.parametrize("splitter", ["auto", "blank_line", "newline"])
+def test_line_ends_and_trailing_blanks_change_nothing(estimator, splitter):
+    """Neither the texts that the PRM reads nor any step's advantage; tokens that separate have none of their own."""
+    from openrlhf_prm.data.steps import split_steps
+
+    def advantages(line_end):
+        texts, records, lengths = [], [], []
+        for response in (["Step 1: 2 + 2 = 4", "Step 2: 4 + 1 = 5", "Answer: 5"], ["Step 1: 2 + 2 = 5", "Answer: 5"]):
+            steps = split_steps([ord(letter) for letter in line_end.join(response)], Characters(), splitter)
+            steps = [step for step in steps if step.text.strip()]
+            texts.append([step.text.rstrip() for step in steps])
+            scores = [0.9, 0.3, 0.6] if len(response) == 3 else [0.5, 0.2]
+            ends, text_ends = (tuple(getattr(step, name) for step in steps) for name in ("end", "text_end"))
+            records.append(StepRecord(ends, tuple(scores), 0.0, 0.0, text_ends=text_ends))
+            lengths.append(steps[-1].end)
+        flags = [*PRM, "--algo.advantage.separators", "none"]
+        if estimator == "min_form_rloo":  # PURE's own baseline is a price per token
+            flags += ["--algo.advantage.baseline", "response"]
+        got = rows(experiences(estimator, [1.0, 0.0], lengths, *flags, records=records))
+        return texts, [[row[end - 1] for end in rec.text_ends] for row, rec in zip(got, records, strict=True)]
+
+    expected = advantages("\n\n")
+    for name, line_end in LINES.items():
+        texts, found = advantages(line_end)
+        assert texts == expected[0], name
+        assert [pytest.approx(row, abs=1e-5) for row in found] == expected[1], name
