@@ -7,6 +7,7 @@ four kernels: one copies what was staged into a table, three fill the model's in
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,14 @@ class _PlainBuffer:
         self.np = self.cpu.numpy()
 
 
+class _CalledPlainBuffer(_PlainBuffer):
+    """The same for a vLLM whose `uva` is a method."""
+
+    def __init__(self, size, dtype):
+        super().__init__(size, dtype)
+        self.uva = lambda count=None: self.cpu if count is None else self.cpu[:count]
+
+
 class _ApplyWrites:
     """In place of the kernel that copies staged rows into a table."""
 
@@ -66,9 +75,13 @@ def without_triton(monkeypatch) -> None:
         return values.clone() if out is None else out.copy_(values)
 
     monkeypatch.setattr(vllm_config, "HAS_TRITON", True)
-    monkeypatch.setattr(buffer_utils, "UvaBuffer", _PlainBuffer)
     monkeypatch.setattr(buffer_utils, "_apply_write_kernel", _ApplyWrites())
-    monkeypatch.setattr(model_runner, "async_copy_to_gpu", copy)
+    if hasattr(model_runner, "async_copy_to_gpu"):
+        monkeypatch.setattr(buffer_utils, "UvaBuffer", _PlainBuffer)
+        monkeypatch.setattr(model_runner, "async_copy_to_gpu", copy)
+    else:  # a newer vLLM, whose copies work on CPU too
+        monkeypatch.setattr(buffer_utils, "UvaBuffer", _CalledPlainBuffer)
+        monkeypatch.setattr(buffer_utils, "is_uva_available", lambda: True)
     for kernel in ("prepare_prefill_inputs", "prepare_pos_seq_lens", "combine_sampled_and_draft_tokens"):
         monkeypatch.setattr(model_runner, kernel, lambda *_: None)
 
@@ -152,7 +165,7 @@ class EngineV2:
             is_last_pp_rank=True,
             **dict.fromkeys(("use_dcp", "use_pp"), False),
             **dict.fromkeys(("sampler", "pp_handler", "encoder_cache", "prompt_logprobs_worker"), None),
-            **dict.fromkeys(("adaptive_verification", "pcp_manager", "kv_block_zeroer"), None),
+            **dict.fromkeys(("adaptive_verification", "pcp_manager", "kv_block_zeroer", "fast_prefill"), None),
             **dict.fromkeys(("model_state", "lora_state", "block_tables"), silent),
         )
         return runner
@@ -189,7 +202,8 @@ class EngineV2:
             return ModelRunnerOutput(req_ids=[], req_id_to_index={})
         state, _ = runner.gather_batch_req_state(scheduled, dummy_run=False)
         padded = BatchExecutionDescriptor(cg_mode=None, num_tokens=state.num_tokens + PADDING, num_reqs=None)
-        batch = runner.prepare_inputs(scheduled, state, padded)
+        adapters = {"num_active_loras": 0} if "num_active_loras" in signature(runner.prepare_inputs).parameters else {}
+        batch = runner.prepare_inputs(scheduled, state, padded, **adapters)
         hidden = torch.cat([self._forward(batch), torch.full((PADDING, len(self.hidden_state([0]))), torch.nan)])
         pooled, finished = runner.pooling_runner.pool(hidden, batch, runner.req_states)
         runner.req_states.num_computed_tokens.gpu[batch.idx_mapping] += torch.from_numpy(batch.num_scheduled_tokens)
