@@ -1,6 +1,7 @@
 """Ray's start on a machine that is busy."""
 
 import logging
+import warnings
 from typing import Any
 
 import ray
@@ -8,6 +9,8 @@ import ray
 logger = logging.getLogger(__name__)
 TRIES = 3
 _TOO_SLOW = "timed out during startup"
+_TIP = "Tip: In future versions of Ray"
+"""What Ray warns of at each start, before the one line that may say why a run is refused."""
 
 
 def init_ray(address: str | None = None, **options: Any) -> None:
@@ -16,7 +19,9 @@ def init_ray(address: str | None = None, **options: Any) -> None:
     """
     for number in range(1, TRIES + 1):
         try:
-            ray.init(address, **options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", _TIP, FutureWarning)
+                ray.init(address, **options)
             return
         except Exception as error:  # Ray has no class for it
             if _TOO_SLOW not in str(error):

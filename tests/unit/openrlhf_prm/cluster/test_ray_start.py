@@ -1,8 +1,11 @@
 """A Ray that starts slowly is started again, a few times, and nothing else is."""
 
+import inspect
 import logging
+import warnings
 
 import pytest
+import ray._private.worker
 
 from openrlhf_prm.cluster import ray_start
 
@@ -52,3 +55,16 @@ def test_another_error_is_not_ours(starts):
     with pytest.raises(ConnectionError, match="no cluster"):
         ray_start.init_ray()
     assert len(asked) == 1
+
+
+def test_rays_tip_at_each_start_is_left_out_and_nothing_else(monkeypatch):
+    assert f'"{ray_start._TIP}' in inspect.getsource(ray._private.worker)
+
+    def init(address, **options):
+        warnings.warn(f"{ray_start._TIP}, Ray will no longer override", FutureWarning, stacklevel=1)
+        warnings.warn("something else", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr(ray_start.ray, "init", init)
+    with pytest.warns(FutureWarning) as said:
+        ray_start.init_ray()
+    assert [str(one.message) for one in said] == ["something else"]
