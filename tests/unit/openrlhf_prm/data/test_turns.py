@@ -91,6 +91,12 @@ def test_an_observation_with_separators_stays_one_context():
     assert texts_for_prm(own, steps_within(own, Letters(), "newline"), True) == ["A", "x\ny\n\nStep 3:\nB"]
 
 
+def test_special_tokens_of_an_environment_are_no_text():
+    """Such as the end of its message, or a tag that a PRM's family would take for the end of a step."""
+    seen = {"observation_tokens": [*codes("A"), 0, *codes("x"), 0, 0, *codes("B")], "action_ranges": [(0, 1), (5, 6)]}
+    assert read_turns(seen, Letters()) == [Turn(codes("A"), "", None), Turn(codes("B"), "x", None)]
+
+
 def test_observations_around_a_turn_without_tokens_are_kept():
     own = [Turn(codes("A"), "", None), Turn((), "x", None), Turn(codes("B"), "y", None)]
     assert texts_for_prm(own, steps_within(own, Letters(), "newline"), True) == ["A", "xyB"]

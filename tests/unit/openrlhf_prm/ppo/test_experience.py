@@ -334,6 +334,13 @@ def test_a_turn_is_credited_with_its_own_reward_among_fifty():
     assert rows(batches) == [[0.0] * 24 + [1.0] + [0.0] * 25, [0.0]]
 
 
+def test_a_perfect_critic_is_told_so_whatever_an_environment_wrote():
+    """20 of its tokens stand between two turns; the critic says 0.25 everywhere, and is right."""
+    flags = (*TURNS, "--algo.advantage.lambd", "0.95")
+    batches = experiences("gae", [0.25], [22], *flags, records=[of_turns(2)], spacing=21)
+    assert rows(batches, "returns") == [pytest.approx([0.25, 0.25])]
+
+
 @pytest.mark.parametrize(("spacing", "turn_ends"), [(3, (1, 2)), (1, (1, 2)), (3, ())])
 def test_a_sum_over_two_turns_is_no_right_answer(spacing, turn_ends):
     """0.3 and 0.3, and where the environment wrote nothing between them as well."""

@@ -8,6 +8,7 @@ from mixed_rollouts import mixer, prm_mixer, rollout
 
 from openrlhf_prm.advantages.branch_values import Branches
 from openrlhf_prm.length_penalties import LENGTH_PENALTIES
+from openrlhf_prm.length_penalties.penalty import PenaltyNeed
 from openrlhf_prm.ppo.outcome_penalties import warm_up
 from openrlhf_prm.ppo.rollout.records import StepRecord
 from openrlhf_prm.ppo.rollout_columns import RolloutColumns
@@ -175,3 +176,37 @@ def test_a_restored_mixer_goes_on_exactly_where_it_was():
         assert got.penalties.tolist() == expected.penalties.tolist() != [0.0] * 4
         assert got.values[0][1:].tolist() == expected.values[0][1:].tolist()
     assert resumed.state_dict() == whole.state_dict()
+
+
+STATEFUL = [name for name, kind in LENGTH_PENALTIES.items() if PenaltyNeed.STATE in kind.needs]
+
+
+@pytest.mark.parametrize("kind", STATEFUL)
+def test_what_a_length_penalty_has_seen_is_in_the_checkpoint(kind):
+    def drawn(number: int) -> RolloutColumns:
+        """24 questions with 4 responses each, other ones in every rollout."""
+        chance = torch.Generator().manual_seed(number)
+        return rollout(
+            outcomes=torch.zeros(96),
+            correct=torch.rand(96, generator=chance) < torch.rand(24, generator=chance).repeat_interleave(4),
+            lengths=torch.randint(1, 300 - 30 * number, (96,), generator=chance).float(),
+            truncated=torch.zeros(96, dtype=torch.bool),
+            prompts=[f"question {place // 4 % 20}" for place in range(96)],
+            token_ids=[list(range(7))] * 96,
+            records=[],
+            group_size=4,
+        )
+
+    def said(mix, number):
+        mixed = mix(drawn(number))
+        return mixed.penalties.tolist(), mixed.kept.tolist()
+
+    flags = ("--length_penalty.kind", kind, "--rollout.n_samples_per_prompt", "4", "--rollout.max_new_tokens", "300")
+    flags += ("--length_penalty.target", "60") if kind == "lagrangian" else ()
+    whole, killed, resumed, fresh = (mixer(*flags) for _ in range(4))
+    for number in range(4):
+        assert said(whole, number) == said(killed, number)
+    resumed.load_state_dict(json.loads(json.dumps(killed.state_dict())))
+    rest = [said(whole, number) for number in (4, 5)]
+    assert [said(resumed, number) for number in (4, 5)] == rest
+    assert [said(fresh, number) for number in (4, 5)] != rest, "without it another run goes on"
