@@ -1,6 +1,7 @@
 """A PRM of letters, and an engine whose scores are a function of the token prefix."""
 
 import asyncio
+from types import SimpleNamespace
 
 from vllm_prm.engines import AsyncEngine, OfflineEngine, PoolAnswer
 from vllm_prm.families import PRMFamily, Rendered
@@ -10,6 +11,7 @@ class Letters(PRMFamily):
     """One token per letter, tag 0 after each step; the raw row is the score."""
 
     reward_token_ids = (7,)
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 1})
 
     @classmethod
     def from_checkpoint(cls, path, tokenizer=None, options=None):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vllm_prm.disk import naming
+
 Place = Callable[[dict, int], tuple[str, int, int]]
 """What a row and the number of rows before it say: the key, which of the key's rows this is, and how many it has."""
 
@@ -100,9 +102,11 @@ class DurableFile:
         return file
 
     def _write(self, rows: Iterable[dict]) -> None:
-        self._file.write(b"".join(map(json_line, rows)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        content = b"".join(map(json_line, rows))
+        with naming(self.path):
+            self._file.write(content)
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _scan(self, settings: Any) -> int:
         """Reads the keys; the offset in bytes at which the last whole key, or the settings, end."""
@@ -195,7 +199,7 @@ def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     content = content.encode() if isinstance(content, str) else content
     try:
-        with open(partial, "wb") as file:
+        with naming(path), open(partial, "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())

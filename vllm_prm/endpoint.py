@@ -33,6 +33,7 @@ from vllm.logger import init_logger
 
 from vllm_prm.aggregation import require_aggregation
 from vllm_prm.checkpoint import family_in_engine
+from vllm_prm.engine_death import fail_with
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.limits import Limits
 from vllm_prm.metrics import StepRewardMetrics
@@ -147,6 +148,7 @@ class StepRewardsPlugin:
             if family.runner == "pooling":
                 refuse_plain_requests(engine_client)
             for client in scorer.engine.clients():
+                fail_with(client)
                 if client is not engine_client:
                     state.step_rewards_watch = asyncio.ensure_future(_end_with(client, state))
         name = args.served_model_name[0] if args.served_model_name else args.model

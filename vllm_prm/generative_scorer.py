@@ -15,6 +15,7 @@ from vllm_prm.families.checkpoint_family import require_list
 from vllm_prm.families.critics import Ask, Conversation, Critique, Verdicts
 from vllm_prm.families.prm_family import Question
 from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, weights_changed
+from vllm_prm.text_bounds import INLINE, characters
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,10 @@ class GenerativeScorer(StepScorer):
         usage = self.usage if usage is None else usage
         for _ in range(RESTARTS + 1):
             generation = self.score_cache.generation
-            samples = self._samples(question, steps, truncate)
+            if characters(question, steps) <= INLINE:
+                samples = self._samples(question, steps, truncate)
+            else:
+                samples = await asyncio.to_thread(self._samples, question, steps, truncate)
             tasks = [asyncio.ensure_future(run(sample)) for sample in samples]
             try:
                 await asyncio.gather(*tasks)
@@ -255,6 +259,7 @@ class GenerativeScorer(StepScorer):
 
     def _samples(self, question: Question, steps: Sequence[str], truncate: bool) -> list[_Sample]:
         require_list(steps)
+        steps = self._bounded(question, steps, truncate)
         steps = list(steps[: self._fitting(question, steps)] if truncate else steps)
         if not steps:
             return []

@@ -90,6 +90,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "vllm.v1.engine.async_llm": (
         "AsyncLLM",
         "AsyncLLM.encode",
+        "AsyncLLM.errored",
         "AsyncLLM.from_engine_args",
         "AsyncLLM.reset_prefix_cache",
         "AsyncLLM.shutdown",

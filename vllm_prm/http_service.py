@@ -10,7 +10,6 @@ is an error, never a score.
 import asyncio
 import json
 import logging
-import os
 import random
 import re
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
+from vllm_prm.api_keys import key_from
 from vllm_prm.errors import AuthenticationError, ContextLengthError, ServiceUnavailableError, StepScoringError
 from vllm_prm.families.prm_family import Question
 from vllm_prm.protocol import CritiquedStepRewards, StepRewardResponse, StepRewards
@@ -59,12 +59,9 @@ class HTTPService:
             raise ValueError(f"timeout must be above 0 and patience at least 0, got {timeout} and {patience}")
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url must start with http:// or https://, got {url!r}")
-        if api_key_env is not None and api_key_env not in os.environ:
+        key = None if api_key_env is None else key_from(api_key_env)
+        if api_key_env is not None and key is None:
             raise ValueError(f"api_key_env names the environment variable {api_key_env!r}, which is not set")
-        key = "" if api_key_env is None else os.environ[api_key_env].strip()  # files with secrets end in a newline
-        if api_key_env is not None and not (key and key.isascii() and key.isprintable()):
-            # The client's own error about a bad header would show the key.
-            raise ValueError(f"the environment variable {api_key_env} must hold a key of printable ASCII characters")
         self.endpoint = url.rstrip("/").removesuffix("/v1") + "/v1/step_rewards"
         self.model = model
         self.timeout, self.patience = timeout, patience

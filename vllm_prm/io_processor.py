@@ -14,6 +14,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,7 @@ from vllm_prm.checkpoint import family_in_engine
 from vllm_prm.engines import PoolRequest, longest_prompt, pooling_params, step_rows
 from vllm_prm.errors import ContextLengthError, StepScoringError, in_words
 from vllm_prm.protocol import StepRewardItem
+from vllm_prm.text_bounds import fitting, most_characters
 
 Solutions = list[StepRewardItem]
 _SOLUTIONS = TypeAdapter(Solutions)
@@ -52,6 +54,10 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
         self._in_flight: OrderedDict[tuple[str | None, int], list[list[int]]] = OrderedDict()
         self._this_thread = threading.local()
 
+    @cached_property
+    def _most_characters(self) -> int:
+        return most_characters(self.family.tokenizer, self.longest)
+
     def parse_data(self, data: object) -> Solutions:
         """`data` of the request as solutions. `ValueError` says what is wrong with it."""
         try:
@@ -67,7 +73,10 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
 
     def pre_process(self, prompt: Solutions, request_id: str | None = None, **kwargs: Any) -> Sequence[PromptType]:
         """The tokens of each solution. `ContextLengthError` if one is longer than the context."""
-        rendered = [self.family.render(solution.asked(), self._steps(solution)) for solution in prompt]
+        asked = [(solution.asked(), self._steps(solution)) for solution in prompt]
+        for question, steps in asked:
+            fitting(question, steps, self._most_characters, self.longest, truncate=False)
+        rendered = [self.family.render(question, steps) for question, steps in asked]
         longest = max(len(solution.token_ids) for solution in rendered)
         if longest > self.longest:
             raise ContextLengthError(

@@ -46,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truncate", action="store_true", help="null instead of an error beyond the PRM's context")
     parser.add_argument("--batch-size", type=int, default=256, help="solutions per write")
     parser.add_argument("--url", help="score through this server instead of an engine of our own")
-    parser.add_argument("--api-key-env", help="environment variable with the server's API key")
+    parser.add_argument(
+        "--api-key-env", help="environment variable with the server's API key (or NAME_FILE: a file with it)"
+    )
     parser.add_argument(
         "--engine-args", default="{}", help='vLLM engine arguments as JSON, e.g. {"tensor_parallel_size": 2}'
     )

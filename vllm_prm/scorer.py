@@ -8,15 +8,18 @@ Growing and branching solutions are cheap: known steps come from a score cache, 
 engine's prefix cache. Call `reset_cache` after the PRM's weights change.
 """
 
+import asyncio
 import inspect
 import math
 import warnings
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pkgutil import resolve_name
 from typing import Any
 
+from vllm_prm import text_bounds
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
 from vllm_prm.engines import ENGINE_NAMES, AsyncEngine, OfflineEngine, engine_arguments, longest_prompt
 from vllm_prm.errors import ContextLengthError, StepScoringError
@@ -25,6 +28,7 @@ from vllm_prm.families.prm_family import Question
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache
+from vllm_prm.text_bounds import INLINE, characters
 from vllm_prm.weight_updates import forget_on_weight_update
 
 ScoringItem = StepRewardItem | tuple[Question, Sequence[str]]
@@ -142,7 +146,8 @@ class StepScorer:
     def from_url(cls, url: str, api_key_env: str | None = None, **options: Any) -> "StepScorer":
         """Score through a server's `POST {url}/v1/step_rewards`.
 
-        `api_key_env`: name of the environment variable that holds the API key. `options`: those of `HTTPService`
+        `api_key_env`: name of the environment variable that holds the API key; with `_FILE` behind it, of one that
+        names a file with the key. `options`: those of `HTTPService`
         (`model`, `timeout`, `patience`, `max_connections`). `ValueError` if the variable is not set.
         """
         from vllm_prm.http_service import HTTPService
@@ -207,7 +212,7 @@ class StepScorer:
         if not isinstance(self.engine, AsyncEngine):
             raise ValueError("score_async needs engine='async' or a server; with engine='offline' call score")
         for _ in range(RESTARTS + 1):
-            plan, total = self._plan(question, steps, truncate)
+            plan, total = await self._plan_async(question, steps, truncate)
             while plan and (request := plan.request()):
                 plan.absorb(request, await self.engine.pool_one(request))
             # Scores of two different weights must never meet in one answer.
@@ -217,8 +222,25 @@ class StepScorer:
         raise weights_changed()
 
     def _plan(self, question: Question, steps: Sequence[str], truncate: bool) -> tuple[ScorePlan | None, int]:
-        rendered = self.family.render(question, steps)
+        rendered = self._rendered(question, steps, truncate)
+        return (None if rendered is None else self._planned(rendered)), len(steps)
+
+    async def _plan_async(
+        self, question: Question, steps: Sequence[str], truncate: bool
+    ) -> tuple[ScorePlan | None, int]:
+        """`_plan`, with a long text tokenised beside the event loop, which serves others meanwhile."""
+        if characters(question, steps) <= INLINE:
+            return self._plan(question, steps, truncate)
+        rendered = await asyncio.to_thread(self._rendered, question, steps, truncate)
+        return (None if rendered is None else self._planned(rendered)), len(steps)
+
+    def _rendered(self, question: Question, steps: Sequence[str], truncate: bool) -> Rendered | None:
+        """The solution as far as it fits; None where no step does."""
         limit = longest_prompt(self.engine.max_model_len)
+        given, steps = steps, self._bounded(question, steps, truncate)
+        if given and not steps:
+            return None
+        rendered = self.family.render(question, steps)
         if len(rendered.token_ids) > limit:
             if not truncate:
                 raise ContextLengthError(
@@ -229,7 +251,16 @@ class StepScorer:
             rendered = replace(
                 rendered, token_ids=rendered.token_ids[:limit], step_positions=rendered.step_positions[:fitting]
             )
-        return (self._planned(rendered) if rendered.step_positions else None), len(steps)
+        return rendered if rendered.step_positions else None
+
+    def _bounded(self, question: Question, steps: Sequence[str], truncate: bool) -> Sequence[str]:
+        """The steps that are worth tokenising; see `text_bounds.fitting`."""
+        limit = longest_prompt(self.engine.max_model_len)
+        return text_bounds.fitting(question, steps, self._most_characters, limit, truncate)
+
+    @cached_property
+    def _most_characters(self) -> int:
+        return text_bounds.most_characters(self.family.tokenizer, longest_prompt(self.engine.max_model_len))
 
     def _planned(self, rendered: Rendered) -> ScorePlan:
         return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache)

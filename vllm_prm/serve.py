@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
+from vllm_prm.disk import disk_fault
+from vllm_prm.doors import doors
 from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
 from vllm_prm.families import PRM_FAMILIES, Detection, PRMFamily, detect_family, load_family, resolve_family
@@ -46,6 +48,8 @@ def serve_command(
     elif loaded.runner == "pooling" and loaded.one_prompt:
         ours += ["--io-processor-plugin", IO_PROCESSOR]
     given = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags}
+    if not given & {"log_error_stack", "no_log_error_stack"}:
+        ours.append("--no-log-error-stack")  # a client's mistake is a line of the log, not a traceback
     for name, value in device_defaults(given, loaded.engines).items():
         ours += [f"--{name.replace('_', '-')}", str(value)]
     return [*_server(model), *ours, *flags]
@@ -220,10 +224,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.command == "serve" or (args.command == "score" and not args.url):
             require_vllm()
         if args.command == "serve":
-            environment = serve_environment(os.environ) | limits_from_flags(args).environment()
-            command = serve_command(args.model, args.family, rest, args.family_options)
+            opened = doors(rest, serve_environment(os.environ) | limits_from_flags(args).environment())
+            command = serve_command(args.model, args.family, opened.flags, args.family_options)
+            for warning in opened.warnings:
+                print(f"vllm-prm serve: warning: {warning}", file=sys.stderr)
             sys.stdout.flush()
-            os.execve(command[0], command, environment)
+            os.execve(command[0], command, opened.environment)
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         if args.command == "inspect":
@@ -235,6 +241,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             score_file(args)
     except (ValueError, StepScoringError) as error:
         parser.exit(2, f"vllm-prm {args.command}: {' '.join(str(error).split())}\n")
+    except OSError as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        parser.exit(1, f"vllm-prm {args.command}: {fault}; the same command goes on later\n")
     except KeyboardInterrupt:
         parser.exit(130, f"vllm-prm {args.command}: interrupted\n")
 

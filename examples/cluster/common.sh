@@ -91,7 +91,7 @@ serve() {
         python "$here/serving_room.py" "$machines" "$(model "$1")" "${@:2}"
         return
     elif [ "$mode$SMOKE" != run1 ]; then
-        run vllm-prm serve "$(absolute "$1")" --port "$port" "${@:2}"
+        run vllm-prm serve "$(absolute "$1")" --host "${HOST:-127.0.0.1}" --port "$port" "${@:2}"
         return
     fi
     prepare vllm-prm serve "$1" --port "$port" "${@:2}"

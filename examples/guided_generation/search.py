@@ -11,7 +11,6 @@ sees the same beginnings again and again, which cost it nothing: only new steps 
 import argparse
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from vllm_prm.aggregation import SCORE_AGGREGATIONS
+from vllm_prm.api_keys import key_from, key_is_set
 from vllm_prm.errors import StepScoringError
 from vllm_prm.scorer import StepScorer
 
@@ -129,7 +129,7 @@ async def run(args: argparse.Namespace) -> dict:
     generator = Generator(
         args.generation_url,
         args.separator,
-        os.environ[args.generation_api_key_env] if args.generation_api_key_env else None,
+        key_from(args.generation_api_key_env) if args.generation_api_key_env else None,
         temperature=args.temperature,
         max_tokens=args.max_tokens,
     )
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("samples", "width", "expand", "max_steps", "max_tokens"):
         if getattr(args, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
-    if args.generation_api_key_env and args.generation_api_key_env not in os.environ:
+    if args.generation_api_key_env and not key_is_set(args.generation_api_key_env):
         parser.error(f"--generation-api-key-env names {args.generation_api_key_env!r}, which is not set")
     try:
         print(json.dumps(asyncio.run(run(args)), ensure_ascii=False))

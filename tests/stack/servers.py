@@ -79,3 +79,8 @@ def until_ready(url: str) -> str:
 def process_of(url: str) -> subprocess.Popen:
     """The process of a running server."""
     return _running[url][0]
+
+
+def log_of(url: str) -> str:
+    """What a running server has said so far."""
+    return _running[url][1].read_text()

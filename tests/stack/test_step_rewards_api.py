@@ -10,10 +10,12 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import httpx
+import psutil
 import pytest
 import schemathesis
+from engine_cores import engine_cores
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from servers import running_server, until_ready
+from servers import log_of, process_of, running_server, until_ready
 from step_reward_server import CLIENT, HEADERS, LIMIT_S, leaves_the_engine_free, metrics, moved, post, until
 from tiny_prm import Reference, save_tiny_prm, worst
 
@@ -457,3 +459,34 @@ def test_score_from_stdin_to_stdout(server, reference):
     assert [line["id"] for line in lines] == [1, 2]
     assert worst(lines[1]["step_rewards"], reference(QUESTION, STEPS[:2])) < 1e-4
     assert "2/2" in done.stderr
+
+
+# -- faults ----------------------------------------------------------------
+
+
+def test_the_key_is_not_in_the_process_list(server):
+    assert "secret" not in " ".join(psutil.Process(process_of(server).pid).cmdline())
+
+
+def test_bad_bodies_are_a_line_each_in_the_log(server):
+    before = len(log_of(server))
+    for body in (b"{", b"[]", b'{"question": 1}', b'{"question": "q", "steps": ["a"], "nothing": 1}', b"\xff"):
+        headers = {**HEADERS, "content-type": "application/json"}
+        assert CLIENT.post(f"{server}/v1/step_rewards", content=body, headers=headers).status_code == 400
+    said = log_of(server)[before:]
+    assert "Traceback" not in said and len(said.splitlines()) < 10
+
+
+def test_a_text_that_no_context_holds_is_refused_before_it_is_tokenised(server):
+    answer = post(server, {"question": QUESTION, "steps": ["1+" * (MAX_BYTES // 3)]})
+    assert answer.status_code == 400 and answer.json()["error"]["type"] == "ContextLengthError"
+    assert "characters in 1 steps" in answer.json()["error"]["message"]
+
+
+def test_a_dead_engine_ends_the_server_with_a_code_that_says_so(server):
+    """Last: nothing is there afterwards."""
+    process = process_of(server)
+    [core] = engine_cores(process.pid, 1)
+    core.kill()
+    assert process.wait(LIMIT_S) == 1
+    assert "the engine died, so the server ends" in log_of(server)

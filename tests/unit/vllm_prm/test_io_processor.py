@@ -17,6 +17,7 @@ class Family:
 
     reward_token_ids = (0,)
     response_splitter = "\n"
+    tokenizer = SimpleNamespace(get_vocab=lambda: {"a": 0})
 
     def render(self, question, steps):
         text, positions = question, []

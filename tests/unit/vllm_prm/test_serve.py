@@ -101,7 +101,7 @@ def test_command_of_the_server(monkeypatch, gpu):
         "extra": 1,
     }
     ours = ["--runner", "pooling", "--enable-prefix-caching", "--hf-overrides"]
-    ours += ["--io-processor-plugin", "vllm_prm_step_rewards"]
+    ours += ["--io-processor-plugin", "vllm_prm_step_rewards", "--no-log-error-stack"]
     # vLLM's own block size is the smallest sensible one on GPUs; on CPUs it is not.
     ours += [] if gpu else ["--block-size", "32", "--kv-cache-memory-bytes", str(1 << 30)]
     assert rest == [*ours, "--port", "9000", "--dtype=float32"]
