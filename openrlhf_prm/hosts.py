@@ -12,7 +12,10 @@ VERSIONS = {"openrlhf": "0.11.2", "vllm": "0.29.0", "ray": "2.55.0", "deepspeed"
 
 NAMES: dict[str, tuple[str, ...]] = {
     "deepspeed.accelerator": ("get_accelerator",),
+    "deepspeed.runtime.fp16.loss_scaler": ("DynamicLossScaler", "LossScaler"),
     "deepspeed.runtime.zero": ("GatheredParameters",),
+    "deepspeed.runtime.zero.config": ("ZeroStageEnum",),
+    "deepspeed.utils.tensor_fragment": ("fragment_address",),
     "openrlhf.datasets": ("PromptDataset",),
     "openrlhf.datasets.utils": ("blending_datasets",),
     "openrlhf.models": ("Actor",),
@@ -71,6 +74,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "openrlhf.utils": ("get_strategy", "get_tokenizer"),
     "openrlhf.utils.agent": ("AgentExecutorBase", "AgentExecutorBase.execute", "SingleTurnAgentExecutor"),
     "openrlhf.utils.config": ("hierarchize",),
+    "openrlhf.utils.deepspeed": (
+        "DeepspeedStrategy",
+        "DeepspeedStrategy._write_ckpt_metric",
+        "DeepspeedStrategy.backward",
+        "DeepspeedStrategy.get_grad_norm",
+        "DeepspeedStrategy.load_ckpt",
+        "DeepspeedStrategy.optimizer_step",
+        "DeepspeedStrategy.save_ckpt",
+    ),
     "openrlhf.utils.deepspeed.deepspeed_utils": ("offload_deepspeed_states", "reload_deepspeed_states"),
     "openrlhf.utils.distributed_sampler": ("DistributedSampler",),
     "openrlhf.utils.loss_utils": ("iter_grad_accum_global_norm",),

@@ -73,11 +73,13 @@ def setup(args) -> None:
     import openrlhf.trainer.ray.vllm_engine as vllm_engine
     import ray
 
+    from openrlhf_prm.cluster import guarded_strategy
     from openrlhf_prm.ppo.plugin_options import read_options
     from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
     from openrlhf_prm.ppo.rollout.revival import RESTARTS
     from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
+    guarded_strategy.install()
     actor = SegmentRolloutActor if read_options(args).reads_segments else StepRolloutActor
     vllm_engine.RolloutRayActor = ray.remote(**RESTARTS)(actor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)

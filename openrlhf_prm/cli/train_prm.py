@@ -171,12 +171,16 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     try:
         # Imports torch and the host, which a wrong flag need not wait for.
+        from openrlhf_prm.cluster.guarded_strategy import NotFinite
         from openrlhf_prm.prm_training import run as prm_run
 
         try:
             summary = prm_run.run(options)
         except prm_run.UserError as error:
             parser.error(str(error))
+        except NotFinite as error:
+            print(f"{parser.prog}: error: {error}; lower --adam.lr, or look at the data", file=sys.stderr)
+            return 1
     except KeyboardInterrupt:
         again = "the same command with --ckpt.load_enable goes on from the last checkpoint"
         lost = "no checkpoint was asked for (--ckpt.save_steps)"

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 
-
-class NotFinite(RuntimeError):
-    """A number that training would spread is NaN or infinite. Nothing was trained on it."""
+from openrlhf_prm.cluster.guarded_strategy import NotFinite
 
 
 def require_finite(experiences: Sequence[Experience]) -> Sequence[Experience]:

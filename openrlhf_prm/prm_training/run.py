@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from openrlhf_prm.cluster.checkpoints import CheckpointError
 from openrlhf_prm.data.formats_in import ROW_FORMATS, with_format
 from openrlhf_prm.prm_training.dataset import DataReport, StepLabelDataset, read_source, usable_rows
 from openrlhf_prm.prm_training.heads import PRMHead
@@ -47,6 +48,9 @@ def run(options: TrainingOptions) -> dict:
     """Loads, trains and saves; returns the summary. Raises UserError naming the flag, token, file or line."""
     from openrlhf.utils import get_strategy
 
+    from openrlhf_prm.cluster import guarded_strategy
+
+    guarded_strategy.install()
     try:
         filled = fill_in(options)
     except (ValueError, OSError) as error:
@@ -246,7 +250,10 @@ def _state(options: TrainingOptions, inputs: TrainingInputs, strategy, actor):
     ckpt, facts = options.host.ckpt, _data_facts(options, inputs)
     place = None
     if ckpt.load_enable and Path(ckpt.path).exists():
-        place, states = strategy.load_ckpt(actor.model, ckpt.path)
+        try:
+            place, states = strategy.load_ckpt(actor.model, ckpt.path)
+        except CheckpointError as error:
+            raise UserError(str(error)) from error
     if place is None:
         if strategy.is_rank_0():
             shutil.rmtree(best_folder(Path(ckpt.output_dir)), ignore_errors=True)  # of another run

@@ -38,7 +38,10 @@ def test_no_attribute_is_listed_that_the_source_does_not_name(hosts):
 
 OVERRIDING = {
     vllm_prm.hosts: ("models.step_reward", "models.step_log_probs", "models.step_pooler", "io_processor"),
-    openrlhf_prm.hosts: ("ppo.experience", "ppo.rollout.actor", "ppo.rollout.executor", "ppo.samples", "ppo.trainers"),
+    openrlhf_prm.hosts: (
+        *("cluster.guarded_strategy", "ppo.experience", "ppo.rollout.actor", "ppo.rollout.executor"),
+        *("ppo.samples", "ppo.trainers"),
+    ),
 }
 """Package -> its modules that derive from classes of a host."""
 

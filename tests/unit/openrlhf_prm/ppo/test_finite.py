@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from openrlhf_prm.ppo.finite import NotFinite, require_finite
+from openrlhf_prm.cluster.guarded_strategy import NotFinite
+from openrlhf_prm.ppo.finite import require_finite
 
 
 def experience(advantages, returns=None, prompts=("a", "b")):

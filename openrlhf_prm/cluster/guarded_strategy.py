@@ -1,0 +1,123 @@
+"""The host's DeepSpeed strategy, which every trained model goes through: policy, critic and PRMs.
+
+Beside what it does it stops before a loss or a gradient that is no number reaches weights or checkpoints, writes a
+checkpoint before it deletes one, goes on from one that is whole, and reads it without running what is in it.
+"""
+
+import contextlib
+import gc
+import math
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import openrlhf.utils.deepspeed as host
+import torch
+from openrlhf.models import Actor
+
+from openrlhf_prm.cluster import checkpoints
+
+TRUSTED = "OPENRLHF_PRM_UNPICKLE"
+"""Environment variable: with 1 a checkpoint is read as Python objects, which may run what is in it."""
+
+
+class NotFinite(RuntimeError):
+    """A number that training would spread is NaN or infinite. Nothing was saved or sent on with it."""
+
+
+def install() -> None:
+    """From now on the host's `get_strategy` makes strategies of this kind. Idempotent."""
+    host.DeepspeedStrategy = GuardedStrategy
+
+
+class GuardedStrategy(host.DeepspeedStrategy):
+    """See above."""
+
+    def backward(self, loss: torch.Tensor, model, optimizer, **kwargs) -> None:
+        """The host's. Raises NotFinite for a loss that is NaN or infinite; no weight has changed then."""
+        if not bool(torch.isfinite(loss).all()):
+            raise NotFinite(f"the loss is {float(loss.detach().float().mean())}; its weights were not updated")
+        super().backward(loss, model, optimizer, **kwargs)
+
+    def optimizer_step(self, optimizer, model, scheduler, name: str = "model", **kwargs) -> None:
+        """The host's. Raises NotFinite where a step was taken along a gradient that is none: these weights go nowhere
+        then. A step that DeepSpeed leaves out itself, as fp16's loss scaling does, is fine.
+        """
+        super().optimizer_step(optimizer, model, scheduler, name=name, **kwargs)
+        engine = model.model if isinstance(model, Actor) else model
+        if not math.isfinite(norm := self.get_grad_norm(model)) and engine.was_step_applied():
+            raise NotFinite(f"the norm of the gradient of the {name} is {norm}; nothing was saved")
+
+    def save_ckpt(
+        self,
+        model,
+        save_dir,
+        tag=None,
+        max_num=3,
+        max_mem=1000,
+        client_state=None,
+        save_latest=True,
+        metric_value=None,
+        metric_key=None,
+    ) -> None:
+        """The host's, which deletes first. `max_num`, `max_mem` (GiB): as the host's, once the write is done."""
+        folder, tag = Path(save_dir), tag or f"global_step{model.global_steps}"
+        if self.is_rank_0():
+            checkpoints.forget(folder, tag)
+        model.save_checkpoint(save_dir, tag=tag, client_state=client_state or {}, save_latest=save_latest)
+        if self.is_rank_0():
+            self._write_ckpt_metric(str(folder / tag), metric_value, metric_key=metric_key)
+            # What another model of the run would go on from is kept for both until that one has written, too.
+            held = filter(None, map(checkpoints.latest_tag, self._beside(folder)))
+            for place in checkpoints.delete_others(folder, tag, max_num, max_mem * 1024**3, held):
+                self.print(f"Deleted checkpoint {place}")
+        gc.collect()
+
+    def load_ckpt(self, model, load_dir, tag=None, **kwargs):
+        """The host's; ({}, None) in its way where no checkpoint was ever finished. Raises CheckpointError for one that
+        cannot be read.
+        """
+        folder = Path(load_dir)
+        tag = tag or checkpoints.tag_to_load(folder, self._beside(folder))
+        if tag is None:
+            self.print(f"no checkpoint in {folder} was ever finished; the run starts afresh")
+            return None, {}
+        try:
+            with _tensors_and_plain_data(model):
+                path, states = super().load_ckpt(model, load_dir, tag, **kwargs)
+        except (OSError, EOFError, RuntimeError, AssertionError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            raise checkpoints.unreadable(folder, tag, error) from error
+        if path is None:
+            raise checkpoints.unreadable(folder, tag, FileNotFoundError("its files are missing"))
+        return path, states
+
+    def _beside(self, folder: Path) -> list[Path]:
+        """The other of the host's two folders, where the run trains a critic."""
+        critic = getattr(self.args, "critic", None)
+        pair = ("_actor", "_critic")
+        if folder.name not in pair or critic is None or not critic.model_name_or_path:
+            return []
+        return [folder.with_name(name) for name in pair if name != folder.name]
+
+
+@contextlib.contextmanager
+def _tensors_and_plain_data(engine) -> Iterator[None]:
+    """Meanwhile DeepSpeed reads files as tensors and plain data, and of classes only those that it writes itself."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    known = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    reader = engine.checkpoint_engine
+    kept = reader.load
+
+    def load(path: str, map_location=None):
+        with torch.serialization.safe_globals(known):
+            return torch.load(path, map_location=map_location, weights_only=True)
+
+    reader.load = kept if os.environ.get(TRUSTED) == "1" else load
+    try:
+        yield
+    finally:
+        reader.load = kept

@@ -1,0 +1,63 @@
+"""What DeepSpeed writes into its files is read without being run, and nothing else is."""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+from openrlhf_prm.cluster.guarded_strategy import TRUSTED, _tensors_and_plain_data
+
+
+class Planted:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def engine():
+    return SimpleNamespace(checkpoint_engine=SimpleNamespace(load=lambda path, map_location=None: "pickled"))
+
+
+def test_classes_of_zero_come_back(tmp_path, engine):
+    kept = engine.checkpoint_engine.load
+    state = {
+        "loss_scaler": LossScaler(scale=1),
+        "dynamic": DynamicLossScaler(
+            init_scale=4, scale_factor=2.0, scale_window=3, min_scale=1, delayed_shift=1, consecutive_hysteresis=False
+        ),
+        "zero_stage": ZeroStageEnum.gradients,
+        "param_slice_mappings": [OrderedDict(w=fragment_address(numel=3, start=1))],
+        "weights": torch.ones(2),
+        "sparse": set(),
+        "shapes": [OrderedDict(w=torch.Size([2]))],
+        "dtype": torch.bfloat16,
+    }
+    torch.save(state, tmp_path / "file")
+    with _tensors_and_plain_data(engine):
+        loaded = engine.checkpoint_engine.load(tmp_path / "file")
+    assert loaded["zero_stage"] == 2 and loaded["param_slice_mappings"] == state["param_slice_mappings"]
+    assert loaded["loss_scaler"].loss_scale == 1 and loaded["dynamic"].scale_window == 3
+    assert engine.checkpoint_engine.load is kept
+
+
+def test_planted_code_is_not_run(tmp_path, engine, monkeypatch):
+    made = tmp_path / "made"
+    for name, write in (("zip", torch.save), ("pickle", lambda state, path: path.write_bytes(pickle.dumps(state)))):
+        write({"weights": Planted(made)}, tmp_path / name)
+        with _tensors_and_plain_data(engine), pytest.raises(pickle.UnpicklingError):
+            engine.checkpoint_engine.load(tmp_path / name)
+    assert not made.exists()
+    monkeypatch.setenv(TRUSTED, "1")
+    with _tensors_and_plain_data(engine):
+        assert engine.checkpoint_engine.load("x") == "pickled", "as DeepSpeed does it"
