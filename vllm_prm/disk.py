@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+ONCE_MORE = "once there is room, run the same command again"
+FULL = os.strerror(errno.ENOSPC)
 FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 
 
@@ -19,8 +22,10 @@ def naming(path: str | Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def disk_fault(error: OSError) -> str | None:
+def disk_fault(error: Exception) -> str | None:
     """What is wrong with the disk, in one line; None where something else is."""
+    if not isinstance(error, OSError):  # libraries in other languages have errors of their own
+        return f"a file cannot be written: {FULL}" if FULL in str(error) else None
     if error.errno not in FAULTS:
         return None
     return f"{error.filename or 'a file'} cannot be written: {error.strerror}"

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 
 from vllm_prm.checkpoint import TOKENIZER_OPTIONS, load_served_family
-from vllm_prm.disk import disk_fault
+from vllm_prm.disk import ONCE_MORE, disk_fault
 from vllm_prm.doors import doors
 from vllm_prm.engines import device_defaults
 from vllm_prm.errors import StepScoringError
@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if (fault := disk_fault(error)) is None:
             raise
-        parser.exit(1, f"vllm-prm {args.command}: {fault}; the same command goes on later\n")
+        parser.exit(1, f"vllm-prm {args.command}: {fault}; {ONCE_MORE}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"vllm-prm {args.command}: interrupted\n")
 

@@ -1,6 +1,7 @@
 """The durable file of labels: a question is on disk the moment it is finished (schema: `records`)."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +26,7 @@ class LabelFile:
         if not settings_path.exists() and self.path.is_file() and self.path.stat().st_size:
             raise ValueError(f"{self.path} exists and has no {settings_path.name}; choose another file")
         if settings_path.exists():
-            refuse_other_settings(self.path, json.loads(settings_path.read_text()), json.loads(json.dumps(settings)))
+            refuse_other_settings(self.path, _read_settings(settings_path), json.loads(json.dumps(settings)))
         self._labels = DurableFile(self.path, None, _solution_place)
         try:
             self._dropped = DurableFile(self.path.with_name(self.path.name + ".dropped.jsonl"), None, _question_place)
@@ -57,12 +58,27 @@ class LabelFile:
                 file.append(rows)
         self.finished.update(question.id for question, _ in finished)
 
+    def counts(self, wanted: set[str]) -> tuple[int, Counter]:
+        """Of the questions with these ids, how many have labels, and how many have none why."""
+        dropped = Counter(row["reason"] for row in self._dropped.rows() if row["id"] in wanted)
+        return len(self._labels.finished & wanted), dropped
+
     def __enter__(self) -> "LabelFile":
         return self
 
     def __exit__(self, *_) -> None:
         self._labels.close()
         self._dropped.close()
+
+
+def _read_settings(path: Path) -> dict:
+    try:
+        settings = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); choose another file for the labels") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings; choose another file for the labels")
+    return settings
 
 
 def _solution_place(record: dict, before: int) -> tuple[str, int, int]:

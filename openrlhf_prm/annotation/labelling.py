@@ -11,6 +11,7 @@ from openrlhf_prm.annotation.progress import LabellingProgress
 from openrlhf_prm.annotation.rollouts import SamplingOptions
 from openrlhf_prm.annotation.scheduler import AnnotationEngine, annotate_all
 from openrlhf_prm.data.background_writer import BackgroundWriter
+from openrlhf_prm.data.ledger import Ledger
 from openrlhf_prm.data.questions import Question
 
 
@@ -40,15 +41,27 @@ def label_questions(labelling: Labelling, labels: LabelFile) -> dict:
     run = labelling.run
     questions = run.unfinished(labels.finished)
     counts = {"questions": len(questions), "resumed_questions": len(run.questions) - len(questions)}
-    if not questions:
-        return counts | LabellingProgress(0).summary()
+    ledger = Ledger(labelling.output.parent, labelling.output.name)
+    ledger.began()
+    if questions:
+        counts |= _label_missing(labelling, questions, labels)
+    else:
+        counts |= LabellingProgress(0).summary()
+    labelled, dropped = labels.counts({question.id for question in run.questions})
+    ledger.part(1, "questions", len(run.questions), {"labelled": labelled}, dropped)
+    ledger.ended({"questions": len(run.questions)})
+    return counts
+
+
+def _label_missing(labelling: Labelling, questions: list[Question], labels: LabelFile) -> dict:
     from openrlhf_prm.cluster.session import ray_session
 
+    run = labelling.run
     prompt_of = run.prompt_maker(questions)
     with ray_session(run.own_engines, run.paths):
         annotator = ANNOTATORS[labelling.annotator]
         with run.started_engines(annotator, labelling.options, prompt_of) as engines:
-            return counts | asyncio.run(label_all(questions, engines, run.in_flight, labels))
+            return asyncio.run(label_all(questions, engines, run.in_flight, labels))
 
 
 async def label_all(

@@ -1,11 +1,11 @@
 """An engine behind an OpenAI-compatible `POST /v1/completions`, such as `vllm serve`."""
 
 import asyncio
-import os
 from typing import Any
 
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.cluster.workers import Completion, UnfinishedCompletion, was_cut
+from vllm_prm.api_keys import key_from
 
 API_KEY = "OPENAI_API_KEY"
 """Environment variable with the bearer token, where the server wants one."""
@@ -25,7 +25,7 @@ class UrlEngine:
 
     A server that cannot be reached, is overloaded (429) or fails (5xx) raises EngineLost; one that refuses a request
     raises RefusedRequest, one that refuses all of them (other 4xx) RuntimeError, with its words. `api_key_env`: the
-    environment variable with the bearer token.
+    environment variable with the bearer token, or with `_FILE` behind its name that of a file with it.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class UrlEngine:
     ):
         import httpx
 
-        key = os.environ.get(api_key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        key = key_from(api_key_env)
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         root = url.rstrip("/").removesuffix("/v1")
         self.url = url
         self.tokenizer = tokenizer

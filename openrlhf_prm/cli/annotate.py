@@ -18,12 +18,14 @@ from openrlhf_prm.annotation import ANNOTATORS
 from openrlhf_prm.annotation.labelling import Labelling, label_questions
 from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.annotation.rollouts import NoTokenLimit, SamplingOptions
+from openrlhf_prm.annotation.url_engine import API_KEY
 from openrlhf_prm.cli.parser import (
     CHECKER_HELP,
     FlagParser,
     add_question_flags,
     nested,
     questions_of,
+    told_of_disks,
 )
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint, require_urls
@@ -62,6 +64,7 @@ def build_parser() -> FlagParser:
     return parser
 
 
+@told_of_disks("annotate")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     end_as_after_ctrl_c()
@@ -105,7 +108,7 @@ def labelling_of(args: SimpleNamespace) -> Labelling:
         args,
         *("annotation.concurrency", "rollout.max_new_tokens", "data.max_samples"),
     )
-    require_urls("--annotation.urls", args.annotation.urls)
+    require_urls("--annotation.urls", args.annotation.urls, API_KEY)
     if args.annotation.urls:
         refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --annotation.urls replace")
     prompts = build(PromptOptions, args.data, "data")

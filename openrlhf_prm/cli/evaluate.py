@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.answers.checkers import answer_checker
-from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_of
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_of, told_of_disks
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import response_limit
@@ -85,6 +85,7 @@ def build_parser() -> FlagParser:
     return parser
 
 
+@told_of_disks("evaluate")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv

@@ -22,6 +22,7 @@ from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
+from openrlhf_prm.data.ledger import Ledger
 from openrlhf_prm.evaluation.benchmark_run import BenchmarkRun, ScoringOptions, read_solutions
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
@@ -72,9 +73,12 @@ def main(argv: list[str] | None = None) -> int:
         prepare_environment()
         if not args.eval.verbose:
             os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        ledger = Ledger(Path(args.eval.output).parent, Path(args.eval.output).name)
+        ledger.began()
         try:
             run.score(scores)
             result = run.measure(scores)
+            run.book(ledger, scores)
         except ContextLengthError as error:
             parser.error(f"--data.input: {error}; --eval.truncate scores the steps that fit".replace("\n", " "))
         except ValueError as error:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.answers.final_answer import extract_answer
-from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_question_flags, nested, questions_of
+from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, add_question_flags, nested, questions_of, told_of_disks
 from openrlhf_prm.cli.policy_command import check_urls, policy_run, prm_of, run_command
 from openrlhf_prm.cluster.checks import NotSeen, TooFewGPUs, require_at_least_one, require_checkpoint
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags
@@ -79,6 +79,7 @@ def build_parser() -> FlagParser:
     return parser
 
 
+@told_of_disks("generate")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     end_as_after_ctrl_c()

@@ -1,14 +1,17 @@
 """Dotted flags in OpenRLHF's style, with errors of one line."""
 
 import argparse
+import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
 from openrlhf_prm.answers.checkers import ANSWER_CHECKERS, answer_checker
 from openrlhf_prm.data.questions import Question, read_questions
+from vllm_prm.disk import ONCE_MORE, disk_fault
 
 CHECKER_HELP = f"{', '.join(ANSWER_CHECKERS)}, a Python file with is_correct(response, label), or FILE.py:NAME"
 
@@ -27,6 +30,26 @@ def program_name(module: str) -> str:
     """
     called = os.path.basename(sys.argv[0])
     return called if called.startswith("openrlhf-prm ") else f"python -m openrlhf_prm.cli.{module}"
+
+
+def told_of_disks(module: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Decorates `main` of a command that writes files: a full disk is one line, exit code 1."""
+
+    def decorate(main: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(main)
+        def told(argv: list[str] | None = None) -> int:
+            try:
+                return main(argv)
+            except Exception as error:
+                fault = disk_fault(error)
+                if fault is None:
+                    raise
+                print(f"{program_name(module)}: error: {fault}; {ONCE_MORE}", file=sys.stderr)
+                return 1
+
+        return told
+
+    return decorate
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from openrlhf_prm.annotation.policy_run import PolicyRun
+from openrlhf_prm.annotation.url_engine import API_KEY
 from openrlhf_prm.cli.parser import FlagParser
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
@@ -61,7 +62,7 @@ def run_command(
 
 def check_urls(args: SimpleNamespace) -> None:
     """Raises ValueError where `--rollout.urls` are none, or replace the engines of other flags."""
-    require_urls("--rollout.urls", args.rollout.urls)
+    require_urls("--rollout.urls", args.rollout.urls, API_KEY)
     if args.rollout.urls:
         refuse_unread(args.vllm, "vllm", {"max_model_len"}, "is of our own engines, which --rollout.urls replace")
 

@@ -24,6 +24,7 @@ from openrlhf_prm.cli.parser import (
     add_question_flags,
     nested,
     questions_of,
+    told_of_disks,
 )
 from openrlhf_prm.cli.policy_command import check_urls, policy_run, prm_of, run_command
 from openrlhf_prm.cluster.checks import (
@@ -70,6 +71,7 @@ def build_parser() -> FlagParser:
     return parser
 
 
+@told_of_disks("rejection_sample")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     end_as_after_ctrl_c()

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from openrlhf_prm.cli.launched import LaunchedParser, speaks
-from openrlhf_prm.cli.parser import nested
+from openrlhf_prm.cli.parser import nested, told_of_disks
 from openrlhf_prm.cluster.accelerator import prepare_environment
 from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
@@ -148,6 +148,7 @@ def _add_device_flags(add) -> None:
     add("--local_rank", type=int, default=-1, help="set by the deepspeed launcher")
 
 
+@told_of_disks("train_prm")
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     end_as_after_ctrl_c()
@@ -171,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(str(error))
     try:
         # Imports torch and the host, which a wrong flag need not wait for.
+        from openrlhf_prm.cluster.checkpoints import CheckpointError
         from openrlhf_prm.cluster.guarded_strategy import NotFinite
         from openrlhf_prm.prm_training import run as prm_run
 
@@ -178,8 +180,8 @@ def main(argv: list[str] | None = None) -> int:
             summary = prm_run.run(options)
         except prm_run.UserError as error:
             parser.error(str(error))
-        except NotFinite as error:
-            print(f"{parser.prog}: error: {error}; lower --adam.lr, or look at the data", file=sys.stderr)
+        except (NotFinite, CheckpointError) as error:
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         again = "the same command with --ckpt.load_enable goes on from the last checkpoint"

@@ -13,7 +13,7 @@ MARK, LATEST = "metric.json", "latest"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be gone on from; the message says which, and what to do."""
+    """A checkpoint that cannot be read or written; the message says which, and what to do."""
 
 
 def latest_tag(folder: Path) -> str | None:
@@ -68,10 +68,24 @@ def unreadable(folder: Path, tag: str, error: Exception) -> CheckpointError:
     fault = " ".join(str(error).split())
     if "Unsupported global" in fault:
         fault, advice = fault[fault.index("Unsupported global") :], f"OPENRLHF_PRM_UNPICKLE=1 if you trust it; {advice}"
-    fault = fault[:200]
     return CheckpointError(
-        f"--ckpt.load_enable: the checkpoint {folder / tag} cannot be read ({type(error).__name__}: {fault}); {advice}"
+        f"--ckpt.load_enable: the checkpoint {folder / tag} cannot be read ({_in_brief(error, fault)}); {advice}"
     )
+
+
+def unwritten(folder: Path, tag: str, error: Exception) -> CheckpointError:
+    """What to tell of a checkpoint that could not be written: mostly the disk is full."""
+    done = whole(folder)
+    advice = f"goes on from {max(done, key=done.__getitem__)}" if done else "starts afresh, no other is there"
+    fault = " ".join(str(error).split())
+    return CheckpointError(
+        f"the checkpoint {folder / tag} cannot be written ({_in_brief(error, fault)}); once there is room, the same "
+        f"command with --ckpt.load_enable {advice}"
+    )
+
+
+def _in_brief(error: Exception, fault: str) -> str:
+    return f"{type(error).__name__}: {fault[:200]}"
 
 
 def forget(folder: Path, tag: str) -> None:

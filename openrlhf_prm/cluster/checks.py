@@ -5,6 +5,8 @@ from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
+from vllm_prm.api_keys import key_from, key_is_set
+
 
 class TooFewGPUs(ValueError):
     """The flags ask for more GPUs than Ray has, or for a model that a GPU cannot hold."""
@@ -22,8 +24,22 @@ def require_at_least_one(args: SimpleNamespace, *flags: str) -> None:
             raise ValueError(f"--{flag} must be at least 1, got {value}")
 
 
-def require_urls(flag: str, urls: Sequence[str]) -> None:
-    """Addresses of servers."""
+def require_key(flag: str, name: str | None) -> None:
+    """A flag that names the environment variable with a key, where it is given."""
+    if name is None:
+        return
+    if not key_is_set(name):
+        raise ValueError(f"{flag}: the environment variable {name} is not set")
+    try:
+        key_from(name)
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
+
+
+def require_urls(flag: str, urls: Sequence[str], key: str | None = None) -> None:
+    """Addresses of servers; `key`: the environment variable with their key, for those that want one."""
+    if urls and key is not None and key_is_set(key):
+        require_key(flag, key)
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{flag} must begin with http:// or https://, got {url!r}")

@@ -122,7 +122,12 @@ class ServerFlags(Options):
     """What a command line says of servers of a PRM; `--prm.*`."""
 
     url: tuple[str, ...] = option((), "addresses of running `vllm-prm serve`, instead of PRM engines of our own")
-    api_key_env: str | None = option(None, "environment variable with the servers' API key", kind=str, read_with="url")
+    api_key_env: str | None = option(
+        None,
+        "environment variable with the servers' API key, or with _FILE behind its name that of a file with it",
+        kind=str,
+        read_with="url",
+    )
     patience_s: float = option(
         300.0, "seconds that all servers may be away or overloaded before the run ends", least=0, read_with="url"
     )

@@ -22,6 +22,9 @@ TRUSTED = "OPENRLHF_PRM_UNPICKLE"
 """Environment variable: with 1 a checkpoint is read as Python objects, which may run what is in it."""
 
 
+ADVICE = "lower the learning rate, or look at the data"
+
+
 class NotFinite(RuntimeError):
     """A number that training would spread is NaN or infinite. Nothing was saved or sent on with it."""
 
@@ -37,7 +40,9 @@ class GuardedStrategy(host.DeepspeedStrategy):
     def backward(self, loss: torch.Tensor, model, optimizer, **kwargs) -> None:
         """The host's. Raises NotFinite for a loss that is NaN or infinite; no weight has changed then."""
         if not bool(torch.isfinite(loss).all()):
-            raise NotFinite(f"the loss is {float(loss.detach().float().mean())}; its weights were not updated")
+            raise NotFinite(
+                f"the loss is {float(loss.detach().float().mean())}; its weights were not updated; {ADVICE}"
+            )
         super().backward(loss, model, optimizer, **kwargs)
 
     def optimizer_step(self, optimizer, model, scheduler, name: str = "model", **kwargs) -> None:
@@ -47,7 +52,7 @@ class GuardedStrategy(host.DeepspeedStrategy):
         super().optimizer_step(optimizer, model, scheduler, name=name, **kwargs)
         engine = model.model if isinstance(model, Actor) else model
         if not math.isfinite(norm := self.get_grad_norm(model)) and engine.was_step_applied():
-            raise NotFinite(f"the norm of the gradient of the {name} is {norm}; nothing was saved")
+            raise NotFinite(f"the norm of the gradient of the {name} is {norm}; nothing was saved; {ADVICE}")
 
     def save_ckpt(
         self,
@@ -61,13 +66,20 @@ class GuardedStrategy(host.DeepspeedStrategy):
         metric_value=None,
         metric_key=None,
     ) -> None:
-        """The host's, which deletes first. `max_num`, `max_mem` (GiB): as the host's, once the write is done."""
+        """The host's, which deletes first. `max_num`, `max_mem` (GiB): as the host's, once the write is done.
+
+        Raises CheckpointError where the disk does not take it.
+        """
         folder, tag = Path(save_dir), tag or f"global_step{model.global_steps}"
         if self.is_rank_0():
             checkpoints.forget(folder, tag)
-        model.save_checkpoint(save_dir, tag=tag, client_state=client_state or {}, save_latest=save_latest)
+        try:
+            model.save_checkpoint(save_dir, tag=tag, client_state=client_state or {}, save_latest=save_latest)
+            if self.is_rank_0():
+                self._write_ckpt_metric(str(folder / tag), metric_value, metric_key=metric_key)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer has a RuntimeError for a full disk
+            raise checkpoints.unwritten(folder, tag, error) from error
         if self.is_rank_0():
-            self._write_ckpt_metric(str(folder / tag), metric_value, metric_key=metric_key)
             # What another model of the run would go on from is kept for both until that one has written, too.
             held = filter(None, map(checkpoints.latest_tag, self._beside(folder)))
             for place in checkpoints.delete_others(folder, tag, max_num, max_mem * 1024**3, held):

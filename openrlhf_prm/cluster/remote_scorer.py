@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import os
 import random
 import time
 
-from openrlhf_prm.cluster.checks import require_urls
+from openrlhf_prm.cluster.checks import require_key, require_urls
 from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, ServerFlags
 from vllm_prm.errors import ServiceUnavailableError
 
@@ -95,5 +94,4 @@ def check_servers(servers: ServerFlags, model: str | None) -> None:
     for name in SERVER_FLAGS:
         if not servers.url and getattr(servers, name) != getattr(ServerFlags(), name):
             raise ValueError(f"--prm.{name} needs --prm.url")
-    if servers.api_key_env is not None and not os.environ.get(servers.api_key_env):
-        raise ValueError(f"--prm.api_key_env: the environment variable {servers.api_key_env} is not set")
+    require_key("--prm.api_key_env", servers.api_key_env)

@@ -8,6 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from openrlhf_prm.cluster.checks import NotSeen
+from vllm_prm.api_keys import key_is_set
 
 
 def require_seen_by_nodes(
@@ -17,7 +18,7 @@ def require_seen_by_nodes(
     variables: Mapping[str, str | None] | None = None,
 ) -> None:
     """Raises NotSeen for the first of `paths`, flags with what they name, that another node does not have, and of
-    `variables`, flags with the names of environment variables, that is not set there.
+    `variables`, flags with the names of environment variables for keys, that is not set there.
 
     `folders`: those of the paths that are written to; they are made here first. A node is asked in a process of Ray's,
     as engines run in.
@@ -41,4 +42,4 @@ def require_seen_by_nodes(
 
 def _faults(paths: Sequence[tuple[str, str]], variables: Mapping[str, str]) -> list[str]:
     unseen = [f"{flag}: there is no {path}" for flag, path in paths if not Path(path).exists()]
-    return unseen + [f"{flag}: {name} is not set" for flag, name in variables.items() if not os.environ.get(name)]
+    return unseen + [f"{flag}: {name} is not set" for flag, name in variables.items() if not key_is_set(name)]

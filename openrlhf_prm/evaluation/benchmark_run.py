@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from openrlhf_prm.data.ledger import Ledger
 from openrlhf_prm.evaluation.benchmarks import BENCHMARKS, Benchmark, BenchmarkSolution, MeasureOptions, ReadOptions
 from openrlhf_prm.evaluation.prm_source import PrmSource
 from openrlhf_prm.evaluation.scoring import collected, missing, score_missing
@@ -55,6 +56,17 @@ class BenchmarkRun:
                 )
         finally:
             scorer.shutdown()
+
+    def book(self, ledger: Ledger, scores: DurableFile) -> None:
+        """What became of solutions and of their steps."""
+        rows = collected(self.solutions, scores)
+        reasons = {"no step": sum(not solution.steps for solution in self.solutions)}
+        ledger.part(1, "solutions", len(rows), {"scored": len(rows) - reasons["no step"]}, reasons)
+        came = sum(len(solution.steps) for solution in self.solutions)
+        unscored = sum(score is None for row in rows for score in row)
+        scored = sum(map(len, rows)) - unscored
+        ledger.part(1, "steps", came, {"scored": scored}, {"beyond the context, or no verdict": unscored})
+        ledger.ended({"solutions": len(self.solutions)})
 
     def measure(self, scores: DurableFile) -> dict:
         """The numbers, ready for JSON. Raises ValueError where a threshold cannot be chosen."""

@@ -14,6 +14,7 @@ from typing import Any
 from openrlhf_prm.answers.checkers import AnswerChecker
 from openrlhf_prm.cluster.context_length import model_context
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
+from openrlhf_prm.data.ledger import Ledger
 from openrlhf_prm.data.prompts import PromptOptions, check_lengths, prompt_maker
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.evaluation.agents import FLAG, Agent
@@ -153,11 +154,16 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
             engines = replace(evaluation.engines, model=policy.model)
             with generation_pool(engines) as pool:
                 ready = time.perf_counter()
+                ledger = None if policy.output is None else Ledger(policy.output.parent, policy.output.name)
+                if ledger is not None:
+                    ledger.began()
                 responses = _graded_responses(evaluation, engines, pool, scorer, tokenizer)
                 spent = _spent(evaluation, pool, tokenizer) if evaluation.budgets.budgets else []
                 done = time.perf_counter()
             seconds = {"seconds": round(done - ready, 2), "startup_seconds": round(ready - started, 2)}
             results[policy.name] = _written(evaluation, policy, responses, spent, seconds)
+            if ledger is not None:
+                _book(ledger, evaluation, responses)
             started = time.perf_counter()
     except KeyboardInterrupt:
         with silent_stderr():
@@ -166,6 +172,17 @@ def measure_policies(evaluation: PolicyEvaluation, tokenizers: list[Any]) -> dic
     finally:
         ray.shutdown()
     return results
+
+
+def _book(ledger: Ledger, evaluation: PolicyEvaluation, responses: list[GradedResponse]) -> None:
+    asked = len(evaluation.questions) * (evaluation.sampling.n_samples_per_prompt + 1)
+    ledger.part(1, "responses", asked, {"graded": len(responses)})
+    if evaluation.prm_name is not None:
+        steps = [step for response in responses for step in response.step_scores or []]
+        expected = sum(len(response.steps) for response in responses)
+        unscored = sum(score is None for score in steps)
+        ledger.part(1, "steps", expected, {"scored": len(steps) - unscored}, {"the PRM gave no verdict": unscored})
+    ledger.ended({"responses": asked})
 
 
 def _scorer(evaluation: PolicyEvaluation) -> Any:

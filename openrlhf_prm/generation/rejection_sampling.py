@@ -11,6 +11,7 @@ from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.annotation.scheduler import AnnotationEngine, annotate_all
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.background_writer import BackgroundWriter
+from openrlhf_prm.data.ledger import Ledger
 from openrlhf_prm.data.questions import Question
 from openrlhf_prm.generation.sampler import SampledQuestion, Sampler, SamplerOptions
 from openrlhf_prm.generation.samples_file import SamplesFile
@@ -85,12 +86,26 @@ def write_sft_data(task: RejectionSampling, samples: SamplesFile) -> dict[str, i
     Raises QuestionTooLong, TooFewGPUs and NotSeen before an engine starts, and what an engine raises.
     """
     questions = task.run.unfinished(samples.finished)
+    ledger = Ledger(task.output.parent, task.output.name)
+    ledger.began()
     retried = sample(task, questions, samples) if questions else 0
     counts = write_selection(task.output, task.run.questions, samples, task.selection, sft_row(task.run))
+    book(ledger, counts)
     return counts | {
         "resumed_questions": len(task.run.questions) - len(questions),
         "retried_questions": retried,
     }
+
+
+def book(ledger: Ledger, counts: dict[str, int]) -> None:
+    """What became of questions and responses."""
+    without, wrong = counts["questions_without_any"], counts["questions_without_correct"]
+    reasons = {"no right response": wrong, "all right responses left out": without - wrong}
+    ledger.part(1, "questions", counts["questions"], {"with rows": counts["questions"] - without}, reasons)
+    reasons = {name.replace("_", " "): counts[name] for name in ("below_score", "duplicates", "beyond_cap")}
+    reasons["wrong"] = counts["sampled"] - counts["correct"]
+    ledger.part(1, "responses", counts["sampled"], {"rows": counts["kept"]}, reasons)
+    ledger.ended({"questions": counts["questions"]})
 
 
 def sample(task: RejectionSampling, questions: list[Question], samples: SamplesFile) -> int:

@@ -1,13 +1,13 @@
 """Roles: who is asked what, and how it is sampled; and the words that no model writes. Read from `roles.yaml`."""
 
 import copy
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from openrlhf_prm.cluster.checks import require_key
 from openrlhf_prm.cluster.engine_options import EngineFlags
 from openrlhf_prm.options import option_fields
 
@@ -199,8 +199,7 @@ def _model(where: str, entry: Any) -> ModelSpec:
     for key in ("name", "api_key_env"):
         _require(entry.get(key, ""), str, f"{where}.{key}")
     variable = entry.get("api_key_env")
-    if variable is not None and not os.environ.get(variable):
-        raise ValueError(f"{where}.api_key_env: the environment variable {variable} is not set")
+    require_key(f"{where}.api_key_env", variable)
     return ModelSpec(urls=tuple(urls), name=entry.get("name"), api_key_env=variable)
 
 

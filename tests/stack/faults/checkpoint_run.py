@@ -2,11 +2,13 @@
 
 `checkpoint_run.py save FOLDER STAGE UPDATES DIE`: trains, saves a checkpoint after each update, keeps one, and kills
 itself in the middle of writing that of update DIE (0: of none). `checkpoint_run.py load FOLDER STAGE`: prints what was
-loaded as JSON. `checkpoint_run.py nan FOLDER STAGE`: trains on a loss that is NaN, and on a gradient that is.
+loaded as JSON. `checkpoint_run.py bad FOLDER STAGE`: trains on a loss that is NaN, and on a gradient that is, and saves
+where the disk is full.
 """
 
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -83,6 +85,12 @@ def main(mode: str, folder: str, stage: str, updates: str = "0", die: str = "0")
                 update(strategy, model, optimizer, scheduler, loss)
             except guarded_strategy.NotFinite as error:
                 said.append([str(error), weight(model) == before])
+        strategy.save_ckpt(model, folder, "s1", 1, 1000, {})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        try:
+            strategy.save_ckpt(model, folder, "s2", 1, 1000, {})
+        except CheckpointError as error:
+            said.append(str(error))
         print(json.dumps(said))
 
 

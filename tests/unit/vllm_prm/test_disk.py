@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vllm_prm.disk import disk_fault
+from vllm_prm.disk import ONCE_MORE, disk_fault
 from vllm_prm.durable_file import DurableFile, write_atomically
 
 FULL = "No space left on device"
@@ -48,4 +48,4 @@ def test_score_to_a_full_disk():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 1
-    assert done.stderr == f"vllm-prm score: a file cannot be written: {FULL}; the same command goes on later\n"
+    assert done.stderr == f"vllm-prm score: a file cannot be written: {FULL}; {ONCE_MORE}\n"

@@ -84,3 +84,10 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             LabelFile(damaged, SETTINGS)
         assert damaged.read_text() == "".join(broken)
+
+
+@pytest.mark.parametrize("damaged", ['{"--annotator": ', "", "[]"])
+def test_damaged_settings_name_their_file(tmp_path, damaged):
+    (tmp_path / "labels.jsonl.settings.json").write_text(damaged)
+    with pytest.raises(ValueError, match="labels.jsonl.settings.json (is damaged|holds no settings).*another file"):
+        LabelFile(tmp_path / "labels.jsonl", {})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openrlhf_prm.cluster import checkpoints
-from openrlhf_prm.cluster.checkpoints import CheckpointError, delete_others, tag_to_load, unreadable
+from openrlhf_prm.cluster.checkpoints import CheckpointError, delete_others, tag_to_load, unreadable, unwritten
 
 
 def folder(path: Path, *tags: str, torn: tuple[str, ...] = (), latest: str | None = None, metrics=()) -> Path:
@@ -96,3 +96,11 @@ def test_a_broken_one_is_named_with_what_to_do(tmp_path):
     assert str(path / "s2") in said and "AssertionError: unexpected pos 64 vs 12" in said and "\n" not in said
     assert said.endswith("delete that folder, and the run goes on from s1")
     assert "start afresh" in str(unreadable(folder(tmp_path / "b", "s2"), "s2", EOFError()))
+
+
+def test_one_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
+    path = folder(tmp_path / "a", "s1", torn=("s2",))
+    said = str(unwritten(path, "s2", OSError(28, "No space left on device")))
+    assert f"{path / 's2'} cannot be written (OSError: [Errno 28] No space left on device)" in said
+    assert said.endswith("--ckpt.load_enable goes on from s1")
+    assert "starts afresh" in str(unwritten(folder(tmp_path / "b", torn=("s1",)), "s1", RuntimeError("unexpected pos")))

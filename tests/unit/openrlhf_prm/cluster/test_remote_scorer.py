@@ -139,13 +139,20 @@ def test_one_server_is_waited_for_by_its_client_alone(clock):
     assert remote._client(0).engine.patience == 0.0
 
 
-def test_flags_of_servers(monkeypatch):
+def test_flags_of_servers(monkeypatch, tmp_path):
     monkeypatch.setenv("SOME_KEY", "secret")
+    monkeypatch.setenv("TORN_KEY", "hunter2\nhunter2")
+    monkeypatch.setenv("LOST_KEY_FILE", str(tmp_path / "gone"))
+    (tmp_path / "key").write_text("secret\n")
+    monkeypatch.setenv("KEPT_KEY_FILE", str(tmp_path / "key"))
+    check_servers(ServerFlags(url=("http://a",), api_key_env="KEPT_KEY"), None)
     check_servers(ServerFlags(url=("http://a", "https://b"), api_key_env="SOME_KEY"), None)
     for servers, model, message in (
         (ServerFlags(url=("http://a", "b:8000")), None, "--prm.url must begin with http"),
         (ServerFlags(url=("http://a",)), "prm", "exclude each other"),
         (ServerFlags(url=("http://a",), api_key_env="NO_SUCH_KEY"), None, "variable NO_SUCH_KEY is not set"),
+        (ServerFlags(url=("http://a",), api_key_env="TORN_KEY"), None, "^--prm.api_key_env: [^2]*$"),
+        (ServerFlags(url=("http://a",), api_key_env="LOST_KEY"), None, "gone .LOST_KEY_FILE. cannot be read"),
         (ServerFlags(patience_s=5.0), None, "--prm.patience_s needs --prm.url"),
         (ServerFlags(api_key_env="SOME_KEY"), None, "--prm.api_key_env needs --prm.url"),
     ):
