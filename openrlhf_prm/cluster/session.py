@@ -12,8 +12,8 @@ import ray
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.checks import TooFewGPUs
 from openrlhf_prm.cluster.engine_preflight import Engines, require_room
+from openrlhf_prm.cluster.joining import join
 from openrlhf_prm.cluster.nodes import of_ray
-from openrlhf_prm.cluster.ray_start import init_ray
 from openrlhf_prm.cluster.spawning import found_from_anywhere
 from openrlhf_prm.cluster.visibility import require_seen_by_nodes
 from openrlhf_prm.cluster.workers import EngineOptions, GenerationPool
@@ -28,8 +28,8 @@ def start_ray(engines: Engines, show_logs: bool = False, paths: Sequence[tuple[s
     models; and NotSeen where a node lacks one of `paths`, the flags with what they name.
     """
     if not ray.is_initialized():
-        address = "local" if on_cpu() and "RAY_ADDRESS" not in os.environ else None
-        init_ray(address, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
+        alone = on_cpu() and "RAY_ADDRESS" not in os.environ
+        join(alone=alone, include_dashboard=False, log_to_driver=show_logs, logging_level="warning")
         end_as_after_ctrl_c()
     try:
         require_room(engines, of_ray(memory=not on_cpu()))

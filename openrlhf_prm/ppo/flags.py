@@ -79,7 +79,7 @@ GROUPS = (
     OptionGroup("self_correction", "self_correction", SelfCorrectionOptions, "--self_correction.stage"),
     OptionGroup("process_reward", "process_reward", ProcessRewardOptions, ANY_PRM),
     OptionGroup("outcome", "process_reward", OutcomeOptions),
-    OptionGroup("reward", "reward", RewardOptions, "--reward.remote_url"),
+    OptionGroup("reward", "reward", RewardOptions, "--reward.remote_url or --train.agent_func_path"),
     OptionGroup("online_prm", "online_prm", OnlinePRMOptions, LEARNING_PRM),
     OptionGroup("vine", "vine", VineOptions, _that_need(ESTIMATOR, EstimatorNeed.BRANCH_VALUES)),
     OptionGroup("diversity", "diversity", DiversityOptions),

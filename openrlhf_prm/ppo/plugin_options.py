@@ -124,7 +124,7 @@ def read_options(args: SimpleNamespace) -> PluginOptions:
         process_reward=process_reward if rewarded else None,
         shaping=shaping if rewarded else None,
         outcome=build(OutcomeOptions, args.process_reward, "process_reward"),
-        reward=reward if args.reward.remote_url and not args.train.agent_func_path else None,
+        reward=reward if args.reward.remote_url or args.train.agent_func_path else None,
         watch=watch if rewarded else None,
         steps=steps if split_by_text else None,
         vine=vine if EstimatorNeed.BRANCH_VALUES in needs else None,

@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -34,15 +34,12 @@ from openrlhf_prm.data.turns import (
 )
 from openrlhf_prm.ppo.rollout.branches import BranchSampler, Origin, QuestionOutcomes
 from openrlhf_prm.ppo.rollout.forks import ForkingEngine, QuestionForks
-from openrlhf_prm.ppo.rollout.judging import reward_flag, verdict
+from openrlhf_prm.ppo.rollout.judging import REWARD_FAULT, limit_waiting, no_reward, reward_flag, verdict
 from openrlhf_prm.ppo.rollout.recording import recording_rewards
 from openrlhf_prm.ppo.rollout.records import StepRecord
-from openrlhf_prm.ppo.rollout.reward_patience import RewardPatience
 from openrlhf_prm.ppo.score_ranges import as_probabilities
 from vllm_prm.splitters import visible
 
-REWARD_FAULT: ContextVar[Exception | None] = ContextVar("reward_fault", default=None)
-"""Of the response being judged: why its reward could not be had, which the host logs and forgets."""
 # Of the response being written: responses of one question run as tasks of one call.
 QUESTION_OUTCOMES: ContextVar[QuestionOutcomes] = ContextVar("question_outcomes")
 QUESTION_FORKS: ContextVar[QuestionForks] = ContextVar("question_forks")
@@ -137,10 +134,8 @@ class StepScoringExecutor(AgentExecutorBase):
 
     def __init__(self, inner: AgentExecutorBase, scoring: StepScoring | None, reward_timeout_s: float | None = None):
         self.inner = inner
-        if reward_timeout_s is not None and isinstance(inner, SingleTurnAgentExecutor):
-            patience = RewardPatience(reward_timeout_s)
-            for name in ("_fetch_rewards_via_func", "_fetch_rewards_via_http"):
-                setattr(inner, name, _patient(getattr(inner, name), patience))
+        if reward_timeout_s is not None:
+            limit_waiting(inner, reward_timeout_s)
         self.scoring = scoring
         self.looking = scoring is not None
         self.sampler = None
@@ -164,9 +159,7 @@ class StepScoringExecutor(AgentExecutorBase):
         output = await inner.execute(prompt, label, params, max_length, hf_tokenizer, engine, images=images)
         # The host logs a failed reward and trains on without one; a missing reward is an error here.
         if isinstance(self.inner, SingleTurnAgentExecutor) and self.inner.reward_endpoints and output["reward"] is None:
-            fault = REWARD_FAULT.get()
-            reason = "the rollout actor's log holds the error" if fault is None else f"{type(fault).__name__}: {fault}"
-            raise RuntimeError(f"{self._source()} gave no reward for the prompt {prompt!r}; {reason}") from fault
+            raise no_reward(self.inner, prompt, REWARD_FAULT.get()) from REWARD_FAULT.get()
         for key in ("reward", "scores"):
             if output.get(key) is not None:
                 output[key] = outcome_number(output[key], self._source(), prompt)
@@ -229,20 +222,6 @@ class StepScoringExecutor(AgentExecutorBase):
         if isinstance(self.inner, SingleTurnAgentExecutor):
             return reward_flag(self.inner)
         return "--train.agent_func_path"
-
-
-def _patient(fetch: Callable[..., Awaitable[list]], patience: RewardPatience) -> Callable[..., Awaitable[list]]:
-    """The host's way to fetch rewards, with a limit of time, noting in `REWARD_FAULT` what went wrong."""
-
-    async def patient(*args) -> list:
-        REWARD_FAULT.set(None)
-        try:
-            return await patience.wait(fetch(*args))
-        except Exception as error:
-            REWARD_FAULT.set(error)
-            raise
-
-    return patient
 
 
 class ListeningEngine:

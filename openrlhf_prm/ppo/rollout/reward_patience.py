@@ -22,19 +22,22 @@ class RewardOptions(Options):
     """`--reward.<field>`, beside the host's."""
 
     timeout: float = option(
-        600.0, "seconds without any outcome reward, while some are waited for, after which the run ends", above=0
+        600.0,
+        "seconds without any outcome reward, or answer of an agent's environment, while some are waited for, after "
+        "which the run ends",
+        above=0,
     )
 
 
 class RewardTimeout(RuntimeError):
-    """The reward function, or the reward server, hangs."""
+    """The reward function, the reward server, or an agent's environment hangs."""
 
 
 class RewardPatience:
-    """Waits for rewards in one event loop. `limit_s`: see `RewardOptions.timeout`."""
+    """Waits for rewards in one event loop. `limit_s`: see `RewardOptions.timeout`; `silence`: what to call it."""
 
-    def __init__(self, limit_s: float):
-        self.limit_s = limit_s
+    def __init__(self, limit_s: float, silence: str = "no reward came"):
+        self.limit_s, self.silence = limit_s, silence
         self._last = -float("inf")
 
     async def wait(self, work: Awaitable[Result]) -> Result:
@@ -47,9 +50,9 @@ class RewardPatience:
             while not task.done():
                 silent = time.monotonic() - max(began, self._last)
                 if silent >= self.limit_s:
-                    raise RewardTimeout(f"no reward came for {self.limit_s:g} s (--reward.timeout)")
+                    raise RewardTimeout(f"{self.silence} for {self.limit_s:g} s (--reward.timeout)")
                 if silent >= self.limit_s / 4 and not said:
-                    logger.warning("no outcome reward has come for %.0f s", silent)
+                    logger.warning("%s for %.0f s", self.silence, silent)
                     said = True
                 pauses = (self.limit_s, self.limit_s / 4) if not said else (self.limit_s,)
                 await asyncio.wait({task}, timeout=min(pause - silent for pause in pauses if pause > silent))

@@ -10,21 +10,19 @@ from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.cluster.placement import Node
 
 
-@pytest.mark.parametrize(
-    ("cpu", "address", "expected"), [(True, None, "local"), (True, "x", None), (False, None, None)]
-)
+@pytest.mark.parametrize(("cpu", "address", "expected"), [(True, None, True), (True, "x", False), (False, None, False)])
 def test_only_a_cpu_run_outside_a_cluster_gets_a_ray_of_its_own(monkeypatch, cpu, address, expected):
-    addresses: list = []
+    alone: list = []
     monkeypatch.setattr(session, "on_cpu", lambda: cpu)
     monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(session, "init_ray", lambda address, **options: addresses.append(address))
+    monkeypatch.setattr(session, "join", lambda **options: alone.append(options["alone"]))
     monkeypatch.setattr(session, "of_ray", lambda memory: [Node("a", 8, 8.0)])
     monkeypatch.setattr(session, "require_seen_by_nodes", lambda paths: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
     session.start_ray({"vllm": EngineOptions("policy", num_engines=8)})
-    assert addresses == [expected]
+    assert alone == [expected]
 
 
 def test_a_model_that_its_share_cannot_hold_is_refused(monkeypatch, tmp_path):

@@ -329,24 +329,39 @@ def test_scoring_before_the_last_response_ends_is_hidden():
     assert math.isnan(hidden_share([StepRecord((1,), None, 0.0, 1.0)]))
 
 
-def test_a_reward_that_hangs_is_named_with_its_limit(executor_module):
-    class Hanging(SingleTurn):
-        """As the host's: what goes wrong with a reward is logged and forgotten."""
+class Asking(SingleTurn):
+    """As the host's: what goes wrong with a reward is logged and forgotten."""
 
-        async def execute(self, prompt, label, *rest, **more):
-            try:
-                await self._fetch_rewards_via_func(["q"], [prompt], [label])
-            except Exception:
-                pass
-            return await super().execute(prompt, label, *rest, **more)
+    def __init__(self, fetch):
+        super().__init__(None)
+        self.fetch = fetch
 
-        async def _fetch_rewards_via_func(self, queries, prompts, labels):
-            await asyncio.sleep(999)
+    async def execute(self, prompt, label, *rest, **more):
+        try:
+            await self._fetch_rewards_via_func(["q"], [prompt], [label])
+        except Exception:
+            pass
+        return await super().execute(prompt, label, *rest, **more)
 
-        async def _fetch_rewards_via_http(self, queries, prompts, labels):
-            raise AssertionError
+    async def _fetch_rewards_via_func(self, queries, prompts, labels):
+        return await self.fetch()
 
-    executor = executor_module.StepScoringExecutor(Hanging(None), None, reward_timeout_s=0.05)
-    told = r"--reward.remote_url reward.py gave no reward for .*17\+15.*; RewardTimeout: no reward came for 0.05"
-    with pytest.raises(RuntimeError, match=told):
+    async def _fetch_rewards_via_http(self, queries, prompts, labels):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        (None, "RewardTimeout: no reward came for 0.05 s"),
+        ([0.5], "it answered 0.5, expected a dict"),
+        ([{"scores": 1.0}], "it answered {'scores': 1.0}, expected a dict"),
+    ],
+)
+def test_a_reward_that_hangs_or_is_none_is_named(executor_module, answers, told):
+    async def fetch():
+        return await asyncio.sleep(999) if answers is None else answers
+
+    executor = executor_module.StepScoringExecutor(Asking(fetch), None, reward_timeout_s=0.05)
+    with pytest.raises(RuntimeError, match=f"--reward.remote_url reward.py gave no reward for .*17.15.*; .*{told}"):
         execute(executor)
