@@ -104,6 +104,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "util",
         "wait",
     ),
+    "ray._private": ("ray_constants", "services"),
     "ray.util.scheduling_strategies": ("NodeAffinitySchedulingStrategy", "PlacementGroupSchedulingStrategy"),
     "vllm": ("AsyncEngineArgs", "AsyncLLMEngine", "ModelRegistry", "SamplingParams", "sampling_params"),
     "vllm.platforms": ("current_platform",),

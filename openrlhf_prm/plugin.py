@@ -49,21 +49,21 @@ def check_args(args) -> None:
 def join_ray() -> None:
     """Starts Ray, or joins the cluster that this process belongs to, as the host would do next.
 
-    On a CPU, outside a cluster, it is a Ray of our own, as in all commands: the host joins any that runs on the machine
-    and ends with it. It has no dashboard, whose processes take longer to start there than they are of use.
+    On a CPU, outside a cluster, it is a Ray of our own, as in all commands. It has no dashboard, whose processes take
+    longer to start there than they are of use.
     """
     import ray
 
     from openrlhf_prm.cluster.accelerator import on_cpu
-    from openrlhf_prm.cluster.ray_start import init_ray
+    from openrlhf_prm.cluster.joining import join
 
     if ray.is_initialized():
         return
     if on_cpu() and "RAY_ADDRESS" not in os.environ:
-        init_ray("local", include_dashboard=False)
+        join(alone=True, include_dashboard=False)
         return
     given = {name: os.environ.get(name, default) for name, default in RAY_ENVIRONMENT.items()}
-    init_ray(runtime_env={"env_vars": given})
+    join(runtime_env={"env_vars": given})
 
 
 def setup(args) -> None:

@@ -14,9 +14,9 @@ def collect(paths: list[str], groups: list[str], limit_s: float) -> list[dict]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from openrlhf_prm.cluster.ray_start import init_ray
+    from openrlhf_prm.cluster.joining import join
 
-    init_ray(include_dashboard=False, log_to_driver=False, logging_level="error")
+    join(include_dashboard=False, log_to_driver=False, logging_level="error")
     ray.cloudpickle.register_pickle_by_value(machine_facts)  # a node without this project answers too
     task = ray.remote(num_cpus=0, max_retries=0)(machine_facts.collect)
     nodes = [node for node in ray.nodes() if node["Alive"]]
