@@ -1,15 +1,18 @@
-"""A command that is killed while it works, for the tests that start it again.
+"""A command that is killed, or whose disk is full, while it works, for the tests that start it again.
 
-`killed_command.py PATH LINES MODULE FLAG...` runs MODULE as `python -m` does, and kills itself as soon as the file PATH
-has more than LINES lines, or the folder PATH is there. Who watched it from outside might come too late.
+`killed_command.py kill|fill PATH LINES MODULE FLAG...` runs MODULE as `python -m` does, and kills itself, or may write
+to no file any more, as soon as the file PATH has more than LINES lines, or the folder PATH is there. Who watched it
+from outside might come too late.
 """
 
 import os
+import resource
 import runpy
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from commands import ROOT
@@ -19,17 +22,39 @@ def kill_midway(path: Path, lines: int, log: Path, module: str, *flags: object) 
     """Run `python -m MODULE FLAGS` until `path` is a folder or a file of more than `lines` lines, and kill it there;
     the test fails with the end of the log if the command ends before that.
     """
-    command = [sys.executable, __file__, path, lines, module, *flags]
+    assert _run("kill", path, lines, log, module, *flags) == -signal.SIGKILL, log.read_text()[-3000:]
+
+
+def fill_disk_midway(path: Path, lines: int, log: Path, module: str, *flags: object) -> str:
+    """The same, with a disk that is full from there on; the line in which the command said so when it ended."""
+    assert _run("fill", path, lines, log, module, *flags) == 1, log.read_text()[-3000:]
+    said = log.read_text()
+    assert "Traceback" not in said, said[-3000:]
+    [told] = [line for line in said.splitlines() if " error: " in line]
+    return told
+
+
+def _run(*arguments: object) -> int:
+    how, path, lines, log, *command = arguments
     with log.open("w") as sink:
-        done = subprocess.run([str(part) for part in command], cwd=ROOT, stdout=sink, stderr=sink)
-    assert done.returncode == -signal.SIGKILL, log.read_text()[-3000:]
+        whole = [str(part) for part in (sys.executable, __file__, how, path, lines, *command)]
+        return subprocess.run(whole, cwd=ROOT, stdout=sink, stderr=sink).returncode
 
 
-class Killer:
-    """Looks at the path whenever this process has put a file on disk or is about to open one."""
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def __init__(self, path: Path, lines: int):
-        self.path, self.lines = path, lines
+
+def fill() -> None:
+    """This process's files grow no more; those of processes that it has started do."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+class Watcher:
+    """Looks at the path whenever this process has put a file on disk or is about to open one, and then does `act`."""
+
+    def __init__(self, act: Callable[[], None], path: Path, lines: int):
+        self.act, self.path, self.lines = act, path, lines
         self.thread = threading.local()
         self.fsync = os.fsync
         os.fsync = self.after_fsync
@@ -44,13 +69,13 @@ class Killer:
             return
         self.thread.looks = True
         if self.path.is_dir() or (self.path.exists() and len(self.path.read_bytes().splitlines()) > self.lines):
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.act()
         self.thread.looks = False
 
 
 def main() -> None:
-    path, lines, module, *flags = sys.argv[1:]
-    Killer(Path(path), int(lines))
+    how, path, lines, module, *flags = sys.argv[1:]
+    Watcher({"kill": kill, "fill": fill}[how], Path(path), int(lines))
     sys.argv = [module, *flags]
     sys.path[0] = os.getcwd()  # as `python -m` has it
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -10,6 +10,7 @@ from commands import summary_of
 from killed_command import kill_midway
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
+from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.tasks.arithmetic import check_steps, demonstration, questions
 
 pytestmark = pytest.mark.stack
@@ -47,6 +48,8 @@ def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
     assert summary["questions"] == 8 - summary["resumed_questions"]
     assert output.read_bytes().startswith(kept)
     records = [json.loads(line) for line in output.read_text().splitlines()]
+    [balance] = balances(tmp_path)
+    assert (balance.came, balance.out["labelled"], balance.faults) == (8, 8, [])
     assert sorted(record["question"] for record in records) == sorted(row["question"] for row in rows for _ in range(2))
     for record in records:
         assert len(record["steps"]) == len(record["mc_values"]) == len(record["hard_labels"]) == len(record["rollouts"])

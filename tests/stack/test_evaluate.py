@@ -12,6 +12,7 @@ from commands import summary_of
 from tiny_prm import save_tiny_prm, save_tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.evaluation.responses import read_samples
 from openrlhf_prm.tasks.arithmetic import questions
 
@@ -73,6 +74,9 @@ def test_two_policies_with_a_prm(tmp_path):
                 assert response.tokens == 24
         sampled = [r.response for r in responses if r.kind == "sample"]
         assert len(set(sampled)) == len(sampled)  # every request has a seed of its own
+    assert [(each.run, each.unit, each.faults) for each in balances(tmp_path)] == [
+        (f"{name}.json", unit, []) for name in ("a", "b") for unit in ("responses", "steps")
+    ]
     first, second = (read_samples(tmp_path / f"{name}.jsonl") for name in "ab")
     assert [r.response for r in first] != [r.response for r in second]
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from commands import run, summary_of
-from killed_command import kill_midway
+from killed_command import fill_disk_midway, kill_midway
 from servers import running_server, until_ready
 from tiny_prm import Reference, save_tiny_prm, worst
+
+from openrlhf_prm.data.ledger import balances
 
 pytestmark = pytest.mark.stack
 
@@ -77,7 +79,13 @@ def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
         expected = reference(row["problem"], row["steps"])
         assert min(worst(list(scores), expected) for scores in scored) < 1e-4
 
-    by_server = evaluate(*common, "--prm.url", server, "--eval.output", tmp_path / "server.json")
+    assert [each.faults for each in balances(tmp_path)] == [[], []], "solutions, and their steps"
+
+    kept = tmp_path / "server.json.scores.jsonl"
+    of_server = [*common, "--prm.url", server, "--eval.output", tmp_path / "server.json"]
+    told = fill_disk_midway(kept, 3, tmp_path / "log", EVALUATE, *of_server, "--eval.batch_size", 2)
+    assert f"error: {kept} cannot be written: File too large; once there is room" in told
+    by_server = evaluate(*of_server)
     assert by_server["threshold"] == pytest.approx(result["threshold"], abs=1e-4)
     assert by_server["all"]["f1"] == pytest.approx(result["all"]["f1"], abs=0.02)
 

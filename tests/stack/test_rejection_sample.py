@@ -1,15 +1,16 @@
-"""Rejection sampling as a user runs it: a small policy on real Ray and vLLM, ranked by a random PRM, killed
-and resumed; the host's SFT trains on the result.
+"""Rejection sampling as a user runs it: a small policy on real Ray and vLLM, ranked by a random PRM, killed,
+stopped by a full disk, and resumed; the host's SFT trains on the result.
 """
 
 import json
 
 import pytest
 from commands import ROOT, run, summary_of
-from killed_command import kill_midway
+from killed_command import fill_disk_midway, kill_midway
 from tiny_prm import save_tiny_prm
 
 from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_training_flags
+from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
@@ -33,12 +34,21 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     assert 1 < len(before.splitlines()) < COUNT
     assert not output.exists()
 
+    told = fill_disk_midway(kept, len(before.splitlines()) + 1, tmp_path / "log", *command)
+    assert f"error: {kept} cannot be written: File too large; once there is room" in told
+    assert kept.read_text().startswith(before)
+    before = kept.read_text()
+    before = before[: before.rindex("\n") + 1]
+    assert not output.exists() and [each.faults for each in balances(tmp_path)] == [["the run has not ended"]]
+
     summary = summary_of(*command)
     assert kept.read_text().startswith(before)
     assert summary["questions"] == COUNT and summary["sampled"] == COUNT * SAMPLES
     assert summary["resumed_questions"] == len(before.splitlines()) - 1
     left_out = sum(summary[name] for name in ("below_score", "duplicates", "beyond_cap"))
     assert summary["correct"] == summary["kept"] + left_out and summary["kept"] > COUNT // 2
+
+    assert [(each.came, each.faults) for each in balances(tmp_path)] == [(COUNT, []), (COUNT * SAMPLES, [])]
 
     sft = [json.loads(line) for line in output.read_text().splitlines()]
     labels = {row["question"]: row["label"] for row in rows}

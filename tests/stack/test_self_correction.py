@@ -1,14 +1,19 @@
-"""Self-correction for real: two attempts in vLLM rollouts, both stages in one run that is resumed, step rewards, one
-chain.
+"""Self-correction for real: two attempts in vLLM rollouts, both stages in one run that is killed in a checkpoint and
+resumed, step rewards, one chain.
 """
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from ppo_runs import POLICY, data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
 
+from openrlhf_prm.data.ledger import balances
+
 pytestmark = pytest.mark.stack
 
+DYING = Path(__file__).parent / "faults" / "dying"
 CORRECTS = (
     *("--self_correction.stage", 1, "--self_correction.stage1_steps", 1, "--self_correction.attempt_tokens", 80),
     *("--self_correction.instruction", "Q: 12+35+21=?", "--algo.advantage.estimator", "rloo"),
@@ -31,7 +36,7 @@ def check(steps, stages):
         assert len(bins) == 5 and sum(bins) == pytest.approx(1, abs=1e-3)
 
 
-def test_both_stages_in_one_run_that_is_resumed(data, prm, tmp_path):  # noqa: F811
+def test_both_stages_in_one_run_that_is_killed_in_a_checkpoint_and_resumed(data, prm, tmp_path, monkeypatch):  # noqa: F811
     base = tmp_path / "base.jsonl"
     rows = [json.loads(line) for line in (data / "questions.jsonl").read_text().splitlines()]
     base.write_text(
@@ -42,9 +47,14 @@ def test_both_stages_in_one_run_that_is_resumed(data, prm, tmp_path):  # noqa: F
         *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
         *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.1),
         *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--ckpt.save_steps", 1),
+        *("--ckpt.max_num", 1),
     ]
-    done = train(*flags, "--data.max_samples", 16)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    with monkeypatch.context() as dying:
+        dying.setenv("PYTHONPATH", os.pathsep.join([str(DYING), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        dying.setenv("DIE_AT", str(tmp_path / "ckpt" / "_actor" / "global_step2" / "metric.json"))
+        done = train(*flags, "--data.max_samples", 16)
+    assert done.returncode == 1 and "error: a process of the run died" in done.stderr, done.stderr[-3000:]
+    assert {path.name for path in (tmp_path / "ckpt" / "_actor").iterdir()} > {"global_step1", "global_step2"}
     steps = logged_steps(done.stdout + done.stderr)
     assert [status["self_correction/stage"] for status in steps] == [1, 2]
     # In stage 1 the policy writes all, in stage 2 the file has every first attempt.
@@ -55,8 +65,12 @@ def test_both_stages_in_one_run_that_is_resumed(data, prm, tmp_path):  # noqa: F
     resumed = train(*flags, "--data.max_samples", 16, "--ckpt.load_enable", "--train.num_episodes", 2)
     assert resumed.returncode == 0, resumed.stdout[-3000:] + resumed.stderr[-3000:]
     later = logged_steps(resumed.stdout + resumed.stderr)
-    assert later and all(status["self_correction/stage"] == 2 for status in later)
+    assert len(later) == 3, "the second update again, and two of the second episode"
+    assert all(status["self_correction/stage"] == 2 for status in later)
     assert all(status["self_correction/offline"] == 1 for status in later)
+    balance = balances(tmp_path / "ckpt")
+    assert [(each.unit, each.came) for each in balance][:2] == [("prompts", 32), ("responses", 128)]
+    assert [each.faults for each in balance] == [[]] * len(balance)
 
 
 def test_one_chain_in_async_mode(data, tmp_path):  # noqa: F811
