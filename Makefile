@@ -1,9 +1,10 @@
 PYTHON ?= python3.11
 SEED ?= 0
 JOBS ?= 2
+MINUTES ?= 20
 RUN := OMP_NUM_THREADS=1 .venv/bin/python
 
-.PHONY: help setup lint unit stack test smoke compat quickstart rejection-sampling calculator-agent clean
+.PHONY: help setup lint unit stack test smoke chaos compat quickstart rejection-sampling calculator-agent clean
 
 help:
 	@echo "make setup        build .venv for CPU, once (2 to 4 minutes)"
@@ -15,6 +16,7 @@ help:
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make smoke        every script of examples/cluster with toy models, and every dry run (10 minutes); JOBS=2"
+	@echo "make chaos        PPO under random faults for MINUTES=20, against undisturbed runs; a table at the end"
 	@echo "make compat VLLM=0.32.0     the tests of vllm_prm on another vLLM, in an environment of its own"
 	@echo "make clean        remove .venv and what runs and tests left"
 
@@ -38,6 +40,9 @@ test: setup
 
 smoke: setup
 	$(RUN) -m pytest tests/smoke -n $(JOBS)
+
+chaos: setup
+	PYTHONPATH=.:tests:tests/stack $(RUN) tests/stack/faults/chaos.py --minutes $(MINUTES)
 
 compat:
 	@PYTHON="$(PYTHON)" scripts/compat.sh $(VLLM)

@@ -178,6 +178,11 @@ def save_prm(
 
 
 def read_record(folder: Path) -> dict | None:
-    """Update and metrics of the checkpoint in `folder`; None if there is none."""
+    """Update and metrics of the checkpoint in `folder`; None if there is none. Raises ValueError where it is damaged."""
     record = folder / RECORD
-    return json.loads(record.read_text()) if record.is_file() else None
+    if not record.is_file():
+        return None
+    try:
+        return json.loads(record.read_text())
+    except ValueError as error:
+        raise ValueError(f"{record} is damaged ({error}); move {folder} away") from None
