@@ -22,23 +22,22 @@ def kill_midway(path: Path, lines: int, log: Path, module: str, *flags: object) 
     """Run `python -m MODULE FLAGS` until `path` is a folder or a file of more than `lines` lines, and kill it there;
     the test fails with the end of the log if the command ends before that.
     """
-    assert _run("kill", path, lines, log, module, *flags) == -signal.SIGKILL, log.read_text()[-3000:]
+    with log.open("w") as sink:
+        done = subprocess.run(_command("kill", path, lines, module, *flags), cwd=ROOT, stdout=sink, stderr=sink)
+    assert done.returncode == -signal.SIGKILL, log.read_text()[-3000:]
 
 
-def fill_disk_midway(path: Path, lines: int, log: Path, module: str, *flags: object) -> str:
+def fill_disk_midway(path: Path, lines: int, module: str, *flags: object) -> str:
     """The same, with a disk that is full from there on; the line in which the command said so when it ended."""
-    assert _run("fill", path, lines, log, module, *flags) == 1, log.read_text()[-3000:]
-    said = log.read_text()
-    assert "Traceback" not in said, said[-3000:]
-    [told] = [line for line in said.splitlines() if " error: " in line]
+    # What it says goes through a pipe: a log would be a file that grows no more.
+    done = subprocess.run(_command("fill", path, lines, module, *flags), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout[-2000:] + done.stderr[-3000:]
+    [told] = [line for line in done.stderr.splitlines() if " error: " in line]
     return told
 
 
-def _run(*arguments: object) -> int:
-    how, path, lines, log, *command = arguments
-    with log.open("w") as sink:
-        whole = [str(part) for part in (sys.executable, __file__, how, path, lines, *command)]
-        return subprocess.run(whole, cwd=ROOT, stdout=sink, stderr=sink).returncode
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, __file__, *map(str, arguments)]
 
 
 def kill() -> None:

@@ -83,7 +83,7 @@ def test_processbench_killed_and_resumed_and_by_a_server(prm, server, tmp_path):
 
     kept = tmp_path / "server.json.scores.jsonl"
     of_server = [*common, "--prm.url", server, "--eval.output", tmp_path / "server.json"]
-    told = fill_disk_midway(kept, 3, tmp_path / "log", EVALUATE, *of_server, "--eval.batch_size", 2)
+    told = fill_disk_midway(kept, 3, EVALUATE, *of_server, "--eval.batch_size", 2)
     assert f"error: {kept} cannot be written: File too large; once there is room" in told
     by_server = evaluate(*of_server)
     assert by_server["threshold"] == pytest.approx(result["threshold"], abs=1e-4)

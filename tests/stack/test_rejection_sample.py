@@ -34,7 +34,7 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     assert 1 < len(before.splitlines()) < COUNT
     assert not output.exists()
 
-    told = fill_disk_midway(kept, len(before.splitlines()) + 1, tmp_path / "log", *command)
+    told = fill_disk_midway(kept, len(before.splitlines()) + 1, *command)
     assert f"error: {kept} cannot be written: File too large; once there is room" in told
     assert kept.read_text().startswith(before)
     before = kept.read_text()

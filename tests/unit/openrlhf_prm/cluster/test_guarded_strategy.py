@@ -34,7 +34,7 @@ def test_classes_of_zero_come_back(tmp_path, engine):
     state = {
         "loss_scaler": LossScaler(scale=1),
         "dynamic": DynamicLossScaler(
-            init_scale=4, scale_factor=2.0, scale_window=3, min_scale=1, delayed_shift=1, consecutive_hysteresis=False
+            init_scale=4, scale_window=3, min_scale=1, delayed_shift=1, consecutive_hysteresis=False
         ),
         "zero_stage": ZeroStageEnum.gradients,
         "param_slice_mappings": [OrderedDict(w=fragment_address(numel=3, start=1))],
