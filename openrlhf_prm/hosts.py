@@ -78,7 +78,6 @@ NAMES: dict[str, tuple[str, ...]] = {
         "DeepspeedStrategy",
         "DeepspeedStrategy._write_ckpt_metric",
         "DeepspeedStrategy.backward",
-        "DeepspeedStrategy.get_grad_norm",
         "DeepspeedStrategy.load_ckpt",
         "DeepspeedStrategy.optimizer_step",
         "DeepspeedStrategy.save_ckpt",

@@ -5,6 +5,7 @@ stages of a recipe and the cells of a benchmark. It lies in `vllm_prm` because `
 `vllm_prm` imports nothing of `openrlhf_prm`.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -87,7 +88,8 @@ class DurableFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = not self.path.exists()
-            file = open(self.path, "ab")  # noqa: SIM115
+            # Unbuffered: rows that could not be written must not be tried again when the file is closed.
+            file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise ValueError(f"{self.path} cannot be written: {error.strerror}") from None
         try:
@@ -102,11 +104,18 @@ class DurableFile:
         return file
 
     def _write(self, rows: Iterable[dict]) -> None:
-        content = b"".join(map(json_line, rows))
+        content = memoryview(b"".join(map(json_line, rows)))
+        number = self._file.fileno()
+        end = os.fstat(number).st_size
         with naming(self.path):
-            self._file.write(content)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            try:
+                while content:
+                    content = content[self._file.write(content) :]
+                os.fsync(number)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(number, end)  # half a row is none
+                raise
 
     def _scan(self, settings: Any) -> int:
         """Reads the keys; the offset in bytes at which the last whole key, or the settings, end."""

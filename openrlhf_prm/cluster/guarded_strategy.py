@@ -51,7 +51,13 @@ class GuardedStrategy(host.DeepspeedStrategy):
         """
         super().optimizer_step(optimizer, model, scheduler, name=name, **kwargs)
         engine = model.model if isinstance(model, Actor) else model
-        if not math.isfinite(norm := self.get_grad_norm(model)) and engine.was_step_applied():
+        if not engine.was_step_applied():
+            return
+        norm = engine.get_global_grad_norm()
+        if norm is None:  # float32 without ZeRO
+            if not all(bool(torch.isfinite(weight).all()) for weight in engine.module.parameters()):
+                raise NotFinite(f"weights of the {name} are NaN or infinite; nothing was saved; {ADVICE}")
+        elif not math.isfinite(norm):
             raise NotFinite(f"the norm of the gradient of the {name} is {norm}; nothing was saved; {ADVICE}")
 
     def save_ckpt(

@@ -178,7 +178,7 @@ def save_prm(
 
 
 def read_record(folder: Path) -> dict | None:
-    """Update and metrics of the checkpoint in `folder`; None if there is none. Raises ValueError where it is damaged."""
+    """Update and metrics of the checkpoint in `folder`; None if there is none. Raises ValueError for a damaged one."""
     record = folder / RECORD
     if not record.is_file():
         return None

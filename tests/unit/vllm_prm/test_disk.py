@@ -1,5 +1,6 @@
 """A full disk is one line that names the file; `/dev/full` is one."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vllm_prm.disk import ONCE_MORE, disk_fault
-from vllm_prm.durable_file import DurableFile, write_atomically
+from vllm_prm.durable_file import write_atomically
 
 FULL = "No space left on device"
 
@@ -30,14 +31,29 @@ def test_what_appears_whole_names_itself(tmp_path, full):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rows_that_are_appended_name_their_file(tmp_path):
-    file = DurableFile(tmp_path / "rows.jsonl", {"a": 1})
-    file._file.close()
-    file._file = open("/dev/full", "ab", buffering=0)
-    with pytest.raises(OSError) as error:
+APPENDING = """
+import json, resource, sys
+from pathlib import Path
+from vllm_prm.disk import disk_fault
+from vllm_prm.durable_file import DurableFile
+
+path = Path(sys.argv[1])
+try:
+    with DurableFile(path, {"a": 1}) as file:
         file.append([{"key": "x"}])
-    assert disk_fault(error.value) == f"{tmp_path / 'rows.jsonl'} cannot be written: {FULL}"
-    assert file.finished == set()
+        whole = path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 5, resource.RLIM_INFINITY))
+        file.append([{"key": "y"}])
+except OSError as error:
+    print(json.dumps([disk_fault(error), sorted(file.finished), path.stat().st_size - whole]))
+"""
+
+
+def test_rows_that_are_appended_name_their_file_and_leave_no_half_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    code = [sys.executable, "-c", APPENDING, str(path)]
+    done = subprocess.run(code, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+    assert json.loads(done.stdout) == [f"{path} cannot be written: File too large", ["x"], 0], done.stderr
 
 
 def test_score_to_a_full_disk():
