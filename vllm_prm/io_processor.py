@@ -56,7 +56,7 @@ class StepRewardIOProcessor(IOProcessor[Solutions, list[dict[str, Any]]]):
 
     @cached_property
     def _most_characters(self) -> int:
-        return most_characters(self.family.tokenizer, self.longest)
+        return most_characters(self.family, self.longest)
 
     def parse_data(self, data: object) -> Solutions:
         """`data` of the request as solutions. `ValueError` says what is wrong with it."""

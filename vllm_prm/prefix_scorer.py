@@ -15,29 +15,35 @@ from vllm_prm.families.prefix_family import Reading
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, weights_changed
+from vllm_prm.text_bounds import INLINE, characters
 
 
 class _Prefix:
-    """The scoring of one step: `request` is what to ask next, None when `score` stands (None: beyond the context)."""
+    """The scoring of one step, from its first prompt on: `request` is what to ask next, None when `score` stands (None:
+    beyond the context).
+    """
 
-    def __init__(self, scorer: "PrefixScorer", reading: Reading, truncate: bool) -> None:
+    def __init__(self, scorer: "PrefixScorer", reading: Reading, first: Rendered, truncate: bool) -> None:
         self.scorer, self.reading, self.truncate = scorer, reading, truncate
         self.plans: list[ScorePlan] = []
         self.request: PoolRequest | None = None
         self.score: float | None = None
-        self._go_on(None)
+        self._take(first)
 
     def absorb(self, answer: PoolAnswer) -> None:
         """Take the answer to `request`."""
         self.plans[-1].absorb(self.request, answer)
         self._ask()
 
-    def _go_on(self, rows: Sequence | None) -> None:
+    def _go_on(self, rows: Sequence) -> None:
         try:
-            rendered = next(self.reading) if rows is None else self.reading.send(rows)
+            rendered = self.reading.send(rows)
         except StopIteration as done:
             self.request, self.score = None, done.value
             return
+        self._take(rendered)
+
+    def _take(self, rendered: Rendered) -> None:
         if not self._fits(rendered):
             self.request = None
             return
@@ -68,10 +74,14 @@ class PrefixScorer(StepScorer):
         """Scores of many solutions, in order, as every scorer's."""
         if not isinstance(self.engine, OfflineEngine):
             raise ValueError("score needs engine='offline'; with engine='async' await score_async")
-        solutions = [self._prefixes(question, steps, truncate) for question, steps in self._pairs(items)]
+        pairs = self._pairs(items)
+        solutions = [self._prefixes(self._readings(question, steps, truncate), truncate) for question, steps in pairs]
         self._run([longest for prefixes in solutions if (longest := _longest(prefixes)) is not None])
         self._run([prefix for prefixes in solutions for prefix in prefixes])
-        return [self._finished(prefixes, self.usage) for prefixes in solutions]
+        return [
+            self._finished(prefixes, len(steps), self.usage)
+            for prefixes, (_, steps) in zip(solutions, pairs, strict=True)
+        ]
 
     def _run(self, prefixes: Sequence[_Prefix]) -> None:
         while pending := [prefix for prefix in prefixes if prefix.request is not None]:
@@ -89,7 +99,11 @@ class PrefixScorer(StepScorer):
 
         for _ in range(RESTARTS + 1):
             generation = self.score_cache.generation
-            prefixes = self._prefixes(question, steps, truncate)
+            if characters(question, steps) <= INLINE:
+                readings = self._readings(question, steps, truncate)
+            else:
+                readings = await asyncio.to_thread(self._readings, question, steps, truncate)
+            prefixes = self._prefixes(readings, truncate)
             if (longest := _longest(prefixes)) is not None:
                 await run(longest)
             tasks = [asyncio.ensure_future(run(prefix)) for prefix in prefixes]
@@ -100,22 +114,28 @@ class PrefixScorer(StepScorer):
                     task.cancel()
             # Scores of two different weights must never meet in one answer.
             if generation == self.score_cache.generation:
-                return self._finished(prefixes, usage)
+                return self._finished(prefixes, len(steps), usage)
             usage.add(computed_tokens=sum(plan.computed_tokens for prefix in prefixes for plan in prefix.plans))
         raise weights_changed()
 
-    def _prefixes(self, question: Question, steps: Sequence[str], truncate: bool) -> list[_Prefix]:
+    def _readings(self, question: Question, steps: Sequence[str], truncate: bool) -> list[tuple[Reading, Rendered]]:
+        """Of each step its reading, and the first prompt of that."""
         require_list(steps)
-        counts = range(1, len(steps) + 1)
-        return [_Prefix(self, self.family.read(question, steps[:count]), truncate) for count in counts]
+        steps = self._bounded(question, steps, truncate)
+        readings = [self.family.read(question, steps[:count]) for count in range(1, len(steps) + 1)]
+        return [(reading, next(reading)) for reading in readings]
 
-    def _finished(self, prefixes: Sequence[_Prefix], usage: Usage) -> Scores:
+    def _prefixes(self, readings: Sequence[tuple[Reading, Rendered]], truncate: bool) -> list[_Prefix]:
+        return [_Prefix(self, reading, first, truncate) for reading, first in readings]
+
+    def _finished(self, prefixes: Sequence[_Prefix], total: int, usage: Usage) -> Scores:
+        """`total`: how many steps there are; those behind the prefixes are beyond the context."""
         plans = [plan for prefix in prefixes for plan in prefix.plans]
         prompt_tokens = sum(plan.prompt_tokens for plan in plans)
         computed_tokens = sum(plan.computed_tokens for plan in plans)
         usage.add(
             requests=1,
-            steps=len(prefixes),
+            steps=total,
             prompt_tokens=prompt_tokens,
             computed_tokens=computed_tokens,
             cached_tokens=max(0, prompt_tokens - computed_tokens),
@@ -124,7 +144,7 @@ class PrefixScorer(StepScorer):
         scores = [prefix.score for prefix in prefixes]
         if broken := [n for n, score in enumerate(scores) if score is not None and not math.isfinite(score)]:
             raise StepScoringError(f"the PRM gave non-finite scores for steps {broken}; try dtype='float32'")
-        return scores
+        return scores + [None] * (total - len(scores))
 
 
 def _longest(prefixes: Sequence[_Prefix]) -> _Prefix | None:

@@ -260,7 +260,7 @@ class StepScorer:
 
     @cached_property
     def _most_characters(self) -> int:
-        return text_bounds.most_characters(self.family.tokenizer, longest_prompt(self.engine.max_model_len))
+        return text_bounds.most_characters(self.family, longest_prompt(self.engine.max_model_len))
 
     def _planned(self, rendered: Rendered) -> ScorePlan:
         return ScorePlan(rendered, self.family.reward_token_ids, self.score_cache)

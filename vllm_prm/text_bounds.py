@@ -4,19 +4,22 @@ A token stands for no more characters than its own name has, or few times as man
 characters (NFC makes one of up to three). So what is refused here is far too long; the rest is counted in tokens.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from vllm_prm.errors import ContextLengthError
-from vllm_prm.families.prm_family import Question
+from vllm_prm.families.prm_family import PRMFamily, Question
 
 COMPOSED = 4
 INLINE = 16_384
 """Characters that are tokenised within some milliseconds; an event loop leaves more to a thread."""
 
 
-def most_characters(tokenizer: Any, tokens: int) -> int:
-    """The most characters that `tokens` tokens can stand for."""
+def most_characters(family: PRMFamily, tokens: int) -> float:
+    """The most characters that `tokens` tokens of a family can stand for; infinite for one that shows no tokenizer."""
+    tokenizer = getattr(family, "tokenizer", None)
+    if tokenizer is None:
+        return math.inf
     return tokens * COMPOSED * max(map(len, tokenizer.get_vocab()), default=1)
 
 
@@ -26,7 +29,7 @@ def characters(question: Question, steps: Iterable[str]) -> int:
     return sum(len(text.strip()) for text in (*texts, *steps))
 
 
-def fitting(question: Question, steps: Sequence[str], most: int, tokens: int, truncate: bool) -> Sequence[str]:
+def fitting(question: Question, steps: Sequence[str], most: float, tokens: int, truncate: bool) -> Sequence[str]:
     """`steps`, or with `truncate` the first of them that may fit into `most` characters together with the question.
 
     Raises ContextLengthError without `truncate` where they cannot. `tokens`: the limit to name.

@@ -55,8 +55,6 @@ class PRMFamily(ABC):
 
     name: ClassVar[str]
     """Its key in `PRM_FAMILIES`, or, for a class from a file, the `FILE.py:Class` that `resolve_family` loaded."""
-    tokenizer: Any
-    """The checkpoint's, as transformers has it."""
     reward_token_ids: tuple[int, ...] = ()
     """Rows of the language-model head to read at a step position, in the order `decode` expects; none with a head."""
     head: Head | None = None

@@ -1,6 +1,7 @@
 """A prompt for each prefix, against an engine that is a function of the prompt."""
 
 import asyncio
+import threading
 
 import pytest
 from tiny_tokenizers import qwen_tokenizer, with_special
@@ -11,6 +12,7 @@ from vllm_prm.families.pathfinder import PathFinderFamily
 from vllm_prm.families.prefix_value import REASON_FLUX, PrefixValueFamily
 from vllm_prm.prefix_scorer import PrefixScorer
 from vllm_prm.scorer import Usage
+from vllm_prm.text_bounds import INLINE, most_characters
 
 STEPS = ["a", "bb", "c"]
 
@@ -117,6 +119,28 @@ def test_asynchronous_calls():
         scorer.score([("q", STEPS)])
     with pytest.raises(ValueError, match="call score"):
         asyncio.run(value_scorer().score_async("q", STEPS))
+
+
+def test_a_long_text_is_read_beside_the_event_loop_and_one_far_too_long_not_at_all(monkeypatch):
+    limit = 2 * INLINE
+    scorer = value_scorer(engine=lambda read: Concurrent(Engine(read, max_model_len=limit + 1)))
+    family, threads = scorer.family, []
+    read = family.read
+
+    def watched(question, steps):
+        threads.append(threading.current_thread())
+        return read(question, steps)
+
+    monkeypatch.setattr(family, "read", watched)
+    assert asyncio.run(scorer.score_async("q", ["a" * (INLINE + 1)])) == [INLINE + 2]
+    assert asyncio.run(scorer.score_async("q", ["a"])) == [2]
+    main = threading.main_thread()
+    assert [thread is main for thread in threads] == [False, True]
+    far = "a" * (most_characters(family, limit) + 1)
+    with pytest.raises(ContextLengthError, match="characters in 2 steps"):
+        asyncio.run(scorer.score_async("q", ["a", far]))
+    assert len(threads) == 2
+    assert asyncio.run(scorer.score_async("q", ["a", far, "b"], truncate=True)) == [2, None, None]
 
 
 def test_no_answer_mixes_two_weights():

@@ -1,7 +1,9 @@
 """Text that cannot fit is refused before it is tokenised, and nothing that fits is."""
 
 import asyncio
+import math
 import threading
+from types import SimpleNamespace
 
 import pytest
 from letter_prm import FakeAsyncEngine, Letters, expected
@@ -37,7 +39,8 @@ def test_nothing_that_fits_is_beyond_the_bound():
     tokenizer = qwen_tokenizer()
     for text in (" \n\n\n\n" * 50, "e\u0301\u0323" * 50, "<|endoftext|>" * 50, "Å" * 50):
         tokens = len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        assert len(text) <= most_characters(tokenizer, tokens)
+        assert len(text) <= most_characters(SimpleNamespace(tokenizer=tokenizer), tokens)
+    assert most_characters(SimpleNamespace(), 1) == math.inf
 
 
 class Watched(Letters):
@@ -64,7 +67,7 @@ def test_a_long_text_is_tokenised_beside_the_event_loop_and_one_far_too_long_not
     assert asyncio.run(scorer.score_async("q", short)) == expected("q", short)
     assert family.threads == [threading.main_thread()]
     family.threads.clear()
-    far = "a" * (most_characters(family.tokenizer, 2 * INLINE) + 1)
+    far = "a" * (most_characters(family, 2 * INLINE) + 1)
     with pytest.raises(ContextLengthError, match="characters in 2 steps"):
         asyncio.run(scorer.score_async("q", ["a", far]))
     assert family.threads == []
