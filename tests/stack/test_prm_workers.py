@@ -1,6 +1,4 @@
-"""PRM engines as Ray actors, on real Ray and vLLM: one whose core is killed, and then its node; one that sleeps, and
-the GPUs they see.
-"""
+"""PRM engines as Ray actors, on real Ray and vLLM: one whose core is killed, one that sleeps, and the GPUs they see."""
 
 import asyncio
 import os
@@ -16,7 +14,7 @@ SOLUTIONS = [(f"q{index}", ["a" * 9, "b" * 9, f"c{index}"]) for index in range(4
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def session():
     """A Ray of two nodes that leaves it to actors which of their node's GPUs they take."""
     prepare_environment()
     import ray
@@ -30,25 +28,16 @@ def cluster():
         cluster.add_node()
         environment.setenv("RAY_ADDRESS", cluster.address)
         start_ray({})
-        yield cluster
+        yield ray
         ray.shutdown()
         cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def session(cluster):
-    import ray
-
-    return ray
 
 
 async def scored(pool) -> list[list[float]]:
     return await asyncio.gather(*(pool.score(*solution) for solution in SOLUTIONS))
 
 
-def test_what_a_killed_engine_or_node_had_in_hand_is_scored_again(session, cluster, tmp_path):
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+def test_what_a_killed_engine_had_in_hand_is_scored_again(session, tmp_path):
     from openrlhf_prm.cluster.spawning import spawn
     from openrlhf_prm.cluster.workers import RESTARTS, EngineOptions, PRMWorker, ScoringPool
 
@@ -56,12 +45,7 @@ def test_what_a_killed_engine_or_node_had_in_hand_is_scored_again(session, clust
         async def engines_sleep(self) -> list[bool]:
             return [await client.is_sleeping() for client in self.scorer.engine.clients()]
 
-    here = {node["NodeID"] for node in session.nodes()}
-    node = cluster.add_node()
-    [there] = {node["NodeID"] for node in session.nodes()} - here
-    place = NodeAffinitySchedulingStrategy(there, soft=True)  # elsewhere where it is gone
-    options = EngineOptions(str(save_tiny_prm(tmp_path)))
-    pool = ScoringPool(spawn(Observed, "prm", options, None, True, scheduling_strategy=place, **RESTARTS))
+    pool = ScoringPool(spawn(Observed, "prm", EngineOptions(str(save_tiny_prm(tmp_path))), None, True, **RESTARTS))
     [worker] = pool.workers
 
     def of_worker(function):
@@ -72,24 +56,17 @@ def test_what_a_killed_engine_or_node_had_in_hand_is_scored_again(session, clust
     assert session.get(worker.engines_sleep.remote()) == [True]
     assert asyncio.run(scored(pool)) == before and session.get(worker.engines_sleep.remote()) == [False]
 
-    async def under_way(kill) -> list[list[float]]:
-        of_worker(lambda self: self.scorer.score_cache.clear())  # or nothing would reach the engine
+    async def killed_under_way() -> list[list[float]]:
         scoring = asyncio.ensure_future(scored(pool))
         await asyncio.sleep(0)
-        kill()
+        first.kill()
         return await scoring
 
-    def place_of(self) -> tuple[str, int]:
-        return session.get_runtime_context().get_node_id(), os.getpid()
-
-    first = of_worker(place_of)
-    assert first[0] == there
-    [core] = engine_cores(first[1], 1)
-    assert asyncio.run(under_way(core.kill)) == before
-    second = of_worker(place_of)
-    assert second[0] == there and second[1] != first[1]
-    assert asyncio.run(under_way(lambda: cluster.remove_node(node, allow_graceful=False))) == before
-    assert of_worker(place_of)[0] in here
+    actor = of_worker(lambda self: os.getpid())
+    of_worker(lambda self: self.scorer.score_cache.clear())  # or nothing would reach the engine
+    [first] = engine_cores(actor, 1)
+    assert asyncio.run(killed_under_way()) == before
+    assert of_worker(lambda self: os.getpid()) != actor
     session.kill(worker)
 
 
