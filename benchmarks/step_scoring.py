@@ -155,7 +155,9 @@ def _measure_group(args: argparse.Namespace, group: Sequence[str], model: Path, 
     try:
         for system in wanted:
             workers[system] = Worker(system, model, args.data, args.items, args.longest, args.threads)
-        for number, part, system in product(range(args.rounds), args.parts, wanted):
+        for number, part, place in product(range(args.rounds), args.parts, range(len(wanted))):
+            # Who comes second finds other caches and another load: every second round goes backwards.
+            system = wanted[place if number % 2 == 0 else -1 - place]
             if not missing(system, part) or len(done := runs.setdefault(system, {}).setdefault(part, [])) > number:
                 continue
             done.append(workers[system].measure(part))
@@ -195,6 +197,8 @@ def run(args: argparse.Namespace) -> None:
         )
     flags = ["--data", args.data.name, "--items", args.items, *(["--longest"] if args.longest else [])]
     flags += ["--model", args.model, "--rounds", args.rounds]
+    if len(runs) < len(SYSTEMS):
+        flags += ["--systems", *runs]
     found = summary(runs, COMPARED)
     record = {
         "command": f"python -m benchmarks.step_scoring {shlex.join(map(str, flags))}",
