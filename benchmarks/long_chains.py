@@ -41,9 +41,9 @@ from openrlhf_prm.tasks.arithmetic import HabitMix, questions
 from vllm_prm.durable_file import write_atomically
 
 SFT, PRMS = ("long", "shortest"), ("repaired", "clean")
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2e-3, 4e-3)
 TUNE_SEED = 100
-NEW_TOKENS, SAMPLES = 240, 4
+NEW_TOKENS, SAMPLES = 240, 2
 
 
 def fine_tuned(folder: Path, kind: str, rows: dict, rate: float, epochs: int, seed: int) -> Path:
@@ -265,9 +265,9 @@ def build_parser() -> argparse.ArgumentParser:
     flags = parser("long_chains", __doc__)
     flags.add_argument("--parts", nargs="+", default=["sft", "prm"], choices=["sft", "prm"])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    flags.add_argument("--chains", type=int, default=2000, help="training questions that chains are written for")
-    flags.add_argument("--questions", type=int, default=300, help="held-out ones, and as many with a planted mistake")
-    flags.add_argument("--epochs", type=int, default=3, help="of fine-tuning")
+    flags.add_argument("--chains", type=int, default=3000, help="training questions that chains are written for")
+    flags.add_argument("--questions", type=int, default=200, help="held-out ones, and as many with a planted mistake")
+    flags.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
     add_jobs_flag(flags)
     return flags
 
