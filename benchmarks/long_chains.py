@@ -7,9 +7,10 @@ For each seed `openrlhf-prm generate` writes chains of the arithmetic policy's o
            response with a false sum still ends right (`repaired`), and how often the policy gets to the right answer
            from a prefix that ends in a wrong step (`recovery`): one of its habit, or one it never makes.
     prm    a PRM is trained (`openrlhf-prm train-prm`) on the step labels of the chains, and one on as many labels of
-           the same questions without any repair (`clean`). On held-out chains: how far the score of the step after a
-           repair is from that of the same step in the chain without detours (`gap`), and AUC of mistakes that are not
-           yet repaired, in chains and in the policy's plain solutions.
+           the same questions without any repair (`clean`), both also on as many plain solutions, whose mistakes nobody
+           repairs. On held-out chains: how far the score of the step after a repair is from that of the same step in
+           the chain without detours (`gap`), and AUC of mistakes that are not yet repaired, in chains and in the
+           policy's plain solutions, where all that follows a mistake is wrong.
 
 Learning rates are chosen on the tune split with a seed of their own. Targets: recovery at least 30 points above
 the shortest chains'; a gap of at most 0.05; an AUC of at least 0.95. Stages that are done are not run again.
@@ -122,14 +123,19 @@ def prm_cell(folder: Path, args: argparse.Namespace, seed: int) -> dict:
     held_out = [row for row in read_rows(generate(folder, POLICY, "test", args.questions, seed)) if repairs(row)]
     plain = labelled("test", Labels(args.questions, HabitMix()), seed)
     records = {"repaired": read_rows(Path(f"{chains}.labels.jsonl")), "clean": clean_records(chains)}
-    return {kind: prm_figures(trained_prm(folder, kind, records[kind], seed), held_out, plain) for kind in PRMS}
+    unrepaired = labelled("train", Labels(args.chains, HabitMix()), seed)
+    return {
+        kind: prm_figures(trained_prm(folder, kind, records[kind] + unrepaired, seed), held_out, plain) for kind in PRMS
+    }
 
 
 def trained_prm(folder: Path, kind: str, records: list[dict], seed: int) -> Path:
     """A PRM of the records' hard labels."""
     prm, data = folder / f"prm_{kind}", folder / f"{kind}.labels.jsonl"
     if not made_with(prm, {"records": len(records), "seed": seed}):
-        write_atomically(data, "".join(json.dumps(record) + "\n" for record in records))
+        keys = ("question", "steps", "hard_labels")
+        write_atomically(data, "".join(json.dumps({key: row[key] for key in keys}) + "\n" for row in records))
+        prm.with_suffix(".scored.jsonl").unlink(missing_ok=True)
         flags = [
             *("--model.model_name_or_path", POLICY, "--data.dataset", data, "--data.label_kind", "hard"),
             *("--ckpt.output_dir", prm, "--train.seed", seed, "--train.max_epochs", 3, "--adam.lr", 2e-3),
