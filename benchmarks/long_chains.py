@@ -271,7 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
     flags = parser("long_chains", __doc__)
     flags.add_argument("--parts", nargs="+", default=["sft", "prm"], choices=["sft", "prm"])
     flags.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    flags.add_argument("--chains", type=int, default=3000, help="training questions that chains are written for")
+    flags.add_argument("--chains", type=int, default=1000, help="training questions that chains are written for")
     flags.add_argument("--questions", type=int, default=200, help="held-out ones, and as many with a planted mistake")
     flags.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
     add_jobs_flag(flags)
