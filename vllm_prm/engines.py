@@ -10,6 +10,8 @@ from typing import Any
 from vllm_prm import register
 
 ENGINE_NAMES = ("offline", "async")
+GPU_MEMORY = 0.9
+"""Of its share of a GPU's memory, what an engine takes; the rest is for CUDA, and for what is not counted."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ def longest_prompt(max_model_len: int) -> int:
 def device_defaults(given: Container[str], engines: int = 1) -> dict[str, Any]:
     """vLLM arguments that differ from its defaults here, unless `given` says otherwise.
 
-    On CPU `cpu_defaults`. On a GPU each engine takes a share of all its memory, and 0.9 by default: `engines` of them
-    divide that.
+    On CPU `cpu_defaults`. On a GPU each engine takes a share of all its memory, and vLLM's default leaves no room for a
+    second: `engines` of them divide `GPU_MEMORY`.
     """
     from vllm.platforms import current_platform
 
     if current_platform.is_cpu():
         return cpu_defaults(given)
-    return {} if engines == 1 or "gpu_memory_utilization" in given else {"gpu_memory_utilization": 0.9 / engines}
+    return {} if engines == 1 or "gpu_memory_utilization" in given else {"gpu_memory_utilization": GPU_MEMORY / engines}
 
 
 def cpu_defaults(given: Container[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import math
 import uuid
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,7 +150,7 @@ class GenerativeScorer(StepScorer):
         return cls(started, family, score_cache_size=score_cache_size)
 
     @classmethod
-    def check_options(cls, model: str, family: PRMFamily) -> None:
+    def check_options(cls, model: str, family: PRMFamily, engine_args: Mapping[str, Any]) -> None:
         """`ValueError` for sampling options that vLLM refuses."""
         from vllm.exceptions import VLLMValidationError
 

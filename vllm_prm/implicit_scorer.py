@@ -1,8 +1,8 @@
 """`StepScorer` for implicit PRMs: the model and its reference, an engine each, in one process.
 
 Both engines take the same `engine_args`, but for the family's option `reference_engine_args`. On a GPU they share its
-memory: `gpu_memory_utilization` is 0.45 for each unless given, and must be below a half. Token counts in `usage` are
-those of both models together.
+memory: `gpu_memory_utilization` is 0.45 for each unless given, and both together must stay below 1. Token counts in
+`usage` are those of both models together.
 
 On a server vLLM runs the model, and the reference is started beside it in the server's process when the endpoint
 begins: same lifetime, same health. Its weights are frozen; vLLM's own routes and metrics know the model only.
@@ -11,10 +11,10 @@ begins: same lifetime, same health. Its weights are frozen; vLLM's own routes an
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vllm_prm.engines import AsyncEngine, OfflineEngine, PoolAnswer, engine_arguments
+from vllm_prm.engines import GPU_MEMORY, AsyncEngine, OfflineEngine, PoolAnswer, engine_arguments
 from vllm_prm.families import PRMFamily, Rendered
 from vllm_prm.log_prob_sums import PairPlan, SpanRequest
 from vllm_prm.scorer import StepScorer
@@ -93,13 +93,21 @@ class ImplicitScorer(StepScorer):
     """Scores steps with two models; see the family `implicit`."""
 
     @classmethod
-    def check_options(cls, model: str, family: PRMFamily) -> None:
-        """`ValueError` for a `reference_engine_args` that names no engine argument of vLLM."""
+    def check_options(cls, model: str, family: PRMFamily, engine_args: Mapping[str, Any]) -> None:
+        """`ValueError` for a `reference_engine_args` that names no engine argument of vLLM, and for shares of memory
+        that one device does not have."""
         from vllm import AsyncEngineArgs
 
         known = {field.name for field in dataclasses.fields(AsyncEngineArgs)} - {"model", "runner"}
         if unknown := sorted(set(family.options.reference_engine_args) - known):
             raise ValueError(f"{model}: reference_engine_args: vLLM has no engine argument {', '.join(unknown)}")
+        own = engine_args.get("gpu_memory_utilization", GPU_MEMORY / family.engines)
+        other = family.options.reference_engine_args.get("gpu_memory_utilization", own)
+        if own + other >= 1:
+            raise ValueError(
+                f"gpu_memory_utilization: {model} would take {own:g} of a device, its reference {other:g} of the same "
+                f"one; together they must stay below 1, and {GPU_MEMORY / family.engines:g} each is the default"
+            )
 
     @classmethod
     def around(cls, client: Any, family: PRMFamily, engine_args: Any) -> AsyncPair:

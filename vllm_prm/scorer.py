@@ -105,12 +105,12 @@ class StepScorer:
         for guess in loaded.guesses:
             warnings.warn(f"{model}: {guess}", stacklevel=2)
         scorer = resolve_name(loaded.scorer)
-        scorer.check_options(model, loaded)
+        scorer.check_options(model, loaded, engine_args)
         return scorer.start(model, loaded, engine, engine_args, score_cache_size=score_cache_size)
 
     @classmethod
-    def check_options(cls, model: str, family: PRMFamily) -> None:
-        """`ValueError` for options of `family` that vLLM would refuse once an engine runs."""
+    def check_options(cls, model: str, family: PRMFamily, engine_args: Mapping[str, Any]) -> None:
+        """`ValueError` for options of `family`, and `engine_args`, that vLLM would refuse once an engine runs."""
 
     @classmethod
     def start(

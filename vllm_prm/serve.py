@@ -40,7 +40,7 @@ def serve_command(
     flags, user_overrides = _split_hf_overrides(vllm_flags)
     loaded = load_served_family(model, family, options=family_options, **_tokenizer_options(flags))
     _warn_of_guesses("serve", loaded)
-    resolve_name(loaded.scorer).check_options(model, loaded)
+    resolve_name(loaded.scorer).check_options(model, loaded, _share_of_memory(flags))
     overrides = {**loaded.hf_overrides(), **user_overrides}
     ours = ["--runner", loaded.runner, "--enable-prefix-caching", "--hf-overrides", json.dumps(overrides)]
     if loaded.engines > 1:
@@ -76,6 +76,11 @@ def _tokenizer_options(flags: Sequence[str]) -> dict:
         parser.add_argument(
             f"--{name.replace('_', '-')}", f"--{name}", action="store_true" if name == "trust_remote_code" else "store"
         )
+    return _read(parser, flags)
+
+
+def _read(parser: argparse.ArgumentParser, flags: Sequence[str]) -> dict:
+    """Those of `flags` that `parser` knows."""
     try:
         options, _ = parser.parse_known_args(list(flags))
     except argparse.ArgumentError as error:
@@ -83,16 +88,20 @@ def _tokenizer_options(flags: Sequence[str]) -> dict:
     return vars(options)
 
 
+def _share_of_memory(flags: Sequence[str]) -> dict[str, float]:
+    """What `flags` of vLLM say of it, as an engine argument."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+    names = ("--gpu-memory-utilization", "--gpu_memory_utilization")
+    parser.add_argument(*names, type=float, default=argparse.SUPPRESS)
+    return _read(parser, flags)
+
+
 def _require_one_process(flags: Sequence[str]) -> None:
     """`ValueError` if `flags` of vLLM ask for several API server processes: each would start a second engine."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
     for names in (("--api-server-count", "-asc"), ("--data-parallel-size", "-dp")):
         parser.add_argument(*names, names[0].replace("-", "_").replace("__", "--", 1), type=int, default=1)
-    try:
-        asked, _ = parser.parse_known_args(list(flags))
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from error
-    for name, value in vars(asked).items():
+    for name, value in _read(parser, flags).items():
         if value != 1:
             raise ValueError(
                 f"--{name.replace('_', '-')} must be 1 for a PRM of two models, got {value}; start several servers"

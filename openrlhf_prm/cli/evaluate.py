@@ -22,10 +22,10 @@ from types import SimpleNamespace
 from openrlhf_prm.answers.checkers import answer_checker
 from openrlhf_prm.cli.parser import CHECKER_HELP, FlagParser, nested, questions_of, told_of_disks
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.cluster.checks import require_at_least_one, require_checkpoint, require_family
+from openrlhf_prm.cluster.checks import models_beside, require_at_least_one, require_checkpoint, require_family
 from openrlhf_prm.cluster.context_length import response_limit
 from openrlhf_prm.cluster.dry_run import add_dry_run_flags, asked_for
-from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
+from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, EngineOptions, ServerFlags
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
 from openrlhf_prm.cluster.remote_scorer import check_servers
 from openrlhf_prm.data.attempts import AttemptOptions
@@ -173,7 +173,7 @@ def evaluation_of(args: SimpleNamespace) -> PolicyEvaluation:
         is_correct=answer_checker(args.answers.checker),
         splitter=args.steps.splitter,
         engines=engines.engines(policies[0].model, sampling.seed),
-        prm=None if prm is None else build(EngineFlags, args.prm, "prm").engines(prm, sampling.seed),
+        prm=None if prm is None else prm_engines(args, prm),
         prm_family=args.prm.family,
         servers=servers,
         further=further,
@@ -216,6 +216,12 @@ def policies_of(args: SimpleNamespace) -> tuple[MeasuredPolicy, ...]:
         MeasuredPolicy(model=model, output=output, samples=file)
         for model, output, file in zip(models, outputs, samples, strict=False)
     )
+
+
+def prm_engines(args: SimpleNamespace, prm: str) -> EngineOptions:
+    """Those of the PRM's checkpoint."""
+    beside = models_beside(prm, args.prm.family)
+    return build(EngineFlags, args.prm, "prm").engines(prm, args.train.seed, beside=beside)
 
 
 def prm_servers(args: SimpleNamespace) -> ServerFlags:

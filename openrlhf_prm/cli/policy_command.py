@@ -9,7 +9,7 @@ from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.annotation.url_engine import API_KEY
 from openrlhf_prm.cli.parser import FlagParser
 from openrlhf_prm.cluster.accelerator import prepare_environment
-from openrlhf_prm.cluster.checks import require_checkpoint, require_family, require_urls
+from openrlhf_prm.cluster.checks import models_beside, require_checkpoint, require_family, require_urls
 from openrlhf_prm.cluster.dry_run import asked_for
 from openrlhf_prm.cluster.engine_options import SERVER_FLAGS, EngineFlags, ServerFlags
 from openrlhf_prm.cluster.engine_preflight import dry_run_engines
@@ -88,5 +88,6 @@ def prm_of(args: SimpleNamespace) -> RankingPRM:
         return RankingPRM(servers=servers)
     require_checkpoint("--prm.model_name_or_path", model)
     require_family(args.prm.family, model)
-    engines = build(EngineFlags, args.prm, "prm").engines(model, args.train.seed)
+    beside = models_beside(model, args.prm.family)
+    engines = build(EngineFlags, args.prm, "prm").engines(model, args.train.seed, beside=beside)
     return RankingPRM(engines=engines, family=args.prm.family)

@@ -1,6 +1,6 @@
 """What commands check of their flags before an engine starts. Each raises ValueError that names the flag."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,21 +47,38 @@ def require_urls(flag: str, urls: Sequence[str], key: str | None = None) -> None
 
 def require_family(family: str | None, model: str | None = None) -> None:
     """A PRM family, or `FILE.py:Class` of one; without one a folder with a checkpoint must show its own."""
-    if family is None and not (model and Path(model).is_dir()):
-        return
-    from vllm_prm.families import detect_family, resolve_family
+    if family is not None:
+        from vllm_prm.families import resolve_family
 
-    if family is None:
         try:
-            detect_family(model)
-        except (ValueError, OSError) as error:
-            fault = " ".join(str(error).split())
-            raise ValueError(f"--prm.model_name_or_path: {fault} (--prm.family names it)") from None
-        return
+            resolve_family(family)
+        except ValueError as error:
+            raise ValueError(f"--prm.family: {error}") from None
+    if model and Path(model).is_dir():
+        models_beside(model, family)
+
+
+def models_beside(model: str, family: str | None = None, options: Mapping | None = None) -> tuple[str, ...]:
+    """Checkpoints that a PRM reads beside its own (`PRMFamily.models_beside`); none for a model of the hub whose family
+    does not show from here: its engine looks for itself. Raises ValueError naming the flag.
+    """
+    from vllm_prm import families
+
     try:
-        resolve_family(family)
-    except ValueError as error:
-        raise ValueError(f"--prm.family: {error}") from None
+        return families.models_beside(model, family, options)
+    except (ValueError, OSError) as error:
+        if not Path(model).is_dir():
+            return ()
+        advice = " (--prm.family names it)" if family is None else ""
+        raise ValueError(f"--prm.model_name_or_path: {' '.join(str(error).split())}{advice}") from None
+
+
+def prm_paths(model: str, family: str | None, beside: Sequence[str]) -> list[tuple[str, str]]:
+    """What a PRM's engines read, by flag: checkpoints, and of a family from a file the file."""
+    from vllm_prm.extension_files import absolute, names_file
+
+    own = [("--prm.family", absolute(family).partition(":")[0])] if family and names_file(family) else []
+    return [*(("--prm.model_name_or_path", path) for path in (model, *beside)), *own]
 
 
 def require_checkpoint(flag: str, name: str) -> None:

@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 
 from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
 from openrlhf_prm.options import Options, option, option_fields
+from vllm_prm.engines import GPU_MEMORY
 from vllm_prm.hosts import require_vllm
-
-GPU_MEMORY = 0.9
-"""Of its share of a GPU's memory, what an engine takes; the rest is for CUDA, and for what is not counted."""
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """What every engine needs. `gpus` are what Ray sets aside per engine; `share` is how much of each of its GPUs'
-    memory is an engine's, 1 for a GPU of its own; `max_model_len` None takes the model's own limit.
+    memory is an engine's, 1 for a GPU of its own; `max_model_len` None takes the model's own limit. `beside`: further
+    checkpoints, of a PRM that reads several, which share in equal parts what is one engine's.
     """
 
     model: str
@@ -28,6 +27,7 @@ class EngineOptions:
     tensor_parallel_size: int = 1
     share: float = 1.0
     extra: dict = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     def memory(self) -> float | None:
         """The share of a GPU's memory that an engine takes; None on CPU, where it would be the machine's."""
@@ -35,15 +35,18 @@ class EngineOptions:
             return self.gpu_memory_utilization
         return GPU_MEMORY * self.share
 
-    def engine_args(self) -> dict:
-        """Keyword arguments for vLLM's engine; options left open are left out, so that vLLM's own defaults hold."""
+    def engine_args(self, engines: int = 1) -> dict:
+        """Keyword arguments for vLLM's engine, or for each of `engines` that share what is one's; options left open are
+        left out, so that vLLM's own defaults hold.
+        """
+        memory = self.memory()
         args = {
             "dtype": engine_dtype(self.dtype),
             "seed": self.seed,
             "max_model_len": self.max_model_len,
             # Compiling costs more than it saves on CPU, where dynamo is switched off besides.
             "enforce_eager": self.enforce_eager or on_cpu(),
-            "gpu_memory_utilization": self.memory(),
+            "gpu_memory_utilization": None if memory is None else memory / engines,
             "tensor_parallel_size": self.tensor_parallel_size,
             # The GPUs of an engine are its actor's own, so vLLM needs no Ray placement of its own inside it.
             "distributed_executor_backend": "uni" if self.tensor_parallel_size == 1 else "mp",
@@ -96,8 +99,9 @@ class EngineFlags(Options):
         """The share of a GPU's memory that an engine takes."""
         return GPU_MEMORY * self.gpus_per_engine if self.gpu_memory_utilization is None else self.gpu_memory_utilization
 
-    def engines(self, model: str, seed: int, extra: dict | None = None) -> EngineOptions:
-        """Engines of a model, each on GPUs that Ray sets aside for it. `extra`: further arguments of vLLM.
+    def engines(self, model: str, seed: int, extra: dict | None = None, beside: tuple[str, ...] = ()) -> EngineOptions:
+        """Engines of a model, each on GPUs that Ray sets aside for it. `extra`: further arguments of vLLM; `beside`: of
+        a PRM, as `models_beside` tells.
 
         Raises ValueError where no vLLM could run them.
         """
@@ -114,6 +118,7 @@ class EngineFlags(Options):
             tensor_parallel_size=self.tensor_parallel_size,
             share=self.gpus_per_engine,
             extra=extra or {},
+            beside=beside,
         )
 
 

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.demands import Role
 from openrlhf_prm.cluster.dry_run import memory_table, placed_or_refused, placement_table, require_memory
-from openrlhf_prm.cluster.engine_options import GPU_MEMORY, EngineOptions
+from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.cluster.memory import GIB, Use, engine, fullest, require_share
 from openrlhf_prm.cluster.nodes import at_hand, smallest_gpu, this_machine
 from openrlhf_prm.cluster.placement import Node
+from vllm_prm.engines import GPU_MEMORY
 
 Engines = Mapping[str, EngineOptions]
 """Prefix of their flags -> engines, in the order in which they start."""
@@ -59,7 +60,7 @@ def _require_shares(engines: Engines, uses: Mapping[str, Use], gib: float | None
         of_memory = in_process or options.gpu_memory_utilization is not None
         flag = f"--{name}.{'gpu_memory_utilization' if of_memory else 'gpus_per_engine'}"
         if gib is not None:
-            require_share(name, flag, use.working["weights"], share_of(options), gib, options)
+            require_share(name, flag, use, share_of(options), gib, options)
 
 
 def share_of(options: EngineOptions) -> float:
@@ -75,7 +76,10 @@ def _uses(engines: Engines, gib: float | None) -> tuple[dict[str, Use], list[str
     for name, options in engines.items():
         width = 4 if options.dtype == "float32" or (options.dtype == "auto" and on_cpu() and gib is None) else 2
         try:
-            weights = model_size(options.model).parameters * width / options.tensor_parallel_size
+            weights = [
+                model_size(model).parameters * width / options.tensor_parallel_size
+                for model in (options.model, *options.beside)
+            ]
         except CannotTell as error:
             unknown.append(f"{name}: {error}")
             continue

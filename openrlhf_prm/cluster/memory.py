@@ -12,7 +12,7 @@ Held against DeepSpeed's own tensors in `tests/stack/test_memory.py`. Activation
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,14 @@ Parts = Mapping[str, float]
 @dataclass(frozen=True)
 class Use:
     """Memory of one process of a role: between its turns, and at its peak. `engine`: of vLLM, which takes its share
-    from the start. `learns`: a model that is trained. `sleeps`: an engine that gives everything back while it has
-    nothing to do, a model that keeps only its weights.
+    from the start; `models`: weights of each model in it. `learns`: a model that is trained. `sleeps`: an engine that
+    gives everything back while it has nothing to do, a model that keeps only its weights.
     """
 
     resting: Parts
     working: Parts
     engine: bool = False
+    models: tuple[float, ...] = ()
     learns: bool = False
     sleeps: bool = False
 
@@ -113,12 +114,14 @@ def frozen(parameters: int, dtype: str, ranks: int, stage: int, *, offload: bool
     return Use(parts, {**parts, "buffers": gathered, "activations": activations})
 
 
-def engine(weights: float, taken: float | None, sleeps: bool = False) -> Use:
-    """A vLLM engine on one of its GPUs. taken: what it may take of the GPU, of which the cache has what weights leave;
-    None where that is not known.
+def engine(models: Sequence[float], taken: float | None, sleeps: bool = False) -> Use:
+    """A vLLM engine on one of its GPUs, or those of a PRM of several models. models: bytes of their weights. taken:
+    what they may take of the GPU, in equal parts; caches have what weights leave. None where that is not known.
     """
-    parts = {"weights": weights} if taken is None else {"weights": weights, "cache": max(0.0, taken - weights)}
-    return Use(parts, parts, engine=True, sleeps=sleeps)
+    parts = {"weights": sum(models)}
+    if taken is not None:
+        parts["cache"] = sum(max(0.0, taken / len(models) - weights) for weights in models)
+    return Use(parts, parts, engine=True, models=tuple(models), sleeps=sleeps)
 
 
 def fullest(uses: Mapping[str, Use], together: bool) -> GpuUse:
@@ -139,12 +142,15 @@ def fullest(uses: Mapping[str, Use], together: bool) -> GpuUse:
     return max(found, key=lambda use: use.total)
 
 
-def require_share(name: str, flag: str, weights: float, share: float, gib: float, sizes: Any) -> None:
-    """Raises ValueError where an engine's share of a GPU cannot hold its model."""
-    if weights >= share * gib * GIB:
+def require_share(name: str, flag: str, use: Use, share: float, gib: float, sizes: Any) -> None:
+    """Raises ValueError where an engine's share of a GPU cannot hold its model, or a part of it one of its models."""
+    count, largest = len(use.models), max(use.models)
+    part = share / count
+    if largest >= part * gib * GIB:
+        shared = f", for each of {count} models" if count > 1 else ""
         raise ValueError(
-            f"{flag}: an engine may take {share * gib:.1f} GiB of a GPU ({share:.2g} of {gib:g}), less than its "
-            f"model's {weights / GIB:.1f}; raise it, or --{name}.tensor_parallel_size from {sizes.tensor_parallel_size}"
+            f"{flag}: an engine may take {part * gib:.1f} GiB of a GPU ({part:.2g} of {gib:g}{shared}), less than its "
+            f"model's {largest / GIB:.1f}; raise it, or --{name}.tensor_parallel_size from {sizes.tensor_parallel_size}"
         )
 
 

@@ -168,10 +168,8 @@ class PRMWorker:
         from vllm_prm.checkpoint import load_served_family
         from vllm_prm.scorer import StepScorer
 
-        options, args = self.options, self.options.engine_args()
-        if "gpu_memory_utilization" in args:
-            # A family of two models has two engines, which share what is a worker's.
-            args["gpu_memory_utilization"] /= load_served_family(options.model, self.family).engines
+        options = self.options
+        args = options.engine_args(load_served_family(options.model, self.family).engines)
         if self.place is not None and self.place.split:
             args["distributed_executor_backend"] = "ray"
         if self.sleeps and current_platform.is_sleep_mode_available():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from openrlhf_prm.answers.checkers import AnswerChecker
+from openrlhf_prm.cluster.checks import prm_paths
 from openrlhf_prm.cluster.context_length import model_context
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.ledger import Ledger
@@ -92,7 +93,7 @@ class PolicyEvaluation:
     def paths(self) -> list[tuple[str, str]]:
         """What the engines read, by flag."""
         paths = [("--actor.model_name_or_path", policy.model) for policy in self.policies]
-        return paths if self.prm is None else [*paths, ("--prm.model_name_or_path", self.prm.model)]
+        return paths + ([] if self.prm is None else prm_paths(self.prm.model, self.prm_family, self.prm.beside))
 
     @property
     def prm_name(self) -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openrlhf_prm.cluster.accelerator import engine_dtype, on_cpu
-from openrlhf_prm.cluster.checks import require_checkpoint, require_family
+from openrlhf_prm.cluster.accelerator import on_cpu
+from openrlhf_prm.cluster.checks import models_beside, require_checkpoint, require_family
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.cluster.remote_scorer import RemoteScorer, check_servers
 from openrlhf_prm.options import option
@@ -66,6 +66,7 @@ class PrmSource(ServerFlags):
             require_checkpoint("--prm.model_name_or_path", self.model_name_or_path)
             require_vllm()
         require_family(self.family)
+        self.models_beside()
 
     def settings(self) -> dict:
         """What the scores depend on; a file of scores may only be continued with the same."""
@@ -90,8 +91,15 @@ class PrmSource(ServerFlags):
             dtype=self.dtype,
             gpu_memory_utilization=self.gpu_memory_utilization,
             tensor_parallel_size=self.tensor_parallel_size,
+            max_model_len=self.max_model_len,
+            enforce_eager=self.enforce_eager,
+            beside=self.models_beside(),
         )
         return {"prm": engine}
+
+    def models_beside(self) -> tuple[str, ...]:
+        """Checkpoints that the PRM reads beside its own."""
+        return () if self.url else models_beside(self.model_name_or_path, self.family, self._family_options())
 
     def scorer(self) -> Any:
         """A `vllm_prm.scorer.StepScorer`, whose engine it starts, or what stands for it. Raises ValueError where this
@@ -103,20 +111,13 @@ class PrmSource(ServerFlags):
 
         if self.url:
             return _ServedScorer(RemoteScorer(self))
+        engines = self.own_engines
         if not on_cpu():
-            require_shares(self.own_engines, local_gpu_gib(), in_process=True)
-        engine = {
-            "dtype": engine_dtype(self.dtype),
-            "max_model_len": self.max_model_len,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
-            "enforce_eager": self.enforce_eager or on_cpu(),
-        }
+            require_shares(engines, local_gpu_gib(), in_process=True)
+        options = engines["prm"]
+        args = options.engine_args(1 + len(options.beside))
         return StepScorer.from_pretrained(
-            self.model_name_or_path,
-            self.family,
-            family_options=self._family_options(),
-            **{name: value for name, value in engine.items() if value is not None},
+            self.model_name_or_path, self.family, family_options=self._family_options(), **args
         )
 
     def _family_options(self) -> dict | None:

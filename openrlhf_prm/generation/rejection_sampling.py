@@ -9,6 +9,7 @@ from typing import Any
 
 from openrlhf_prm.annotation.policy_run import PolicyRun
 from openrlhf_prm.annotation.scheduler import AnnotationEngine, annotate_all
+from openrlhf_prm.cluster.checks import prm_paths
 from openrlhf_prm.cluster.engine_options import EngineOptions, ServerFlags
 from openrlhf_prm.data.background_writer import BackgroundWriter
 from openrlhf_prm.data.ledger import Ledger
@@ -37,7 +38,8 @@ class RankingPRM:
     @property
     def paths(self) -> list[tuple[str, str]]:
         """What its engines read, by flag."""
-        return [] if self.engines is None else [("--prm.model_name_or_path", self.engines.model)]
+        engines = self.engines
+        return [] if engines is None else prm_paths(engines.model, self.family, engines.beside)
 
     def settings(self) -> dict:
         """What the step scores depend on."""

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from openrlhf_prm.cluster.checks import models_beside
 from openrlhf_prm.cluster.memory import BYTES, GIB, Use, engine, frozen, trained
 from openrlhf_prm.ppo.demands import has_critic, has_reward_model
 from openrlhf_prm.ppo.plugin_options import PluginOptions
@@ -67,13 +68,14 @@ class _Plan:
         args = self.args
         share = None if self.taken is None else args.vllm.gpu_memory_utilization * self.taken
         weights = self._weights(args.actor.model_name_or_path, BYTES[self.dtype], args.vllm.tensor_parallel_size)
-        return engine(weights, share, sleeps=args.vllm.enable_sleep and args.train.colocate_all)
+        return engine([weights], share, sleeps=args.vllm.enable_sleep and args.train.colocate_all)
 
     def prm(self) -> Use:
         workers = self.options.workers
         share = None if self.taken is None else workers.memory * self.taken
         model, width = self.options.prm.model_name_or_path, 4 if workers.dtype == "float32" else 2
-        weights = self._weights(model, width, workers.tensor_parallel_size)
+        models = (model, *models_beside(model, workers.family))
+        weights = [self._weights(each, width, workers.tensor_parallel_size) for each in models]
         return engine(weights, share, sleeps=workers.colocate and self.args.vllm.enable_sleep)
 
     def _weights(self, model: str, width: int, split: int) -> float:

@@ -39,12 +39,16 @@ def require_seen(args: SimpleNamespace, key: str | None) -> None:
     """Raises ValueError, naming flag and node, for a path that exists here and that another node of the cluster, which
     this process has joined, does not see; so for `key`, the environment variable with the PRM servers' key.
     """
+    from openrlhf_prm.cluster.checks import models_beside, prm_paths
     from openrlhf_prm.cluster.visibility import require_seen_by_nodes
 
     flags = _flags(args)
     read = [(name, part) for name in READ for part in _parts(flags.get(name)) if Path(_file(part)).exists()]
     written = [(name, flags[name]) for name in WRITTEN if flags.get(name)]
     paths = [(f"--{name}", _file(part)) for name, part in (*read, *written)]
+    if (model := args.prm.model_name_or_path) is not None:
+        further = prm_paths(model, args.prm.family, models_beside(model, args.prm.family))
+        paths += [found for found in further if found not in paths and Path(found[1]).exists()]
     require_seen_by_nodes(paths, folders=[folder for _, folder in written], variables={"--prm.api_key_env": key})
 
 

@@ -75,4 +75,4 @@ def _require_shares(uses: dict, args: SimpleNamespace, options: PluginOptions, g
         shares["prm"] = (options.workers.memory, "--prm.gpus_per_engine", options.workers)
     for name, (share, flag, sizes) in shares.items():
         if gib is not None and name in uses:
-            require_share(name, flag, uses[name].working["weights"], share, gib, sizes)
+            require_share(name, flag, uses[name], share, gib, sizes)

@@ -92,6 +92,17 @@ def detect_family(path: str, tokenizer: Any = None, *, trust_remote_code: bool =
     )
 
 
+def models_beside(path: str, family: str | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Checkpoints that are run beside the one at `path` to score, in engines of their own on the same device; `family`
+    and `options` as in `load_family`. No tokenizer is loaded.
+
+    Raises `ValueError` as `detect_family` and `resolve_family` do, and where one is not named.
+    """
+    checkpoint = Checkpoint(path)
+    name = detect_family(path).family if family is None else family
+    return resolve_family(name).models_beside(checkpoint, options)
+
+
 def _require_trust(path: str, family: str, trust_remote_code: bool) -> None:
     if not trust_remote_code:
         raise ValueError(
@@ -119,4 +130,13 @@ def load_family(
     return resolve_family(family).from_checkpoint(path, tokenizer, options)
 
 
-__all__ = ["PRM_FAMILIES", "Detection", "PRMFamily", "Rendered", "detect_family", "load_family", "resolve_family"]
+__all__ = [
+    "PRM_FAMILIES",
+    "Detection",
+    "PRMFamily",
+    "Rendered",
+    "detect_family",
+    "load_family",
+    "models_beside",
+    "resolve_family",
+]

@@ -70,7 +70,7 @@ class CheckpointFamily(PRMFamily):
         `prm` key of config.json, `options`."""
         checkpoint = Checkpoint(path, tokenizer)
         declares = checkpoint.declared_family == cls.name
-        given = {**(checkpoint.declared_options if declares else {}), **(options or {})}
+        given = cls.said_options(checkpoint, options)
         family = cls(
             checkpoint.tokenizer,
             path=path,
@@ -85,6 +85,12 @@ class CheckpointFamily(PRMFamily):
                 if name not in given
             )
         return family
+
+    @classmethod
+    def said_options(cls, checkpoint: Checkpoint, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`options`, and those of config.json that they leave out."""
+        declares = checkpoint.declared_family == cls.name
+        return {**(checkpoint.declared_options if declares else {}), **(options or {})}
 
     @classmethod
     def seen_options(cls, checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:

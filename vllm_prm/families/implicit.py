@@ -38,6 +38,7 @@ from vllm_prm.architectures import STEP_LOG_PROBS, step_architecture
 from vllm_prm.families.checkpoint_family import CheckpointFamily, as_messages, require_list
 from vllm_prm.families.checkpoint_files import load_tokenizer, read_config
 from vllm_prm.families.decoding import sigmoid
+from vllm_prm.families.evidence import Checkpoint
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.families.rope import rope_overrides
 from vllm_prm.families.writing import chat_turns
@@ -109,6 +110,14 @@ class ImplicitFamily(CheckpointFamily):
                     f"there and {other[token]} in {family.options.reference}"
                 )
         return family
+
+    @classmethod
+    def models_beside(cls, checkpoint: Checkpoint, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+        """The reference model."""
+        reference = cls.said_options(checkpoint, options).get("reference")
+        if not isinstance(reference, str):
+            raise ValueError(f"{checkpoint.path}: family {cls.name} needs the option reference, a folder or hub id")
+        return (reference,)
 
     def reference_overrides(self) -> dict[str, Any]:
         """`hf_overrides` of the reference model."""

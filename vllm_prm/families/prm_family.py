@@ -85,6 +85,12 @@ class PRMFamily(ABC):
         """Why `checkpoint` may be of this family, None if nothing speaks for it."""
         return None
 
+    @classmethod
+    def models_beside(cls, checkpoint: "Checkpoint", options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+        """Checkpoints of the `engines` after the first, from what `checkpoint` declares and `options`, without its
+        tokenizer. `ValueError` if one is not named."""
+        return ()
+
     @abstractmethod
     def render(self, question: Question, steps: Sequence[str]) -> Rendered:
         """Tokens and step positions of `question` followed by `steps` (texts without their trailing separator)."""

@@ -106,6 +106,15 @@ def test_a_server_runs_both_models_in_one_process(tmp_path, monkeypatch):
     given = ["--gpu-memory-utilization", "0.3"]
     command = serve_command(path, "implicit", given)
     assert command[-2:] == given and command.count(given[0]) == 1
+    for memory in (["--gpu-memory-utilization=0.5"], ["--gpu_memory_utilization", "0.9"]):
+        with pytest.raises(ValueError, match="together they must stay below 1, and 0.45 each is the default"):
+            serve_command(path, "implicit", memory)
+    with pytest.raises(ValueError, match="would take 0.45 of a device, its reference 0.6 of the same one"):
+        serve_command(path, "implicit", [], {"reference_engine_args": {"gpu_memory_utilization": 0.6}})
+    unequal = {"reference_engine_args": {"gpu_memory_utilization": 0.3}}
+    assert "0.6" in serve_command(path, "implicit", ["--gpu-memory-utilization", "0.6"], unequal)
+    with pytest.raises(ValueError, match="invalid float value: 'half'"):
+        serve_command(path, "implicit", ["--gpu-memory-utilization", "half"])
     for flags in (["--api-server-count", "2"], ["-dp=2"], ["--data_parallel_size", "4"]):
         with pytest.raises(ValueError, match="must be 1 for a PRM of two models, got [24]"):
             serve_command(path, "implicit", flags)

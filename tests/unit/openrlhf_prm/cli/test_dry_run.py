@@ -91,15 +91,43 @@ def test_without_gpus_to_compare_with_it_is_this_machine(command, flags, capsys,
     assert " of 8  1 node with 8" in capsys.readouterr().out
 
 
+LARGER = {
+    **{"hidden_size": 4096, "head_dim": 128, "intermediate_size": 40_000, "num_hidden_layers": 6},
+    **{"num_attention_heads": 32, "num_key_value_heads": 32},
+}
+"""3.4 billion parameters, 6.2 GiB in 16 bits."""
+
+
+def save_larger(path: Path, **changed) -> str:
+    shutil.copytree(POLICY, path)
+    config = json.loads((path / "config.json").read_text()) | LARGER | changed
+    (path / "config.json").write_text(json.dumps(config))
+    return str(path)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "rejection_sample", "evaluate --benchmark"])
+def test_a_prm_of_two_models_counts_as_two(command, flags, tmp_path, capsys):
+    reference = save_larger(tmp_path / "reference")
+    pair = save_larger(tmp_path / "pair", prm={"family": "implicit", "reference": reference})
+    given = [*flags[command], "--prm.tensor_parallel_size", "1", "--dry_run"]
+
+    def run(prm: str, family: str, gpus: str) -> str:
+        named = ["--prm.model_name_or_path", prm, "--prm.family", family, "--dry_run.gpus", gpus]
+        assert module_of(command).main([*given, *named]) == 0
+        return capsys.readouterr().out
+
+    assert "prm: weights 6.3, cache 4.6" in run(reference, "placeholder", "2x12")
+    assert "prm: weights 12.5, cache 2.0" in run(pair, "implicit", "2x16")
+    with pytest.raises(SystemExit) as ended:
+        run(pair, "implicit", "2x12")
+    said = "an engine may take 5.4 GiB of a GPU (0.45 of 12, for each of 2 models), less than its model's 6.2"
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_every_policy_of_an_evaluation_is_looked_at(flags, tmp_path, capsys):
     """The second is too large for its share."""
-    other = tmp_path / "other"
-    shutil.copytree(POLICY, other)
-    larger = {"hidden_size": 4096, "head_dim": 128, "intermediate_size": 40_000, "num_hidden_layers": 16}
-    larger |= {"num_attention_heads": 32, "num_key_value_heads": 32}
-    config = json.loads((other / "config.json").read_text()) | larger
-    (other / "config.json").write_text(json.dumps(config))
-    both = flags["evaluate"][:2] + [str(other), *flags["evaluate"][2:]]
+    other = save_larger(tmp_path / "other", num_hidden_layers=16)
+    both = flags["evaluate"][:2] + [other, *flags["evaluate"][2:]]
     with pytest.raises(SystemExit) as ended:
         module_of("evaluate").main([*both, "--dry_run", "--dry_run.gpus", "2x12"])
     said = capsys.readouterr()

@@ -78,6 +78,22 @@ def test_a_run_refuses_such_a_share_before_anything_starts(model):
     require_room({"prm": EngineOptions(model, gpus=0.25, share=0.25)}, [Node("a", 2, 8.0)])  # not known: not judged
 
 
+def test_a_prm_of_two_models_needs_room_for_both_in_its_share(model, capsys):
+    def pair(**sizes) -> EngineOptions:
+        return EngineOptions(model, beside=(model,), **sizes)
+
+    out = said(capsys, "1x80", prm=pair(gpus=0.5, share=0.5))
+    assert "a GPU of prm: 37.0 of 80 GiB" in out and "prm: weights 14.1, cache 22.0" in out
+    one = EngineOptions(model, gpus=0.5, share=0.5)
+    said(capsys, "1x24", prm=one)
+    halved = r"--prm.gpus_per_engine: .* 5.4 GiB of a GPU \(0.23 of 24, for each of 2 models\), less than .* 7.0"
+    with pytest.raises(ValueError, match=halved):
+        said(capsys, "1x24", prm=pair(gpus=0.5, share=0.5))
+    with pytest.raises(ValueError, match=halved):
+        require_room({"prm": pair(gpus=0.5, share=0.5)}, [Node("a", 2, 8.0, 24.0)])
+    said(capsys, "2x16", prm=pair(gpus=2, tensor_parallel_size=2))
+
+
 def test_an_engine_in_the_commands_own_process_is_named_by_its_own_flags(model, capsys):
     options = EngineOptions(model, gpus=2, tensor_parallel_size=2, gpu_memory_utilization=0.1)
     args = SimpleNamespace(dry_run=SimpleNamespace(gpus=described("1x80")))

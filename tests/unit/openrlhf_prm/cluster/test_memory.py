@@ -1,6 +1,7 @@
 """Memory of small models, worked out by hand. Against DeepSpeed's and PyTorch's own tensors: tests/stack."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from openrlhf_prm.cluster.memory import (
     engine,
     frozen,
     fullest,
+    require_share,
     trained,
 )
 
@@ -58,7 +60,7 @@ def test_the_fullest_moment_depends_on_who_sleeps():
         actor = trained(N, "bf16", 4, 2, activations=20e9, sleeps=sleeps)
         critic = trained(N, "bf16", 4, 2, activations=20e9, sleeps=sleeps)
         judge = frozen(N, "bf16", 4, 2, offload=False, activations=1e9)
-        rollout = engine(2.0 * N, 40e9, sleeps)
+        rollout = engine([2.0 * N], 40e9, sleeps)
         return fullest({"actor": actor, "critic": critic, "ref": judge, "vllm": rollout}, together)
 
     learning = 4 * PER_PROCESS + N * (2 + 3 + 0.5) + 1e9 + 20e9
@@ -75,9 +77,22 @@ def test_the_fullest_moment_depends_on_who_sleeps():
 
 
 def test_an_engine_has_the_rest_of_its_share_for_its_cache():
-    assert engine(10e9, 40e9).working == {"weights": 10e9, "cache": 30e9}
-    assert engine(10e9, None).working == {"weights": 10e9}
-    assert fullest({"prm": engine(10e9, 40e9)}, False).total == 40e9 + PER_PROCESS
+    assert engine([10e9], 40e9).working == {"weights": 10e9, "cache": 30e9}
+    assert engine([10e9], None).working == {"weights": 10e9}
+    assert fullest({"prm": engine([10e9], 40e9)}, False).total == 40e9 + PER_PROCESS
+
+
+def test_two_models_have_half_of_a_share_each():
+    assert engine([12e9, 4e9], 40e9).working == {"weights": 16e9, "cache": 8e9 + 16e9}
+    crowded = engine([25e9, 4e9], 40e9)  # one is larger than its half, which is no room for the other's cache
+    assert crowded.working == {"weights": 29e9, "cache": 16e9}
+    sizes = SimpleNamespace(tensor_parallel_size=1)
+    require_share("prm", "--prm.gpus_per_engine", engine([4 * GIB, 9 * GIB], None), 0.25, 80, sizes)
+    with pytest.raises(
+        ValueError, match="may take 10.0 GiB of a GPU .0.12 of 80, for each of 2 models., less than .* 10.0;"
+    ):
+        require_share("prm", "--prm.gpus_per_engine", engine([4 * GIB, 10 * GIB], None), 0.25, 80, sizes)
+    require_share("prm", "--prm.gpus_per_engine", engine([10 * GIB], None), 0.25, 80, sizes)
 
 
 QWEN = {

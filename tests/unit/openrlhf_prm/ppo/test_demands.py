@@ -12,7 +12,7 @@ from openrlhf_prm.ppo.demands import demands_of
 from openrlhf_prm.ppo.plugin_options import read_options
 
 NO_CRITIC = ("--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", 8)
-PRM = ("--prm.model_name_or_path", POLICY, "--prm.num_engines", 2)
+PRM = ("--prm.model_name_or_path", POLICY, "--prm.family", "placeholder", "--prm.num_engines", 2)
 README = (*NO_CRITIC, *PRM, "--vllm.num_engines", 4)
 
 
@@ -154,6 +154,39 @@ def test_no_room_in_one_piece_is_said():
     args.dry_run.gpus = described("2x9x80")
     with pytest.raises(ValueError, match="but prm 8 .* finds no room: a process of it takes 8 GPUs of one node"):
         preflight.dry_run(args)
+
+
+def save_pair(folder) -> str:
+    """Two models of 3.8 billion parameters that are one PRM."""
+    sizes = {"model_type": "qwen2", "hidden_size": 4096, "intermediate_size": 4096, "num_hidden_layers": 32}
+    sizes |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 4096, "tie_word_embeddings": True}
+    for name, declared in (
+        ("prm", {"prm": {"family": "implicit", "reference": str(folder / "reference")}}),
+        ("reference", {}),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(sizes | declared))
+    return str(folder / "prm")
+
+
+def test_a_prm_of_two_models_holds_both_in_its_share(tmp_path, capsys):
+    given = (*NO_CRITIC, "--vllm.num_engines", 1, "--vllm.gpu_memory_utilization", 0.2, *sized(1, "actor", "ref"))
+    given += (
+        "--train.colocate_actor_ref",
+        "--prm.model_name_or_path",
+        save_pair(tmp_path),
+        "--dry_run",
+        "--dry_run.gpus",
+    )
+    preflight.dry_run(ppo_args(*given, "3x80"))
+    assert "prm: weights 14.1, cache 58.0" in capsys.readouterr().out
+    half = ("--prm.gpus_per_engine", 0.5)
+    preflight.dry_run(ppo_args(*given, "3x80", *half))
+    assert "prm: weights 14.1, cache 22.0" in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match="--prm.gpus_per_engine: .* 5.4 GiB .* for each of 2 models.* less than .* 7.0"
+    ):
+        preflight.dry_run(ppo_args(*given, "3x24", *half))
 
 
 def test_a_model_whose_passes_cannot_be_rehearsed_counts_without_its_activations(tmp_path, capsys):

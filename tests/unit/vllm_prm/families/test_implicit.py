@@ -7,6 +7,7 @@ from character_pair import BARE, CHATML, LLAMA3, SPECIAL, STEPS, VOCABULARY, fam
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from vllm_prm.families import PRM_FAMILIES, models_beside
 from vllm_prm.families.implicit import ImplicitFamily
 
 
@@ -116,6 +117,24 @@ def test_checkpoint_names_its_reference(tmp_path):
     assert loaded.options.beta == 0.001
     assert loaded.hf_overrides()["architectures"] == ["LlamaForStepLogProbs"]
     assert loaded.reference_overrides()["architectures"] == ["LlamaForStepLogProbs"]
+
+
+def test_the_reference_is_known_without_a_tokenizer(tmp_path):
+    path = save(tmp_path / "prm", family="implicit", reference="owner/reference")
+    (tmp_path / "prm" / "tokenizer.json").unlink()
+    assert models_beside(path) == models_beside(path, "implicit") == ("owner/reference",)
+    assert models_beside(path, "implicit", {"reference": "other"}) == ("other",)
+    assert models_beside(path, "placeholder") == ()
+    assert models_beside(save(tmp_path / "EurusPRM-Stage1"), options={"reference": "r"}) == ("r",)
+    with pytest.raises(ValueError, match="family implicit needs the option reference"):
+        models_beside(str(tmp_path / "EurusPRM-Stage1"))
+
+
+def test_families_know_how_many_models_they_read():
+    """A family of several engines names the models of the others."""
+    several = {name for name, family in PRM_FAMILIES.items() if family.engines > 1}
+    naming = {name for name, family in PRM_FAMILIES.items() if "models_beside" in vars(family)}
+    assert several == naming == {"implicit"}
 
 
 @pytest.mark.parametrize("name", ["EurusPRM-Stage2", "ImplicitPRM_DPO"])

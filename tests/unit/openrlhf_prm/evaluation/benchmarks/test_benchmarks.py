@@ -224,7 +224,7 @@ class Scorer:
 def flags(tmp_path):
     """A PRM folder and data that pass the checks."""
     (tmp_path / "prm").mkdir()
-    (tmp_path / "prm" / "config.json").write_text("{}")
+    (tmp_path / "prm" / "config.json").write_text('{"prm": "placeholder"}')
     data = tmp_path / "data"
     data.mkdir()
     write_array(data / "<b>.json", *[process_row(str(i), i % 3 - 1, problem=f"p{i}") for i in range(30)])
@@ -262,7 +262,7 @@ def test_a_killed_evaluation_goes_on(flags, tmp_path, capsys, monkeypatch):
         and "http" not in page.split("</style>")[1].replace("http://www.w3.org/", "")
     )
     # A checkpoint that was trained on is another one.
-    (tmp_path / "prm" / "config.json").write_text('{"new": 1}')
+    (tmp_path / "prm" / "config.json").write_text('{"prm": "placeholder", "new": 1}')
     assert "state of the checkpoint" in complaint(capsys, flags)
 
 
