@@ -46,12 +46,14 @@ class GuardedStrategy(host.DeepspeedStrategy):
         super().backward(loss, model, optimizer, **kwargs)
 
     def optimizer_step(self, optimizer, model, scheduler, name: str = "model", **kwargs) -> None:
-        """The host's. Raises NotFinite where a step was taken along a gradient that is none: these weights go nowhere
-        then. A step that DeepSpeed leaves out itself, as fp16's loss scaling does, is fine.
+        """The host's. Raises NotFinite where the gradient is none: weights that it reached go nowhere then. A step that
+        fp16's loss scaling leaves out is fine; ZeRO leaves such steps out with other types, too, and would for ever.
         """
         super().optimizer_step(optimizer, model, scheduler, name=name, **kwargs)
         engine = model.model if isinstance(model, Actor) else model
         if not engine.was_step_applied():
+            if getattr(engine.optimizer, "overflow", False) and not engine.fp16_enabled():
+                raise NotFinite(f"the gradient of the {name} is NaN or infinite; nothing was saved; {ADVICE}")
             return
         norm = engine.get_global_grad_norm()
         if norm is None:  # float32 without ZeRO

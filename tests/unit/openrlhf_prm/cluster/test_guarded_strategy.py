@@ -11,7 +11,7 @@ from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
-from openrlhf_prm.cluster.guarded_strategy import TRUSTED, _tensors_and_plain_data
+from openrlhf_prm.cluster.guarded_strategy import TRUSTED, GuardedStrategy, NotFinite, _tensors_and_plain_data
 
 
 class Planted:
@@ -61,3 +61,39 @@ def test_planted_code_is_not_run(tmp_path, engine, monkeypatch):
     monkeypatch.setenv(TRUSTED, "1")
     with _tensors_and_plain_data(engine):
         assert engine.checkpoint_engine.load("x") == "pickled", "as DeepSpeed does it"
+
+
+class Engine:
+    """DeepSpeed's engine after a step: whether it was applied, along which norm, and what its optimizer saw."""
+
+    def __init__(self, applied, norm=None, overflow=False, fp16=False, weight=1.0):
+        self.was_step_applied, self.get_global_grad_norm = lambda: applied, lambda: norm
+        self.fp16_enabled, self.optimizer = lambda: fp16, SimpleNamespace(overflow=overflow)
+        self.module = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.module.weight, weight)
+
+    def step(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        (Engine(True, norm=0.5), None),
+        (Engine(True, norm=torch.tensor(0.5)), None),
+        (Engine(True, norm=float("nan")), "the norm of the gradient of the actor is nan"),
+        (Engine(True, norm=torch.tensor(float("inf"))), "the norm of the gradient of the actor is inf"),
+        (Engine(True), None),
+        (Engine(True, weight=float("nan")), "weights of the actor are NaN or infinite"),
+        (Engine(False, norm=float("nan")), None),  # in the middle of an accumulation
+        (Engine(False, overflow=True), "the gradient of the actor is NaN or infinite"),
+        (Engine(False, overflow=True, fp16=True), None),
+    ],
+)
+def test_a_step_along_a_gradient_that_is_none_ends_the_run(engine, told):
+    strategy = GuardedStrategy.__new__(GuardedStrategy)
+    if told is None:
+        strategy.optimizer_step(None, engine, None, name="actor")
+        return
+    with pytest.raises(NotFinite, match=told):
+        strategy.optimizer_step(None, engine, None, name="actor")
