@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from real_ppo_flags import POLICY
+from servers import held_port
 
 from openrlhf_prm.cluster.memory import REDUCE_BUCKET, trained
 from openrlhf_prm.cluster.rehearsal import LiveBytes, passes
@@ -20,22 +21,23 @@ PADDING = 4096
 """Bytes by which DeepSpeed rounds partitions up, and a few single numbers that it keeps."""
 
 
-def zero_states(stage: int, dtype: str, ranks: int, micro_batches: int, port: int) -> dict[str, int]:
+def zero_states(stage: int, dtype: str, ranks: int, micro_batches: int) -> dict[str, int]:
     command = [sys.executable, str(HERE / "zero_states.py"), str(stage), dtype, str(ranks), str(micro_batches)]
     common = {**os.environ, "PYTHONPATH": f"{HERE.parents[1]}:{HERE.parent}:{HERE}", "DS_ACCELERATOR": "cpu"}
-    common |= {"WORLD_SIZE": str(ranks), "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(command, env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-        for rank in range(ranks)
-    ]
-    outputs = [process.communicate()[0] for process in processes]
+    with held_port() as port:
+        common |= {"WORLD_SIZE": str(ranks), "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(command, env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+            for rank in range(ranks)
+        ]
+        outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * ranks
     return json.loads(outputs[0].strip().splitlines()[-1])
 
 
 @pytest.mark.parametrize(("stage", "dtype", "ranks"), [(0, "fp32", 1), (2, "bf16", 2), (3, "bf16", 1)])
 def test_weights_gradients_and_optimizer_are_deepspeeds(stage, dtype, ranks):
-    found = zero_states(stage, dtype, ranks, micro_batches=1, port=29617 + stage * 4 + ranks + (dtype == "fp32") * 20)
+    found = zero_states(stage, dtype, ranks, micro_batches=1)
     use = trained(found["parameters"], dtype, ranks, stage, accumulates=False)
     assert abs(found["rest"] - sum(use.resting.values())) < PADDING
     gradients = 0 if stage == 3 else use.working["gradients"]  # those of ZeRO-3 lie in a buffer that is always there

@@ -8,6 +8,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray_placements import is_placed
 from real_ppo_flags import ppo_args
+from step_reward_server import LIMIT_S, until
 
 from openrlhf_prm.cluster.nodes import of_ray
 from openrlhf_prm.cluster.placement import DoesNotFit, place
@@ -107,8 +108,8 @@ def test_ray_places_what_the_dry_run_says(cluster, monkeypatch):
             tried, fitted = tried + 1, fitted + expected
             # Ray's counts lag behind what it got back, so it may say no too early; where there is no room it never
             # says yes.
-            tries = 5 if expected else 1
-            if any(is_placed(args, monkeypatch) for _ in range(tries)) is not expected:
+            limit_s = LIMIT_S if expected and not wrong else 0
+            if until(lambda args=args: is_placed(args, monkeypatch), limit_s) is not expected:
                 wrong.append((nodes, expected, flags))
     assert wrong == []
     assert len(runs) > 300 and tried > 400 and 50 < fitted < tried - 50

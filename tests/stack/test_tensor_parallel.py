@@ -5,7 +5,6 @@ Two processes share each engine; all families run in the same two, one after the
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from servers import held_port
 from tiny_checkpoints import CASES, PlainForward
 from tiny_critic import BAD, GREEDY, save_taught_critic
 from tiny_critic import QUESTION as TAUGHT
@@ -31,16 +31,10 @@ def job(path: Path, family: str | None = None, options: dict | None = None, ques
     return {"path": str(path), "family": family, "options": options or {}, "question": question, "steps": steps}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def run_ranks(folder: Path, jobs: list[dict]) -> list[list]:
+def run_ranks(folder: Path, jobs: list[dict], port: int) -> list[list]:
     """What each of the two ranks wrote."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    launched = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     launched |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
     # It would win over the size that the engines are given, and none of them is freed before the last one.
     inherited = {name: value for name, value in os.environ.items() if name != "VLLM_CPU_KVCACHE_SPACE"}
@@ -75,7 +69,8 @@ def ranks(tmp_path_factory):
     jobs["implicit"] = job(save_pair(folder / "implicit", "qwen2", beta=BETA, cumulative=True))
     critic = save_taught_critic(folder / "critic")
     jobs["generative"] = job(critic, "generative", {"style": "thinkprm", **GREEDY}, TAUGHT, list(BAD))
-    answers = run_ranks(folder, list(jobs.values()))
+    with held_port() as port:
+        answers = run_ranks(folder, list(jobs.values()), port)
     return {name: (jobs[name], [scores[number] for scores in answers]) for number, name in enumerate(jobs)}
 
 
