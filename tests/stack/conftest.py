@@ -7,8 +7,10 @@ import pytest
 import reaper
 from patience import PATIENCE
 
-# One thread and no core pinning: several small engines share the machine. PyTorch and vLLM read these when imported.
+# One thread and no core pinning: several small engines share the machine. Nothing is compiled that runs for seconds.
+# PyTorch and vLLM read these when they are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 
