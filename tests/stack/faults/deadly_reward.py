@@ -1,5 +1,5 @@
-"""Outcome rewards that end the core of the rollout engine above them while the second update's responses are judged. A
-file in the folder DEADLY_FOLDER says that it happened: once is enough.
+"""Outcome rewards that end the core of one of two rollout engines, that above them, while the second update's responses
+are judged. A file in the folder DEADLY_FOLDER says that it happened: once is enough.
 """
 
 import itertools
@@ -14,14 +14,21 @@ sys.path.append(str(Path(__file__).parents[1]))
 from engine_cores import engine_cores  # noqa: E402
 
 CALLS, LOCK = itertools.count(1), threading.Lock()
-PER_UPDATE = 32
+PER_UPDATE = 16  # of an engine
+
+
+def _first() -> bool:
+    """Whether no other engine came here before."""
+    try:
+        (Path(os.environ["DEADLY_FOLDER"]) / "core").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def reward_func(queries, prompts, labels):
-    done = Path(os.environ["DEADLY_FOLDER"]) / "core"
     with LOCK:
-        if next(CALLS) == PER_UPDATE + 5 and not done.exists():
-            done.touch()
+        if next(CALLS) == PER_UPDATE + 5 and _first():
             [core] = engine_cores(os.getpid(), 1)
             core.kill()
     return judged(queries, prompts, labels)

@@ -1,4 +1,4 @@
-"""PPO whose rollout engine is killed: it ends as it would have, with every question once in the ledger."""
+"""PPO of whose two rollout engines one is killed: it ends as it would have, with every question once in the ledger."""
 
 import contextlib
 import os
@@ -31,6 +31,7 @@ def test_an_engine_that_dies_comes_back_with_the_weights_of_today(data, prm, tmp
         *("--reward.remote_url", os.path.join(os.path.dirname(__file__), "deadly_reward.py")),
         *("--prm.model_name_or_path", prm, "--algo.advantage.estimator", "step_group"),
         *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt", "--data.max_samples", 16),
+        *("--vllm.num_engines", 2),
     )
     output = done.stdout + done.stderr
     assert until(lambda: not cores_of(tmp_path)), "a core outlived its actor"
