@@ -6,7 +6,6 @@ checkpoint before it deletes one, goes on from one that is whole, and reads it w
 
 import contextlib
 import gc
-import math
 import os
 import pickle
 from collections.abc import Iterator
@@ -55,12 +54,9 @@ class GuardedStrategy(host.DeepspeedStrategy):
             if getattr(engine.optimizer, "overflow", False) and not engine.fp16_enabled():
                 raise NotFinite(f"the gradient of the {name} is NaN or infinite; nothing was saved; {ADVICE}")
             return
-        norm = engine.get_global_grad_norm()
-        if norm is None:  # float32 without ZeRO
-            if not all(bool(torch.isfinite(weight).all()) for weight in engine.module.parameters()):
-                raise NotFinite(f"weights of the {name} are NaN or infinite; nothing was saved; {ADVICE}")
-        elif not math.isfinite(norm):
-            raise NotFinite(f"the norm of the gradient of the {name} is {norm}; nothing was saved; {ADVICE}")
+        # ZeRO shows a norm of 1 for a gradient that is NaN, so the weights themselves are looked at.
+        if not all(bool(torch.isfinite(part).all()) for part in _parts(engine.module)):
+            raise NotFinite(f"weights of the {name} are NaN or infinite; nothing was saved; {ADVICE}")
 
     def save_ckpt(
         self,
@@ -119,6 +115,11 @@ class GuardedStrategy(host.DeepspeedStrategy):
         if folder.name not in pair or critic is None or not critic.model_name_or_path:
             return []
         return [folder.with_name(name) for name in pair if name != folder.name]
+
+
+def _parts(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """What this process holds of the weights: with ZeRO-3 a part of each."""
+    return (getattr(weight, "ds_tensor", weight) for weight in module.parameters())
 
 
 @contextlib.contextmanager

@@ -78,13 +78,12 @@ def test_a_broken_and_a_planted_checkpoint_are_one_line(killed, tmp_path):
 
 
 def test_a_loss_and_a_gradient_that_are_no_numbers_stop_it_and_a_full_disk_is_one_line(tmp_path):
-    told = {"0": "weights of the model are NaN", "2": "the gradient of the model is NaN"}
-    running = {stage: started("bad", tmp_path / stage, stage) for stage in told}
+    running = {stage: started("bad", tmp_path / stage, stage) for stage in ("0", "2")}
     for stage, process in running.items():
         said = finished(process)
         assert len(said) == 3, (stage, said)
         (loss, unchanged), (gradient, _), full = said
         assert "the loss is nan" in loss and unchanged, "no weight was touched"
-        assert told[stage] in gradient
+        assert "weights of the model are NaN or infinite" in gradient
         assert full.startswith(f"the checkpoint {tmp_path / stage / 's2'} cannot be written (") and "\n" not in full
         assert full.endswith("the same command with --ckpt.load_enable goes on from s1")

@@ -64,10 +64,10 @@ def test_planted_code_is_not_run(tmp_path, engine, monkeypatch):
 
 
 class Engine:
-    """DeepSpeed's engine after a step: whether it was applied, along which norm, and what its optimizer saw."""
+    """DeepSpeed's engine after a step: whether it was applied, what its optimizer saw, and the weights."""
 
-    def __init__(self, applied, norm=None, overflow=False, fp16=False, weight=1.0):
-        self.was_step_applied, self.get_global_grad_norm = lambda: applied, lambda: norm
+    def __init__(self, applied, overflow=False, fp16=False, weight=1.0):
+        self.was_step_applied = lambda: applied
         self.fp16_enabled, self.optimizer = lambda: fp16, SimpleNamespace(overflow=overflow)
         self.module = torch.nn.Linear(1, 1)
         torch.nn.init.constant_(self.module.weight, weight)
@@ -76,16 +76,24 @@ class Engine:
         pass
 
 
+def partitioned(weight):
+    engine = Engine(True)
+    engine.module.weight.ds_tensor = torch.tensor([weight])
+    return engine
+
+
+NAN = float("nan")
+
+
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        (Engine(True, norm=0.5), None),
-        (Engine(True, norm=torch.tensor(0.5)), None),
-        (Engine(True, norm=float("nan")), "the norm of the gradient of the actor is nan"),
-        (Engine(True, norm=torch.tensor(float("inf"))), "the norm of the gradient of the actor is inf"),
         (Engine(True), None),
-        (Engine(True, weight=float("nan")), "weights of the actor are NaN or infinite"),
-        (Engine(False, norm=float("nan")), None),  # in the middle of an accumulation
+        (Engine(True, weight=NAN), "weights of the actor are NaN or infinite"),
+        (Engine(True, weight=float("-inf")), "weights of the actor are NaN or infinite"),
+        (partitioned(0.5), None),
+        (partitioned(NAN), "weights of the actor are NaN or infinite"),
+        (Engine(False), None),  # in the middle of an accumulation
         (Engine(False, overflow=True), "the gradient of the actor is NaN or infinite"),
         (Engine(False, overflow=True, fp16=True), None),
     ],
