@@ -10,8 +10,8 @@ LIMIT_S = 300.0
 def engine_cores(pid: int, count: int) -> list[psutil.Process]:
     """The engine cores below process `pid`, the oldest first, as soon as there are `count` of them.
 
-    The command line of a process can read as empty for a moment, so one look is not enough on a busy machine; and a core
-    that has no title of its own yet shows how multiprocessing started it.
+    The command line of a process can read as empty for a moment, so one look is not enough on a busy machine. A core
+    without a title of its own shows how multiprocessing started it.
     """
     deadline = time.monotonic() + LIMIT_S
     while True:
