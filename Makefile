@@ -12,7 +12,7 @@ help:
 	@echo "                  method beside it; SEED=0"
 	@echo "make rejection-sampling   fine-tune a small model on its own right answers on CPU; RANKED=1: best by a PRM; SEED=0"
 	@echo "make calculator-agent     an agent with a calculator: a reward for every turn against one for the answer, on CPU; SEED=0"
-	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (20 minutes on 2 quiet cores);"
+	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (21 minutes on 2 quiet cores);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make smoke        every script of examples/cluster with toy models, and every dry run (10 minutes); JOBS=2"
