@@ -39,7 +39,7 @@ from openrlhf_prm.data.questions import KEYS
 from openrlhf_prm.evaluation.responses import read_samples
 from openrlhf_prm.measures.steps import roc_auc
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
-from vllm_prm.durable_file import write_atomically
+from vllm_prm.durable_file import refuse_other_settings, write_atomically
 
 SFT, PRMS = ("long", "shortest"), ("repaired", "clean")
 RATES = (2e-3, 4e-3)
@@ -223,6 +223,10 @@ def measure(args: argparse.Namespace) -> dict | None:
     """Runs what is missing; means and intervals over seeds."""
     settings = {"policy": POLICY.name, "chains": args.chains, "questions": args.questions, "epochs": args.epochs}
     results = Cells(args.output, settings, args.fresh)
+    kept = args.work_dir / "settings.json"
+    if kept.exists():
+        refuse_other_settings(f"--work-dir {args.work_dir}", json.loads(kept.read_text()), settings, "name another")
+    write_atomically(kept, json.dumps(settings))
     if "sft" in args.parts and not results.fill(tune_cells(args), args.seconds):
         return None
     cells: dict[str, Callable[[], dict]] = {}

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.step_scoring import MODELS, hardware, identity, worst_difference
+from benchmarks.step_scoring import MODELS, hardware, identity, measured_before, worst_difference
 from vllm_prm.durable_file import write_atomically
 
 
@@ -113,14 +113,7 @@ def run(args: argparse.Namespace) -> None:
 
     same = {**identity(args), "requests_per_client": args.requests_per_client}
     kept = args.work_dir / "rounds.json"
-    rounds: dict[str, list[dict]] = {}
-    if kept.exists() and not args.fresh:
-        before = json.loads(kept.read_text())
-        if before["identity"] != same:
-            raise ValueError(
-                f"--work-dir {args.work_dir} holds other measurements; name another, or replace with --fresh"
-            )
-        rounds = before["rounds"]
+    rounds: dict[str, list[dict]] = measured_before(kept, same, args).get("rounds", {})
     model = args.work_dir / f"model-{args.model}"
     build_checkpoint(model, args.seed, args.model)
     os.environ.update(environment(args.threads))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 
-from benchmarks.step_scoring import MODELS, hardware, identity
+from benchmarks.step_scoring import MODELS, hardware, identity, measured_before
 from vllm_prm.durable_file import write_atomically
 
 CHUNK = 1000
@@ -142,14 +142,7 @@ def run(args: argparse.Namespace) -> None:
 
     same = {**identity(args), "clients": args.clients, "score_cache_size": args.score_cache_size}
     kept = args.work_dir / "memory.json"
-    found: dict[str, list] = {}
-    if kept.exists() and not args.fresh:
-        before = json.loads(kept.read_text())
-        if before["identity"] != same:
-            raise ValueError(
-                f"--work-dir {args.work_dir} holds other measurements; name another, or replace with --fresh"
-            )
-        found = before["found"]
+    found: dict[str, list] = measured_before(kept, same, args).get("found", {})
     model = args.work_dir / f"model-{args.model}"
     build_checkpoint(model, args.seed, args.model)
     for name, measure in {"server": of_server, "scorer": of_scorer}.items():

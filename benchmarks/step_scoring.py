@@ -106,6 +106,19 @@ def identity(args: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def measured_before(kept: Path, same: dict[str, object], args: argparse.Namespace) -> dict:
+    """What an earlier run left in `kept`, beside its `identity`; {} where there is none, or it is to be replaced.
+
+    Raises ValueError where it was measured with another identity.
+    """
+    if args.fresh or not kept.exists():
+        return {}
+    before = json.loads(kept.read_text())
+    if before["identity"] != same:
+        raise ValueError(f"--work-dir {args.work_dir} holds other measurements; name another, or replace with --fresh")
+    return before
+
+
 def worst_difference(got: list[list[float]], expected: list[list[float]]) -> float:
     """Largest absolute difference of two lists of scores per solution."""
     return max(abs(a - b) for pair in zip(got, expected, strict=True) for a, b in zip(*pair, strict=True))
@@ -178,15 +191,8 @@ def run(args: argparse.Namespace) -> None:
     load_solutions(args.data, args.items, args.longest)
     model = args.work_dir / f"model-{args.model}"
     same = identity(args)
-    runs: Runs = {}
     kept = args.work_dir / "measurements.json"
-    if kept.exists() and not args.fresh:
-        before = json.loads(kept.read_text())
-        if before["identity"] != same:
-            raise ValueError(
-                f"--work-dir {args.work_dir} holds other measurements; name another, or replace with --fresh"
-            )
-        runs = before["runs"]
+    runs: Runs = measured_before(kept, same, args).get("runs", {})
     build_checkpoint(model, args.seed, args.model, args.tokenizer)
     for head in ("linear", "language"):
         other_head(model, head)

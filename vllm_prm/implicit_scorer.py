@@ -8,7 +8,6 @@ On a server vLLM runs the model, and the reference is started beside it in the s
 begins: same lifetime, same health. Its weights are frozen; vLLM's own routes and metrics know the model only.
 """
 
-import asyncio
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from vllm_prm.engines import GPU_MEMORY, AsyncEngine, OfflineEngine, PoolAnswer,
 from vllm_prm.families import PRMFamily, Rendered
 from vllm_prm.log_prob_sums import PairPlan, SpanRequest
 from vllm_prm.scorer import StepScorer
+from vllm_prm.together import together
 
 PairRequest = tuple[SpanRequest | None, SpanRequest | None]
 PairAnswer = tuple[PoolAnswer | None, PoolAnswer | None]
@@ -67,12 +67,7 @@ class AsyncPair(AsyncEngine):
         async def ask(engine: AsyncEngine, asked: SpanRequest | None) -> PoolAnswer | None:
             return None if asked is None else await engine.pool_one(asked)
 
-        tasks = [asyncio.ensure_future(ask(*pair)) for pair in zip(self.engines, request, strict=True)]
-        try:
-            return tuple(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+        return tuple(await together(ask(*pair) for pair in zip(self.engines, request, strict=True)))
 
     async def reset_prefix_cache(self) -> None:
         """Drop cached keys and values of both."""

@@ -4,7 +4,6 @@ The prompts of a solution begin alike. The longest is asked first, the others wh
 so most of their tokens are forwarded once. A step that was scored before costs nothing.
 """
 
-import asyncio
 import math
 from collections.abc import Sequence
 
@@ -15,7 +14,8 @@ from vllm_prm.families.prefix_family import Reading
 from vllm_prm.families.prm_family import Question, Rendered
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.scorer import RESTARTS, Scores, ScoringItem, StepScorer, Usage, weights_changed
-from vllm_prm.text_bounds import INLINE, characters
+from vllm_prm.text_bounds import beside_the_loop
+from vllm_prm.together import together
 
 
 class _Prefix:
@@ -99,19 +99,11 @@ class PrefixScorer(StepScorer):
 
         for _ in range(RESTARTS + 1):
             generation = self.score_cache.generation
-            if characters(question, steps) <= INLINE:
-                readings = self._readings(question, steps, truncate)
-            else:
-                readings = await asyncio.to_thread(self._readings, question, steps, truncate)
+            readings = await beside_the_loop(self._readings, question, steps, truncate)
             prefixes = self._prefixes(readings, truncate)
             if (longest := _longest(prefixes)) is not None:
                 await run(longest)
-            tasks = [asyncio.ensure_future(run(prefix)) for prefix in prefixes]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            await together(map(run, prefixes))
             # Scores of two different weights must never meet in one answer.
             if generation == self.score_cache.generation:
                 return self._finished(prefixes, len(steps), usage)

@@ -8,7 +8,6 @@ Growing and branching solutions are cheap: known steps come from a score cache, 
 engine's prefix cache. Call `reset_cache` after the PRM's weights change.
 """
 
-import asyncio
 import inspect
 import math
 import warnings
@@ -28,7 +27,7 @@ from vllm_prm.families.prm_family import Question
 from vllm_prm.incremental import ScorePlan
 from vllm_prm.protocol import StepRewardItem
 from vllm_prm.score_cache import ScoreCache
-from vllm_prm.text_bounds import INLINE, characters
+from vllm_prm.text_bounds import beside_the_loop
 from vllm_prm.weight_updates import forget_on_weight_update
 
 ScoringItem = StepRewardItem | tuple[Question, Sequence[str]]
@@ -228,10 +227,8 @@ class StepScorer:
     async def _plan_async(
         self, question: Question, steps: Sequence[str], truncate: bool
     ) -> tuple[ScorePlan | None, int]:
-        """`_plan`, with a long text tokenised beside the event loop, which serves others meanwhile."""
-        if characters(question, steps) <= INLINE:
-            return self._plan(question, steps, truncate)
-        rendered = await asyncio.to_thread(self._rendered, question, steps, truncate)
+        """`_plan`, with a long text tokenised beside the event loop."""
+        rendered = await beside_the_loop(self._rendered, question, steps, truncate)
         return (None if rendered is None else self._planned(rendered)), len(steps)
 
     def _rendered(self, question: Question, steps: Sequence[str], truncate: bool) -> Rendered | None:

@@ -4,11 +4,15 @@ A token stands for no more characters than its own name has, or few times as man
 characters (NFC makes one of up to three). So what is refused here is far too long; the rest is counted in tokens.
 """
 
+import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from vllm_prm.errors import ContextLengthError
 from vllm_prm.families.prm_family import PRMFamily, Question
+
+Made = TypeVar("Made")
 
 COMPOSED = 4
 INLINE = 16_384
@@ -27,6 +31,15 @@ def characters(question: Question, steps: Iterable[str]) -> int:
     """Those of question and steps, but for the white space around each, which families may take off."""
     texts = [question] if isinstance(question, str) else [message["content"] for message in question]
     return sum(len(text.strip()) for text in (*texts, *steps))
+
+
+async def beside_the_loop(
+    make: Callable[[Question, Sequence[str], bool], Made], question: Question, steps: Sequence[str], truncate: bool
+) -> Made:
+    """`make(question, steps, truncate)`; of a long text in a thread, so that the event loop serves others meanwhile."""
+    if characters(question, steps) <= INLINE:
+        return make(question, steps, truncate)
+    return await asyncio.to_thread(make, question, steps, truncate)
 
 
 def fitting(question: Question, steps: Sequence[str], most: float, tokens: int, truncate: bool) -> Sequence[str]:
