@@ -5,7 +5,10 @@ DeepSpeed names it in `latest` before the other ranks are done. So `latest` is b
 """
 
 import json
+import os
+import pwd
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -71,6 +74,28 @@ def unreadable(folder: Path, tag: str, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"--ckpt.load_enable: the checkpoint {folder / tag} cannot be read ({_in_brief(error, fault)}); {advice}"
     )
+
+
+def other_hands(folder: Path, tag: str) -> str | None:
+    """Who else may have written a checkpoint: a place of it and whose it is. None where only this user, root, and the
+    user's own group could.
+    """
+    for place in (folder, folder / tag, *sorted((folder / tag).glob("*_states.pt"))):
+        state = place.stat()
+        if state.st_uid not in (os.geteuid(), 0):
+            return f"{place} belongs to another user ({_user(state.st_uid)})"
+        if state.st_mode & stat.S_IWOTH and not state.st_mode & stat.S_ISVTX:
+            return f"{place} can be written by everybody"
+        if state.st_mode & stat.S_IWGRP and state.st_gid != os.getegid():
+            return f"{place} can be written by another group ({state.st_gid})"
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def unwritten(folder: Path, tag: str, error: Exception) -> CheckpointError:

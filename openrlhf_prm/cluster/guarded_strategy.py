@@ -92,13 +92,15 @@ class GuardedStrategy(host.DeepspeedStrategy):
 
     def load_ckpt(self, model, load_dir, tag=None, **kwargs):
         """The host's; ({}, None) in its way where no checkpoint was ever finished. Raises CheckpointError for one that
-        cannot be read.
+        cannot be read, or that others may have written while it is read as Python objects.
         """
         folder = Path(load_dir)
         tag = tag or checkpoints.tag_to_load(folder, self._beside(folder))
         if tag is None:
             self.print(f"no checkpoint in {folder} was ever finished; the run starts afresh")
             return None, {}
+        if (hands := checkpoints.other_hands(folder, tag)) is not None:
+            self._look_at_others(hands)
         try:
             with _tensors_and_plain_data(model):
                 path, states = super().load_ckpt(model, load_dir, tag, **kwargs)
@@ -107,6 +109,14 @@ class GuardedStrategy(host.DeepspeedStrategy):
         if path is None:
             raise checkpoints.unreadable(folder, tag, FileNotFoundError("its files are missing"))
         return path, states
+
+    def _look_at_others(self, hands: str) -> None:
+        if os.environ.get(TRUSTED) == "1":
+            raise checkpoints.CheckpointError(
+                f"--ckpt.load_enable with {TRUSTED}=1 would run what is in a checkpoint, and {hands}; make it yours "
+                "alone (chown, chmod), or leave the variable out"
+            )
+        self.print(f"warning: --ckpt.load_enable: {hands}; of its files tensors and plain data alone are read")
 
     def _beside(self, folder: Path) -> list[Path]:
         """The other of the host's two folders, where the run trains a critic."""

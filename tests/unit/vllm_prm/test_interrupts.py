@@ -1,7 +1,6 @@
 """Real processes that are asked to end."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,22 +23,20 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
 
-STAGE = """
-import os, signal, sys
-try:
-    print(os.getpid(), flush=True)
-    signal.pause()
-except KeyboardInterrupt:
-    sys.exit(130)
+RECIPE = """
+import runpy, sys
+sys.executable = sys.argv.pop(1)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""`python -m MODULE FLAGS` whose stages wait instead of working: each is a command under `sys.executable`."""
+
+WAITS = """#!/bin/sh
+echo $$ > "$0.pid.new"
+mv "$0.pid.new" "$0.pid"
+exec sleep 100000
 """
 
-STAGES = """
-import sys
-from pathlib import Path
-from examples.quickstart.stages import Stage, exit_in_one_line, run_stages
-with exit_in_one_line():
-    run_stages([Stage("one", "the stage", [sys.executable, "-c", sys.argv[1]], [], 1.0)], Path(sys.argv[2]))
-"""
+RECIPES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/run.py"))
 
 
 def started(*command: str, ignored: int | None = None) -> subprocess.Popen:
@@ -50,7 +47,7 @@ def started(*command: str, ignored: int | None = None) -> subprocess.Popen:
             signal.signal(number, signal.SIG_IGN if number == ignored else signal.SIG_DFL)
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
     return subprocess.Popen([sys.executable, "-c", *command], env=environment, preexec_fn=set_signals, **pipes)
 
 
@@ -72,14 +69,37 @@ def test_under_nohup_a_closed_terminal_ends_nothing():
     assert process.communicate()[0] == "kept what there was\n"
 
 
-def test_a_recipe_that_is_asked_to_end_takes_its_stage_along(tmp_path):
-    recipe = started(STAGES, STAGE, str(tmp_path))
-    log = tmp_path / "logs" / "one.log"
-    while not (log.is_file() and re.search(r"\n\d+\n", log.read_text())):
-        assert recipe.poll() is None, recipe.communicate()[0]
-        time.sleep(0.05)
-    stage = int(log.read_text().splitlines()[-1])
-    recipe.send_signal(signal.SIGTERM)
-    assert "the same command goes on" in recipe.communicate()[0]
-    with pytest.raises(ProcessLookupError):
-        os.kill(stage, 0)
+def recipe(name: str, folder: Path) -> tuple[subprocess.Popen, Path]:
+    """The recipe in a session of its own, and the file with its stage's number."""
+    folder.mkdir()
+    interpreter = folder / "python"
+    interpreter.write_text(WAITS)
+    interpreter.chmod(0o755)
+    flags = ["--output", str(folder / "run")]
+    if name == "gsm8k_smollm2":
+        for split in ("train", "test"):
+            (folder / f"{split}.jsonl").touch()
+        flags += ["--gsm8k", str(folder), "--prmbench", str(folder)]
+    code = RECIPE.replace("sys.argv[0]", repr(f"examples.{name}.run"))
+    return started(code, str(interpreter), *flags), Path(f"{interpreter}.pid")
+
+
+def test_every_recipe_is_there():
+    assert {"quickstart", "rejection_sampling", "calculator_agent", "gsm8k_smollm2"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["terminated", "terminal_closed"])
+def test_a_recipe_that_is_asked_to_end_takes_its_stage_along(tmp_path, closed):
+    """`make` hands SIGTERM to the recipe alone; a terminal that is closed sends SIGHUP to all of its group."""
+    running = {name: recipe(name, tmp_path / name) for name in RECIPES}
+    for name, (process, stage) in running.items():
+        while not stage.exists():
+            assert process.poll() is None, (name, process.communicate()[0])
+            time.sleep(0.05)
+    for process, _ in running.values():
+        os.killpg(process.pid, signal.SIGHUP) if closed else process.terminate()
+    for name, (process, stage) in running.items():
+        output = process.communicate()[0]
+        assert process.returncode == 1 and "the same command goes on" in output and "Traceback" not in output, name
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(stage.read_text()), 0)

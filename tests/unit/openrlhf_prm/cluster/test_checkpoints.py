@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from openrlhf_prm.cluster import checkpoints
-from openrlhf_prm.cluster.checkpoints import CheckpointError, delete_others, tag_to_load, unreadable, unwritten
+from openrlhf_prm.cluster.checkpoints import (
+    CheckpointError,
+    delete_others,
+    other_hands,
+    tag_to_load,
+    unreadable,
+    unwritten,
+)
 
 
 def folder(path: Path, *tags: str, torn: tuple[str, ...] = (), latest: str | None = None, metrics=()) -> Path:
@@ -104,3 +111,30 @@ def test_one_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
     assert f"{path / 's2'} cannot be written (OSError: [Errno 28] No space left on device)" in said
     assert said.endswith("--ckpt.load_enable goes on from s1")
     assert "starts afresh" in str(unwritten(folder(tmp_path / "b", torn=("s1",)), "s1", RuntimeError("unexpected pos")))
+
+
+def test_who_else_may_have_written_a_checkpoint(tmp_path, monkeypatch):
+    path = folder(tmp_path / "a", "s1")
+    weights = path / "s1" / "mp_rank_00_model_states.pt"
+    for place in (path, path / "s1", weights):
+        place.chmod(0o775)
+    assert other_hands(path, "s1") is None, "one's own group is oneself"
+    for place in (path, path / "s1", weights):
+        place.chmod(0o777)
+        assert other_hands(path, "s1") == f"{place} can be written by everybody"
+        place.chmod(0o755)
+    path.chmod(0o1777)
+    assert other_hands(path, "s1") is None, "in a sticky folder nobody replaces what is another's"
+    path.chmod(0o775)
+    with monkeypatch.context() as other:
+        other.setattr(os, "getegid", lambda: path.stat().st_gid + 1)
+        assert other_hands(path, "s1") == f"{path} can be written by another group ({path.stat().st_gid})"
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    if os.getuid() == 0:
+        assert other_hands(path, "s1") is None, "root may do anything anyway"
+        for place in (path, path / "s1"):
+            os.chown(place, 4711, -1)
+        os.chown(weights, 4712, -1)
+        assert other_hands(path, "s1") == f"{weights} belongs to another user (4712)"
+    else:
+        assert other_hands(path, "s1").startswith(f"{path} belongs to another user (")

@@ -11,6 +11,7 @@ from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
+from openrlhf_prm.cluster.checkpoints import CheckpointError
 from openrlhf_prm.cluster.guarded_strategy import TRUSTED, GuardedStrategy, NotFinite, _tensors_and_plain_data
 
 
@@ -61,6 +62,25 @@ def test_planted_code_is_not_run(tmp_path, engine, monkeypatch):
     monkeypatch.setenv(TRUSTED, "1")
     with _tensors_and_plain_data(engine):
         assert engine.checkpoint_engine.load("x") == "pickled", "as DeepSpeed does it"
+
+
+def test_what_others_may_have_written_is_said_and_never_unpickled(tmp_path, engine, monkeypatch):
+    (tmp_path / "s1").mkdir()
+    for name in ("s1/mp_rank_00_model_states.pt", "s1/metric.json"):
+        (tmp_path / name).touch()
+    tmp_path.chmod(0o777)
+    strategy, said = object.__new__(GuardedStrategy), []
+    strategy.print = said.append
+    monkeypatch.setattr(strategy, "_beside", lambda folder: [], raising=False)
+    monkeypatch.setattr(GuardedStrategy.__bases__[0], "load_ckpt", lambda *_, **__: ("path", {"update": 1}))
+    assert strategy.load_ckpt(engine, tmp_path) == ("path", {"update": 1})
+    [warning] = said
+    assert f"{tmp_path} can be written by everybody" in warning
+    monkeypatch.setenv(TRUSTED, "1")
+    with pytest.raises(CheckpointError, match=f"{TRUSTED}=1 would run.*{tmp_path} can be written by everybody"):
+        strategy.load_ckpt(engine, tmp_path)
+    tmp_path.chmod(0o755)
+    assert strategy.load_ckpt(engine, tmp_path) == ("path", {"update": 1}) and len(said) == 1
 
 
 class Engine:
