@@ -1,15 +1,14 @@
-"""Rejection sampling as a user runs it: a small policy on real Ray and vLLM, ranked by a random PRM, killed,
-stopped by a full disk, and resumed; the host's SFT trains on the result.
+"""Rejection sampling as a user runs it: a small policy on real Ray and vLLM, ranked by a random PRM, stopped by a full
+disk, and resumed; the host's SFT trains on the result.
 """
 
 import json
 
 import pytest
-from commands import ROOT, run, summary_of
-from killed_command import fill_disk_midway, kill_midway
+from commands import ROOT, fine_tune, summary_of
+from killed_command import fill_disk_midway
 from tiny_prm import save_tiny_prm
 
-from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_training_flags
 from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.tasks.arithmetic import questions
 
@@ -29,16 +28,11 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
     command += ["--rollout.n_samples_per_prompt", SAMPLES, "--rollout.max_new_tokens", 160]
 
     kept = tmp_path / "sft.jsonl.samples.jsonl"
-    kill_midway(kept, 1, tmp_path / "log", *command, "--rollout.concurrency", "1")
-    before = kept.read_text()
-    assert 1 < len(before.splitlines()) < COUNT
-    assert not output.exists()
-
-    told = fill_disk_midway(kept, len(before.splitlines()) + 1, *command)
+    told = fill_disk_midway(kept, 1, *command, "--rollout.concurrency", "1")
     assert f"error: {kept} cannot be written: File too large; once there is room" in told
-    assert kept.read_text().startswith(before)
     before = kept.read_text()
     before = before[: before.rindex("\n") + 1]
+    assert 1 < len(before.splitlines()) < COUNT
     assert not output.exists() and [each.faults for each in balances(tmp_path)] == [["the run has not ended"]]
 
     summary = summary_of(*command)
@@ -60,12 +54,5 @@ def test_samples_are_ranked_kept_and_trained_on(tmp_path):
         scores.setdefault(row["id"], []).append(row["score"])
     assert all(ranked == sorted(ranked, reverse=True) for ranked in scores.values())
 
-    tuned = tmp_path / "tuned"
-    train = ["torch.distributed.run", "--standalone", "--nproc_per_node", "1", "-m"]
-    train += ["openrlhf.cli.train_sft", "--model.model_name_or_path", POLICY, "--data.dataset", output]
-    train += ["--data.input_key", "input", "--data.output_key", "output", "--data.input_template", "{}"]
-    train += ["--data.max_len", "256", "--train.batch_size", "8", "--train.micro_batch_size", "8"]
-    train += [*cpu_training_flags(), "--ckpt.output_dir", tuned, "--ckpt.path", tmp_path / "ckpt"]
-    done = run(*train, environment=cpu_environment())
-    assert done.returncode == 0, done.stderr[-3000:]
+    tuned = fine_tune(output, "--model.model_name_or_path", POLICY, *summary["train_sft"].split())
     assert (tuned / "config.json").exists() and (tuned / "model.safetensors").exists()
