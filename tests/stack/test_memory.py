@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,23 +22,27 @@ PADDING = 4096
 """Bytes by which DeepSpeed rounds partitions up, and a few single numbers that it keeps."""
 
 
-def zero_states(stage: int, dtype: str, ranks: int, micro_batches: int) -> dict[str, int]:
-    command = [sys.executable, str(HERE / "zero_states.py"), str(stage), dtype, str(ranks), str(micro_batches)]
-    common = {**os.environ, "PYTHONPATH": f"{HERE.parents[1]}:{HERE.parent}:{HERE}", "DS_ACCELERATOR": "cpu"}
-    with held_port() as port:
-        common |= {"WORLD_SIZE": str(ranks), "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        processes = [
-            subprocess.Popen(command, env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
-            for rank in range(ranks)
-        ]
-        outputs = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks
-    return json.loads(outputs[0].strip().splitlines()[-1])
+CASES = [(0, "fp32", 1), (2, "bf16", 2), (3, "bf16", 1)]
+"""ZeRO stage, data type, number of processes."""
 
 
-@pytest.mark.parametrize(("stage", "dtype", "ranks"), [(0, "fp32", 1), (2, "bf16", 2), (3, "bf16", 1)])
-def test_weights_gradients_and_optimizer_are_deepspeeds(stage, dtype, ranks):
-    found = zero_states(stage, dtype, ranks, micro_batches=1)
+@pytest.fixture(scope="module")
+def states() -> dict[tuple, dict[str, int]]:
+    """Case -> what DeepSpeed's tensors take."""
+    path = f"{HERE.parents[1]}:{HERE.parent}:{HERE}"
+    with ExitStack() as held:
+        jobs = json.dumps([[*case, held.enter_context(held_port())] for case in CASES])
+        command = [sys.executable, str(HERE / "zero_states.py"), jobs]
+        environment = {**os.environ, "PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(zip(CASES, lines, strict=True))
+
+
+@pytest.mark.parametrize(("stage", "dtype", "ranks"), CASES)
+def test_weights_gradients_and_optimizer_are_deepspeeds(states, stage, dtype, ranks):
+    found = states[stage, dtype, ranks]
     use = trained(found["parameters"], dtype, ranks, stage, accumulates=False)
     assert abs(found["rest"] - sum(use.resting.values())) < PADDING
     gradients = 0 if stage == 3 else use.working["gradients"]  # those of ZeRO-3 lie in a buffer that is always there

@@ -1,12 +1,14 @@
-"""One process that trains a small policy as the host does, and says what its tensors take: run by test_memory.py.
+"""Processes that train a small policy as the host does, and say what their tensors take: run by test_memory.py.
 
-Prints a JSON line: parameters, and bytes at rest after an update and after a backward pass.
+`zero_states.py JSON`: a list of ZeRO stage, data type, number of processes, and a free port. For each, one after the
+other, prints a JSON line: parameters, and bytes at rest after an update and after a backward pass.
 """
 
 import gc
 import json
 import os
 import sys
+import traceback
 from types import SimpleNamespace
 
 import torch
@@ -27,10 +29,9 @@ def tensors() -> dict[int, int]:
     return sizes
 
 
-def main(stage: str, dtype: str, world: str, micro_batches: str) -> None:
-    ranks = int(world)
+def train(stage: int, dtype: str, ranks: int) -> SimpleNamespace:
     flags = ["--ds.zero_stage", stage, "--ds.param_dtype", dtype, "--train.micro_batch_size", 1]
-    args = ppo_args(*flags, "--train.batch_size", int(micro_batches) * ranks)
+    args = ppo_args(*flags, "--train.batch_size", ranks)
     strategy = get_strategy(args)
     strategy.setup_distributed()
     before = sum(tensors().values())
@@ -44,13 +45,36 @@ def main(stage: str, dtype: str, world: str, micro_batches: str) -> None:
     mask = torch.ones_like(tokens)
     said = SimpleNamespace(parameters=parameters)
     for _ in range(2):
-        for _ in range(int(micro_batches)):
-            strategy.backward(-actor(tokens, mask[:, 1:], mask).mean(), actor, optimizer)
-            said.backward = sum(tensors().values()) - before
-            strategy.optimizer_step(optimizer, actor, scheduler)
+        strategy.backward(-actor(tokens, mask[:, 1:], mask).mean(), actor, optimizer)
+        said.backward = sum(tensors().values()) - before
+        strategy.optimizer_step(optimizer, actor, scheduler)
         said.rest = sum(tensors().values()) - before
-    if os.environ["RANK"] == "0":
-        print(json.dumps(vars(said)), flush=True)
+    return said
+
+
+def start(rank: int, stage: int, dtype: str, ranks: int, port: int) -> int:
+    """The id of a process that is one of the ranks: a fork, which has imported all that takes long."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(ranks)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        said = train(stage, dtype, ranks)
+        if rank == 0:
+            print(json.dumps(vars(said)), flush=True)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
+def main(jobs: str) -> None:
+    for stage, dtype, ranks, port in json.loads(jobs):
+        children = [start(rank, stage, dtype, ranks, port) for rank in range(ranks)]
+        codes = [os.waitpid(child, 0)[1] for child in children]
+        assert codes == [0] * ranks, (stage, dtype, codes)
 
 
 if __name__ == "__main__":
