@@ -1,62 +1,111 @@
-"""PRM-guided PPO for real: Ray, vLLM rollouts, a vLLM PRM worker, DeepSpeed, weights back to vLLM."""
+"""PRM-guided PPO for real: Ray, vLLM rollouts, a vLLM PRM worker, DeepSpeed, weights back to vLLM.
 
+Its responses fork, and its algorithms are a user's: shaping, estimator, length penalty and step splitter from files.
+"""
+
+import json
 import re
+from collections import Counter
 
 import pytest
-from ppo_runs import POLICY, data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
+from commands import in_turn
+from ppo_runs import POLICY, ROOT, data, host_flags, logged_steps, prm, train  # noqa: F401 (fixtures)
 
+from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_host_flags
 from openrlhf_prm.report.run_folder import read_run
 
 pytestmark = pytest.mark.stack
 
+LISTENING = """
+import json
 
-def test_step_rewards_train_a_policy_and_its_weights_reach_vllm(data, prm, tmp_path):  # noqa: F811
+from openrlhf_prm.answers.outcome import reward_func as judged
+
+
+def reward_func(queries, prompts, labels):
+    with open("{log}", "a") as log:
+        log.write(json.dumps([prompts[0], queries[0][len(prompts[0]) :]]) + "\\n")
+    return judged(queries, prompts, labels)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(data, prm):  # noqa: F811
+    """A run of two updates: its output, and the folder of all that it wrote, with `responses` as they were judged."""
+    listening = data / "listening.py"
+    listening.write_text(LISTENING.format(log=data / "responses"))
+    extensions = "examples/extensions"  # of the repository, in which the command runs
     done = train(
         *host_flags(data),
-        *("--prm.model_name_or_path", prm, "--process_reward.shaping", "min_form"),
-        *("--algo.advantage.estimator", "step_group", "--algo.advantage.no_std_norm"),
-        *("--length_penalty.kind", "kimi", "--length_penalty.coef", 0.1),
-        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
-        *("--logger.tensorboard_dir", tmp_path / "tensorboard"),
+        *("--prm.model_name_or_path", prm, "--data.max_samples", 16, "--reward.remote_url", listening),
+        *("--process_reward.shaping", f"{extensions}/shaping.py:FirstMistake", "--process_reward.threshold", 2),
+        *("--algo.advantage.estimator", ROOT / "tests/stack/best_of_forks.py:BestOfForks"),
+        *("--algo.advantage.decay", 0.5, "--algo.advantage.branching", "2x2"),
+        *("--length_penalty.kind", f"{extensions}/penalty.py:PerToken", "--length_penalty.price", 0.5),
+        *("--steps.splitter", f"{extensions}/splitter.py:sentences"),
+        *("--ckpt.output_dir", data / "out", "--ckpt.path", data / "ckpt"),
+        *("--logger.tensorboard_dir", data / "tensorboard"),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done, data
+
+
+def test_algorithms_from_files_train_a_policy_and_its_weights_reach_vllm(trained):
+    done, folder = trained
     steps = logged_steps(done.stdout + done.stderr)
-    assert len(steps) == 3
+    assert len(steps) == 2
     for status in steps:
         assert abs(status["vllm_kl"]) < 0.005
-        assert 0 <= status["process/step_score"] <= 1
-        assert status["process/steps"] >= 2
-        assert 0 <= status["accuracy"] <= 1
-        assert "length_penalty" in status and "process/reward" in status
-    assert steps[0]["process/reward"] != 0
-    trained = (tmp_path / "out" / "model.safetensors").read_bytes()
-    assert trained != (POLICY / "model.safetensors").read_bytes()
-    lines = re.findall(r"openrlhf_prm: update (\d)/3 · accuracy .* · step score .* s \(rollout .*\)", done.stdout)
-    assert lines == ["1", "2", "3"] and "· 0:00:00 left" in done.stdout
-    live = read_run(tmp_path / "tensorboard").scalars["after"]
-    assert [update for update, _ in live["train/process/step_score"]] == [1, 2, 3]
-    assert live["train/progress/share"][-1] == (3, 1.0)
+        assert 0 <= status["process/step_score"] <= 1 and status["process/steps"] >= 2
+        # Below a threshold of 2 every first step is a mistake; right answers pay for their tokens.
+        assert status["process/reward"] == -1.0
+        assert 0 <= status["accuracy"] <= 1 and status["length_penalty"] <= 0
+        assert (status["length_penalty"] < -1) == (status["accuracy"] > 0)
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    assert weights != (POLICY / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "module, first, program",
-    [
-        ("openrlhf_prm.cli.train_ppo_ray", (), "python -m openrlhf_prm.cli.train_ppo_ray: "),
-        ("openrlhf_prm.cli.main", ("train-ppo",), "openrlhf-prm train-ppo: "),
-        ("openrlhf.cli.train_ppo_ray", ("--train.plugin", "openrlhf_prm.plugin"), ""),
-    ],
-)
-def test_a_wrong_flag_is_one_line_before_anything_starts(data, module, first, program):  # noqa: F811
-    done = train(*first, *host_flags(data), "--prm.model_name_or_path", "/no/such/prm", module=module)
-    assert done.returncode == 2
-    error = f"{program}error: --prm.model_name_or_path: there is no folder /no/such/prm"
-    assert done.stderr.splitlines()[-1].endswith(error)
-    assert "Started a local Ray instance" not in done.stderr
+def test_its_progress_is_printed_and_kept(trained):
+    done, folder = trained
+    lines = re.findall(r"openrlhf_prm: update (\d)/2 · accuracy .* · step score .* s \(rollout .*\)", done.stdout)
+    assert lines == ["1", "2"] and "· 0:00:00 left" in done.stdout
+    live = read_run(folder / "tensorboard").scalars["after"]
+    assert [update for update, _ in live["train/process/step_score"]] == [1, 2]
+    assert live["train/progress/share"][-1] == (2, 1.0)
 
 
-def test_the_patched_host_takes_outcome_rewards_by_name_and_says_which_there_are(data):  # noqa: F811
+def test_responses_fork_behind_their_first_step(trained):
+    groups = {}
+    for line in (trained[1] / "responses").read_text().splitlines():
+        prompt, response = json.loads(line)
+        groups.setdefault(prompt, []).append(response)
+    assert len(groups) == 16 and {len(group) for group in groups.values()} == {4}
+    # Two and two begin alike: at most two first steps, of which each stands twice.
+    for group in groups.values():
+        first = Counter(response.split("\n")[0] for response in group)
+        assert len(first) <= 2 and {count % 2 for count in first.values()} == {0}
+    assert any(len(set(group)) > 2 for group in groups.values()), "behind the fork they differ"
+
+
+def test_a_wrong_flag_is_one_line_before_anything_starts(data):  # noqa: F811
     seam = ("--train.plugin", "openrlhf_prm.plugin")
-    done = train(*seam, *host_flags(data), "--reward.remote_url", "maths", module="openrlhf.cli.train_ppo_ray")
-    assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert "argument --reward.remote_url: 'maths' must be one of math, exact, reasoning_gym, one FILE.py" in last
+    # Module and command in front of the flags, a wrong flag, and how the error begins.
+    given = [
+        (("openrlhf_prm.cli.train_ppo_ray",), "prm", "python -m openrlhf_prm.cli.train_ppo_ray: error: "),
+        (("openrlhf_prm.cli.main", "train-ppo"), "prm", "openrlhf-prm train-ppo: error: "),
+        (("openrlhf.cli.train_ppo_ray", *seam), "prm", "error: "),
+        (("openrlhf.cli.train_ppo_ray", *seam), "outcome", "error: argument "),
+    ]
+    wrong = {
+        "prm": (("--prm.model_name_or_path", "/no/such/prm"), "there is no folder /no/such/prm"),
+        # Of the patched host, which takes outcome rewards by name.
+        "outcome": (
+            ("--reward.remote_url", "maths"),
+            "'maths' must be one of math, exact, reasoning_gym, one FILE.py",
+        ),
+    }
+    commands = [(*first, *host_flags(data), *cpu_host_flags(), *wrong[kind][0]) for first, kind, _ in given]
+    for (code, said, started), (_, kind, begins) in zip(in_turn(commands, cpu_environment()), given, strict=True):
+        (flag, _), message = wrong[kind]
+        assert (code, started) == (2, False), said
+        assert f"{begins}{flag}: {message}" in said.splitlines()[-1], said
