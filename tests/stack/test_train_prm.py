@@ -1,4 +1,4 @@
-"""Annotation and PRM training as a user runs them: real Ray, vLLM and DeepSpeed on CPU, in subprocesses."""
+"""A PRM trained, trained on and saved with real DeepSpeed on CPU, in the data type and at the rate of a user."""
 
 import json
 import random
@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import summary_of
-from killed_command import kill_midway
+import warm
 
 from examples.quickstart.make_policy import build_model, build_tokenizer
-from openrlhf_prm.data.ledger import balances
 from openrlhf_prm.tasks.arithmetic import check_steps, demonstration, questions
 
 pytestmark = pytest.mark.stack
@@ -32,29 +30,11 @@ def write_jsonl(path: Path, rows) -> str:
     return str(path)
 
 
-def test_a_killed_annotation_goes_on_where_it_stopped(policy, tmp_path):
-    rows = [{"question": question, "label": answer} for question, answer in questions("train", 8, seed=0)]
-    output = tmp_path / "labels.jsonl"
-    flags = ["--actor.model_name_or_path", policy, "--data.input", write_jsonl(tmp_path / "in.jsonl", rows)]
-    flags += ["--data.output", str(output), "--rollout.max_new_tokens", "64", "--annotation.rollouts", "3"]
-    flags += ["--annotation.no_stop_at_zero", "--vllm.enforce_eager"]
-
-    kill_midway(output, 0, tmp_path / "log", "openrlhf_prm.cli.annotate", *flags, "--annotation.concurrency", "1")
-    kept = output.read_bytes()
-    output.write_bytes(kept + b'{"id": "torn')
-
-    summary = summary_of("openrlhf_prm.cli.annotate", *flags)
-    assert 0 < summary["resumed_questions"] < 8, "the first run was to be killed in the middle"
-    assert summary["questions"] == 8 - summary["resumed_questions"]
-    assert output.read_bytes().startswith(kept)
-    records = [json.loads(line) for line in output.read_text().splitlines()]
-    [balance] = balances(tmp_path)
-    assert (balance.came, balance.out["labelled"], balance.faults) == (8, 8, [])
-    assert sorted(record["question"] for record in records) == sorted(row["question"] for row in rows for _ in range(2))
-    for record in records:
-        assert len(record["steps"]) == len(record["mc_values"]) == len(record["hard_labels"]) == len(record["rollouts"])
-        own = [rollouts - endings for rollouts, endings in zip(record["rollouts"], record["endings"], strict=True)]
-        assert own[:-1] == [3] * (len(record["steps"]) - 1) and min(record["endings"][:-1], default=1) >= 1
+def train(*flags: object) -> dict:
+    """The summary of a run."""
+    done = warm.run("openrlhf_prm.cli.train_prm", *flags)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def exact_rows(split: str, count: int) -> list[dict]:
@@ -68,17 +48,16 @@ def exact_rows(split: str, count: int) -> list[dict]:
 
 def test_a_prm_is_trained_resumed_and_saved_whole(policy, tmp_path):
     output, checkpoints = tmp_path / "prm", tmp_path / "checkpoints"
-    train = write_jsonl(tmp_path / "train.jsonl", [*exact_rows("train", 128), {"question": "Q", "steps": []}])
+    rows = write_jsonl(tmp_path / "train.jsonl", [*exact_rows("train", 128), {"question": "Q", "steps": []}])
     held_out = write_jsonl(tmp_path / "tune.jsonl", exact_rows("tune", 32))
-    flags = ["--model.model_name_or_path", policy, "--data.dataset", train, "--eval.dataset", held_out]
+    flags = ["--model.model_name_or_path", policy, "--data.dataset", rows, "--eval.dataset", held_out]
     flags += ["--train.batch_size", "16", "--train.micro_batch_size", "8"]
     flags += ["--adam.lr", "2e-3", "--lr_scheduler", "constant"]
     flags += ["--ckpt.path", str(checkpoints), "--ckpt.save_steps", "8", "--ckpt.load_enable"]
 
-    train_prm = ("openrlhf_prm.cli.train_prm", *flags, "--ckpt.output_dir")
-    first = summary_of(*train_prm, tmp_path / "first", "--train.max_epochs", 1)
+    first = train(*flags, "--ckpt.output_dir", tmp_path / "first", "--train.max_epochs", 1)
     assert first["updates"] == 8 and first["bad_rows"] == 1
-    whole = summary_of(*train_prm, output, "--train.max_epochs", 3)
+    whole = train(*flags, "--ckpt.output_dir", output, "--train.max_epochs", 3)
     assert whole["updates"] == 16, "one of three epochs was done before"
     assert whole["last_loss"] < 0.9 * first["first_loss"]
     assert whole["eval"]["steps"] == sum(len(row["steps"]) for row in exact_rows("tune", 32))
