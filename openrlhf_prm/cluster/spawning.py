@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from openrlhf_prm.cluster.absence import free
 from openrlhf_prm.cluster.engine_options import EngineOptions
 
 logger = logging.getLogger(__name__)
@@ -74,11 +75,8 @@ def until_ready(workers: Sequence, name: str, gpus: float) -> None:
     """Returns when the workers are ready, and says meanwhile what for; their errors are raised."""
     ready = [worker.ready.remote() for worker in workers]
     while waiting := ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_S)[1]:
-        free, total = ray.available_resources(), ray.cluster_resources()
-        there = " and ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("GPU", "CPU"))
         logger.warning(
-            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {gpus:g} GPUs each; free are "
-            f"{there} of the cluster"
+            f"still waiting for {len(waiting)} of {len(ready)} {name} workers, which take {gpus:g} GPUs each; {free()}"
         )
     ray.get(ready)
 

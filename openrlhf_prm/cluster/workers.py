@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import ray
 
+from openrlhf_prm.cluster.absence import answer_of, answers_of
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.cluster.spawning import Place, end_without_engine, see_own_gpus, spawn
 from vllm_prm.engines import heed_cache_size
 from vllm_prm.extension_files import absolute
-from vllm_prm.parent_watch import end_engines_with_this_process
+from vllm_prm.parent_watch import end_engines_with_this_process, end_with_parent
 
 logger = logging.getLogger(__name__)
 RESTARTS = {"max_restarts": -1, "max_task_retries": 3}
@@ -57,6 +58,7 @@ class GenerationWorker:
         see_own_gpus()
         import vllm
 
+        end_with_parent()
         end_engines_with_this_process()
         # vLLM 0.29 on CPU dies when the prompt of a request with a seed is prefilled in several chunks ("CPU Generator
         # does not use offset"), as happens when many prompts of real length come at once.
@@ -114,6 +116,7 @@ class PRMWorker:
         self, options: EngineOptions, family: str | None = None, sleeps: bool = False, place: Place | None = None
     ):
         see_own_gpus(place)
+        end_with_parent()
         end_engines_with_this_process()
         self.options, self.family, self.sleeps, self.place = options, family, sleeps, place
         self.scorer = None
@@ -185,11 +188,13 @@ class WorkerPool:
         self.in_flight = [0] * len(self.workers)
 
     async def call(self, method: str, *args):
-        """Awaits `method(*args)` on the least loaded worker; a worker's error is raised here."""
+        """Awaits `method(*args)` on the least loaded worker, also while Ray brings it back; a worker's error is raised
+        here.
+        """
         index = min(range(len(self.workers)), key=self.in_flight.__getitem__)
         self.in_flight[index] += 1
         try:
-            return await getattr(self.workers[index], method).remote(*args)
+            return await answer_of(self.workers[index], method, *args)
         finally:
             self.in_flight[index] -= 1
 
@@ -263,13 +268,13 @@ class ScoringPool(WorkerPool):
 
     def wake_up(self) -> None:
         """Returns when every worker scores."""
-        ray.get([worker.wake_up.remote() for worker in self.workers])
+        answers_of(self.workers, "wake_up")
 
     def sleep(self) -> None:
         """Returns when every worker has given its GPU memory back."""
-        ray.get([worker.sleep.remote() for worker in self.workers])
+        answers_of(self.workers, "sleep")
 
     def usage(self) -> dict[str, int]:
         """The workers' counters, summed."""
-        counters = ray.get([worker.usage.remote() for worker in self.workers])
+        counters = answers_of(self.workers, "usage")
         return {key: sum(counter[key] for counter in counters) for key in counters[0]}

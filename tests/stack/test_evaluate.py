@@ -9,6 +9,7 @@ import random
 import pytest
 import torch
 from commands import summary_of
+from killed_command import fill_disk_midway
 from tiny_prm import save_tiny_prm, save_tiny_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,6 +18,7 @@ from openrlhf_prm.evaluation.responses import read_samples
 from openrlhf_prm.tasks.arithmetic import questions
 
 pytestmark = pytest.mark.stack
+EVALUATE = "openrlhf_prm.cli.evaluate"
 
 
 def save_tiny_policy(path, seed: int):
@@ -52,7 +54,7 @@ def test_two_policies_with_a_prm(tmp_path):
     flags += ["--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
     flags += ["--eval.output", tmp_path / "a.json", tmp_path / "b.json"]
     flags += ["--eval.samples", tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    last_line = summary_of("openrlhf_prm.cli.evaluate", *flags)
+    last_line = summary_of(EVALUATE, *flags)
     assert list(last_line) == [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     for name in ("a", "b"):
         result = json.loads((tmp_path / f"{name}.json").read_text())
@@ -81,20 +83,29 @@ def test_two_policies_with_a_prm(tmp_path):
     assert [r.response for r in first] != [r.response for r in second]
 
 
-def test_attempts_and_budgets(tmp_path):
+def test_a_full_disk_and_then_attempts_and_budgets(tmp_path):
     policy = save_tiny_policy(tmp_path / "policy", 0)
     data = tmp_path / "test.jsonl"
     data.write_text("".join(json.dumps({"question": q, "label": a}) + "\n" for q, a in questions("test", 3, seed=0)))
+    samples, output = tmp_path / "samples.jsonl", tmp_path / "result.json"
     flags = ["--actor.model_name_or_path", policy, "--data.input", data, "--eval.n_samples_per_prompt", 2]
-    flags += ["--rollout.max_new_tokens", 24, "--vllm.dtype", "bfloat16", "--self_correction.attempts", 2]
+    flags += ["--rollout.max_new_tokens", 24, "--vllm.dtype", "bfloat16"]
+    flags += ["--eval.samples", samples, "--eval.output", output]
+
+    told = fill_disk_midway(samples, 0, EVALUATE, *flags)
+    assert f"error: {output} cannot be written: File too large; once there is room" in told
+    assert len(read_samples(samples)) == 9 and not output.exists(), "what was on disk before stays"
+    assert [each.faults for each in balances(tmp_path)] == [["the run has not ended"]]
+
+    flags += ["--self_correction.attempts", 2]
     flags += ["--self_correction.instruction", "Answer: 0", "--eval.budgets", 8, 16, 64, "--eval.budget_wait", "so 1"]
     flags += ["--eval.budget_answer", "Answer: ", "--eval.budget_answer_tokens", 4]
-    flags += ["--eval.samples", tmp_path / "samples.jsonl", "--eval.report", tmp_path / "page.html"]
-    result = summary_of("openrlhf_prm.cli.evaluate", *flags)
+    result = summary_of(EVALUATE, *flags, "--eval.report", tmp_path / "page.html")
+    assert [each.faults for each in balances(tmp_path)] == [[]]
     changed = result["self_correction"]
     assert changed["accuracy_t1"] == result["mean_at_2"] and len(changed["edit_histogram"]) == 5
     assert changed["difference"] == changed["wrong_to_right"] - changed["right_to_wrong"]
-    responses = read_samples(tmp_path / "samples.jsonl")
+    responses = read_samples(samples)
     assert [len(response.later) for response in responses] == [1] * 9
     assert all(1 <= attempt.tokens <= 24 for response in responses for attempt in response.later)
     for mode in ("cut", "wait"):

@@ -1,4 +1,6 @@
-"""PRM engines as Ray actors, on real Ray and vLLM: one whose core is killed, one that sleeps, and the GPUs they see."""
+"""PRM engines as Ray actors, on real Ray and vLLM: one whose core is killed, and then its node; one that sleeps, and
+the GPUs they see.
+"""
 
 import asyncio
 import os
@@ -14,7 +16,7 @@ SOLUTIONS = [(f"q{index}", ["a" * 9, "b" * 9, f"c{index}"]) for index in range(4
 
 
 @pytest.fixture(scope="module")
-def session():
+def cluster():
     """A Ray of two nodes that leaves it to actors which of their node's GPUs they take."""
     prepare_environment()
     import ray
@@ -28,45 +30,87 @@ def session():
         cluster.add_node()
         environment.setenv("RAY_ADDRESS", cluster.address)
         start_ray({})
-        yield ray
+        yield cluster
         ray.shutdown()
         cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def session(cluster):
+    import ray
+
+    return ray
 
 
 async def scored(pool) -> list[list[float]]:
     return await asyncio.gather(*(pool.score(*solution) for solution in SOLUTIONS))
 
 
-def test_what_a_killed_engine_had_in_hand_is_scored_again(session, tmp_path):
+async def scored_while(pool, kill) -> list[list[float]]:
+    scoring = asyncio.ensure_future(scored(pool))
+    await asyncio.sleep(0)
+    kill()
+    return await scoring
+
+
+def test_what_a_killed_engine_or_node_had_in_hand_is_scored_again(session, cluster, tmp_path):
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     from openrlhf_prm.cluster.spawning import spawn
     from openrlhf_prm.cluster.workers import RESTARTS, EngineOptions, PRMWorker, ScoringPool
 
+    hold, held = tmp_path / "hold", tmp_path / "held"
+
     class Observed(PRMWorker):
+        """While the file `hold` is there it keeps what it is asked, and says so by the file `held`."""
+
+        async def score_all(self, solutions):
+            if hold.exists():
+                held.touch()
+                await asyncio.Event().wait()
+            return await super().score_all(solutions)
+
         async def engines_sleep(self) -> list[bool]:
             return [await client.is_sleeping() for client in self.scorer.engine.clients()]
 
-    pool = ScoringPool(spawn(Observed, "prm", EngineOptions(str(save_tiny_prm(tmp_path))), None, True, **RESTARTS))
+    others = {node["NodeID"] for node in session.nodes()}
+    node = cluster.add_node()
+    [lost] = {node["NodeID"] for node in session.nodes()} - others
+    place = NodeAffinitySchedulingStrategy(lost, soft=True)  # elsewhere where it is gone
+    options = EngineOptions(str(save_tiny_prm(tmp_path / "prm")))
+    pool = ScoringPool(spawn(Observed, "prm", options, None, True, scheduling_strategy=place, **RESTARTS))
     [worker] = pool.workers
 
     def of_worker(function):
         return session.get(worker.__ray_call__.remote(function))
+
+    def place_of(self) -> tuple[str, int]:
+        return session.get_runtime_context().get_node_id(), os.getpid()
 
     before = asyncio.run(scored(pool))
     pool.sleep()
     assert session.get(worker.engines_sleep.remote()) == [True]
     assert asyncio.run(scored(pool)) == before and session.get(worker.engines_sleep.remote()) == [False]
 
-    async def killed_under_way() -> list[list[float]]:
+    async def killed_under_way(kill) -> list[list[float]]:
+        hold.touch()
+        held.unlink(missing_ok=True)
         scoring = asyncio.ensure_future(scored(pool))
-        await asyncio.sleep(0)
-        first.kill()
+        while not held.exists():
+            await asyncio.sleep(0.05)
+        hold.unlink()
+        kill()
         return await scoring
 
-    actor = of_worker(lambda self: os.getpid())
+    first = of_worker(place_of)
+    [core] = engine_cores(first[1], 1)
+    assert first[0] == lost
     of_worker(lambda self: self.scorer.score_cache.clear())  # or nothing would reach the engine
-    [first] = engine_cores(actor, 1)
-    assert asyncio.run(killed_under_way()) == before
-    assert of_worker(lambda self: os.getpid()) != actor
+    assert asyncio.run(scored_while(pool, core.kill)) == before
+    second = of_worker(place_of)
+    assert second[0] == lost and second[1] != first[1]
+    assert asyncio.run(killed_under_way(lambda: cluster.remove_node(node, allow_graceful=False))) == before
+    assert of_worker(place_of)[0] in others
     session.kill(worker)
 
 

@@ -16,7 +16,7 @@ from openrlhf_prm.ppo.rollout.revival import StaleEngine
 from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
 from openrlhf_prm.ppo.self_correction.offline import OfflineAttempts
 from vllm_prm.engines import heed_cache_size
-from vllm_prm.parent_watch import end_engines_with_this_process
+from vllm_prm.parent_watch import end_engines_with_this_process, end_with_parent
 
 # The host's class under Ray's decorator, which itself cannot be subclassed.
 _HOST = RolloutRayActor.__ray_metadata__.modified_class
@@ -28,6 +28,7 @@ class StepRolloutActor(_HOST):
     _offline: OfflineAttempts | None = None
 
     async def __init__(self, *args, **kwargs):
+        end_with_parent()
         end_engines_with_this_process()
         # The host has no flag for the cache's size, and vLLM's own variable for CPUs counts whole GiB.
         if size := os.environ.get(ROLLOUT_KV_CACHE_MB):
