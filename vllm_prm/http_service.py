@@ -143,7 +143,7 @@ class HTTPService:
             except httpx.TransportError as error:
                 status, headers, content, failure = None, {}, b"", error
             if status is not None and status not in RETRIED_STATUSES:
-                return _parse(self.endpoint, status, content, pairs, usage)
+                return _parse(self.endpoint, status, content, pairs, truncate, usage)
             reason = repr(failure) if status is None else f"HTTP {status}"
             attempt += 1
             away = time.monotonic() - began
@@ -196,7 +196,7 @@ def _wait(asked: str, attempt: int) -> float:
 
 
 def _parse(
-    url: str, status: int, content: bytes, pairs: Sequence[tuple[Question, Sequence[str]]], usage: Any
+    url: str, status: int, content: bytes, pairs: Sequence[tuple[Question, Sequence[str]]], truncate: bool, usage: Any
 ) -> list[StepRewards | CritiquedStepRewards]:
     if status != 200:
         raise _error(url, status, content)
@@ -212,6 +212,13 @@ def _parse(
     got, expected = [len(entry.step_rewards) for entry in answer.data], [len(steps) for _, steps in pairs]
     if got != expected:
         raise StepScoringError(f"step rewards must align with steps: the server sent {got}, expected {expected}")
+    for number, entry in enumerate(answer.data):
+        # A critic may give no verdict; else there is none only where the context ended, which `truncate` allows.
+        if not truncate and None in entry.step_rewards and not isinstance(entry, CritiquedStepRewards):
+            place = f"data.{number}.step_rewards.{entry.step_rewards.index(None)}"
+            raise StepScoringError(
+                f"{url} did not answer with step rewards: {place} is null, and nothing was to be cut"
+            )
     usage.add(
         requests=len(pairs),
         steps=sum(expected),

@@ -76,9 +76,7 @@ REWARD_LINES = {
 }
 
 PRM_LINES = {
-    "NaN": "did not answer with step rewards",
-    "text": "did not answer with step rewards",
-    "null": "the score None",
+    **dict.fromkeys(("NaN", "null", "text"), "did not answer with step rewards"),
     "too short": "step rewards must align with steps",
 }
 

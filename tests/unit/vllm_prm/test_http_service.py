@@ -187,9 +187,12 @@ def test_what_is_no_score_is_refused(rewards, place):
         scorer_over(lambda request: httpx.Response(200, content=content)).score([("q", ["a"])])
 
 
-def test_whole_numbers_and_null_are_scores():
+def test_whole_numbers_are_scores_and_null_is_where_a_solution_may_be_cut():
     content = '{"model": "m", "data": [{"index": 0, "step_rewards": [1, null]}]}'
-    assert scorer_over(lambda request: httpx.Response(200, content=content)).score([("q", ["a", "b"])]) == [[1.0, None]]
+    scorer = scorer_over(lambda request: httpx.Response(200, content=content))
+    assert scorer.score([("q", ["a", "b"])], truncate=True) == [[1.0, None]]
+    with pytest.raises(StepScoringError, match=r"data\.0\.step_rewards\.1 is null, and nothing was to be cut"):
+        scorer.score([("q", ["a", "b"])])
 
 
 @pytest.mark.parametrize("indices", [[1, 0], [0], [0, 0], [0, 1, 2]])
