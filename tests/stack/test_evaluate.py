@@ -41,7 +41,7 @@ def save_tiny_policy(path, seed: int):
     return path
 
 
-def test_two_policies_with_a_prm(tmp_path):
+def test_two_policies_with_a_prm_attempts_and_budgets(tmp_path):
     policies = [save_tiny_policy(tmp_path / name, seed) for seed, name in enumerate(("before", "after"))]
     prm = save_tiny_prm(tmp_path / "prm", max_position_embeddings=1024)
     rows = [{"question": q, "label": a} for q, a in questions("test", 3, seed=0)]
@@ -52,8 +52,11 @@ def test_two_policies_with_a_prm(tmp_path):
     flags = ["--actor.model_name_or_path", *policies, "--prm.model_name_or_path", prm, "--data.input", data]
     flags += ["--eval.step_checker", "arithmetic", "--eval.n_samples_per_prompt", "12"]
     flags += ["--rollout.max_new_tokens", "24", "--vllm.dtype", "bfloat16"]
+    flags += ["--self_correction.attempts", 2, "--self_correction.instruction", "Answer: 0"]
+    flags += ["--eval.budgets", 8, 16, 64, "--eval.budget_wait", "so 1"]
+    flags += ["--eval.budget_answer", "Answer: ", "--eval.budget_answer_tokens", 4]
     flags += ["--eval.output", tmp_path / "a.json", tmp_path / "b.json"]
-    flags += ["--eval.samples", tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    flags += ["--eval.samples", tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--eval.report", tmp_path / "page.html"]
     last_line = summary_of(EVALUATE, *flags)
     assert list(last_line) == [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     for name in ("a", "b"):
@@ -76,6 +79,8 @@ def test_two_policies_with_a_prm(tmp_path):
                 assert response.tokens == 24
         sampled = [r.response for r in responses if r.kind == "sample"]
         assert len(set(sampled)) == len(sampled)  # every request has a seed of its own
+        require_attempts_and_budgets(result, responses)
+    assert "64 tokens, wait" in (tmp_path / "page.html").read_text()
     assert [(each.run, each.unit, each.faults) for each in balances(tmp_path)] == [
         (f"{name}.json", unit, []) for name in ("a", "b") for unit in ("responses", "steps")
     ]
@@ -83,37 +88,30 @@ def test_two_policies_with_a_prm(tmp_path):
     assert [r.response for r in first] != [r.response for r in second]
 
 
-def test_a_full_disk_and_then_attempts_and_budgets(tmp_path):
-    policy = save_tiny_policy(tmp_path / "policy", 0)
-    data = tmp_path / "test.jsonl"
-    data.write_text("".join(json.dumps({"question": q, "label": a}) + "\n" for q, a in questions("test", 3, seed=0)))
-    samples, output = tmp_path / "samples.jsonl", tmp_path / "result.json"
-    flags = ["--actor.model_name_or_path", policy, "--data.input", data, "--eval.n_samples_per_prompt", 2]
-    flags += ["--rollout.max_new_tokens", 24, "--vllm.dtype", "bfloat16"]
-    flags += ["--eval.samples", samples, "--eval.output", output]
-
-    told = fill_disk_midway(samples, 0, EVALUATE, *flags)
-    assert f"error: {output} cannot be written: File too large; once there is room" in told
-    assert len(read_samples(samples)) == 9 and not output.exists(), "what was on disk before stays"
-    assert [each.faults for each in balances(tmp_path)] == [["the run has not ended"]]
-
-    flags += ["--self_correction.attempts", 2]
-    flags += ["--self_correction.instruction", "Answer: 0", "--eval.budgets", 8, 16, 64, "--eval.budget_wait", "so 1"]
-    flags += ["--eval.budget_answer", "Answer: ", "--eval.budget_answer_tokens", 4]
-    result = summary_of(EVALUATE, *flags, "--eval.report", tmp_path / "page.html")
-    assert [each.faults for each in balances(tmp_path)] == [[]]
+def require_attempts_and_budgets(result, responses):
     changed = result["self_correction"]
-    assert changed["accuracy_t1"] == result["mean_at_2"] and len(changed["edit_histogram"]) == 5
+    assert changed["accuracy_t1"] == result["mean_at_12"] and len(changed["edit_histogram"]) == 5
     assert changed["difference"] == changed["wrong_to_right"] - changed["right_to_wrong"]
-    responses = read_samples(samples)
-    assert [len(response.later) for response in responses] == [1] * 9
+    assert {len(response.later) for response in responses} == {1}
     assert all(1 <= attempt.tokens <= 24 for response in responses for attempt in response.later)
     for mode in ("cut", "wait"):
         rows = result["budgets"][mode]["curve"]
         assert [row["budget"] for row in rows] == [8, 16, 64] and rows[0]["tokens"] >= 8
     waiting = [row["tokens"] for row in result["budgets"]["wait"]["curve"]]
     assert all(tokens > budget for tokens, budget in zip(waiting, (8, 16, 64), strict=True)), "budget and answer"
-    assert "64 tokens, wait" in (tmp_path / "page.html").read_text()
+
+
+def test_a_full_disk_is_one_line_and_what_was_on_disk_stays(tmp_path):
+    policy = save_tiny_policy(tmp_path / "policy", 0)
+    data = tmp_path / "test.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "label": a}) + "\n" for q, a in questions("test", 3, seed=0)))
+    samples, output = tmp_path / "samples.jsonl", tmp_path / "result.json"
+    flags = ["--actor.model_name_or_path", policy, "--data.input", data, "--eval.n_samples_per_prompt", 2]
+    flags += ["--rollout.max_new_tokens", 24, "--vllm.dtype", "bfloat16"]
+    told = fill_disk_midway(samples, 0, EVALUATE, *flags, "--eval.samples", samples, "--eval.output", output)
+    assert f"error: {output} cannot be written: File too large; once there is room" in told
+    assert len(read_samples(samples)) == 9 and not output.exists()
+    assert [each.faults for each in balances(tmp_path)] == [["the run has not ended"]]
 
 
 def lines(path):

@@ -2,9 +2,6 @@
 length multiplier that the plugin keeps between rollouts; all models on one device, with a critic.
 """
 
-import json
-from collections import Counter
-
 import pytest
 from ppo_runs import data, host_flags, lagrangian_flags, logged_steps, multiplier_after, one_gpu, prm, train  # noqa: F401 (fixtures)
 
@@ -21,7 +18,7 @@ def async_flags(questions, model, folder) -> list:
             "--ds.packing_samples",
         ),
         *("--rollout.max_tokens_per_gpu", 2048, "--train.max_tokens_per_gpu", 2048),
-        *("--prm.model_name_or_path", model, "--data.max_samples", 16),
+        *("--prm.model_name_or_path", model, "--data.max_samples", 16, "--reward.remote_url", "math"),
         # Branches also where all outcomes agree: this test is not about how good the policy is.
         *("--algo.advantage.estimator", "vine", "--vine.k", 2),
         *("--vine.control_variate", "--vine.probes", 2, "--vine.probe_tokens", 16),
@@ -43,43 +40,6 @@ def test_branches_in_async_mode_with_partial_rollouts_and_dynamic_batches(data, 
         assert 0 <= status["process/step_score"] <= 1 and status["process/steps"] >= 2
         multiplier = multiplier_after(multiplier, status)
         assert status["length_multiplier"] == pytest.approx(multiplier, abs=1e-3) and multiplier > 0
-
-
-LISTENING = """
-import json
-
-from openrlhf_prm.answers.outcome import reward_func as judged
-
-
-def reward_func(queries, prompts, labels):
-    with open("{log}", "a") as log:
-        log.write(json.dumps([prompts[0], queries[0][len(prompts[0]) :]]) + "\\n")
-    return judged(queries, prompts, labels)
-"""
-
-
-def test_responses_that_fork_are_all_trained_on(data, tmp_path):  # noqa: F811
-    listening = tmp_path / "listening.py"
-    listening.write_text(LISTENING.format(log=tmp_path / "responses"))
-    done = train(
-        *host_flags(data),
-        *("--algo.advantage.estimator", "forked_tree", "--algo.advantage.branching", "2x2", "--data.max_samples", 8),
-        *("--length_penalty.kind", "laser_de", "--steps.splitter", "newline", "--reward.remote_url", listening),
-        *("--ckpt.output_dir", tmp_path / "out", "--ckpt.path", tmp_path / "ckpt"),
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (status,) = logged_steps(done.stdout + done.stderr)
-    assert status["process/steps"] > 1 and 0 < status["length_penalty"] <= 0.5
-    groups = {}
-    for line in (tmp_path / "responses").read_text().splitlines():
-        prompt, response = json.loads(line)
-        groups.setdefault(prompt, []).append(response)
-    assert len(groups) == 8 and {len(group) for group in groups.values()} == {4}
-    # Two and two begin alike: at most two first steps, of which each stands twice.
-    for group in groups.values():
-        first = Counter(response.split("\n")[0] for response in group)
-        assert len(first) <= 2 and {count % 2 for count in first.values()} == {0}
-    assert any(len(set(group)) > 2 for group in groups.values()), "behind the fork they differ"
 
 
 WATCHING = """
