@@ -1,11 +1,15 @@
 """What holds for every test on the real stack."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import reaper
+from own_process import make_ready
 from patience import PATIENCE
+
+HERE = Path(__file__).parent
 
 # One thread and no core pinning: several small engines share the machine. Nothing is compiled that runs for seconds.
 # PyTorch and vLLM read these when they are imported.
@@ -27,19 +31,22 @@ def engines_in_this_process():
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def engines_start_and_end_at_once():
+    if "vllm_prm.scorer" in sys.modules:  # engines are started in this process
+        make_ready()
+
+
+# fmt: off
 LONGEST = (
-    *("online_prm", "evaluate", "rejection_sample", "ppo_modes", "annotate_train_prm", "ppo"),
-    *(
-        "annotation_engines",
-        "self_correction",
-        "generate",
-        "extensions",
-        "evaluate_benchmark",
-        "train_prm_heads",
-        "agents",
-    ),
+    "self_correction", "ppo_modes", "evaluate", "online_prm", "rollout_engine", "agents", "annotation_engines",
+    "evaluate_benchmark", "ppo", "generate", "served_families", "rejection_sample", "tensor_parallel", "prm_workers",
+    "step_rewards_api", "train_prm_heads", "weight_sync", "memory", "doctor", "host_parity",
 )
-"""Files in the order of the CPU time that they take, two PPO runs with a critic apart, which want the most memory."""
+# fmt: on
+"""Files in the order of the CPU time that they take, but no two with a critic one after the other: those want the most
+memory.
+"""
 
 
 def pytest_collection_modifyitems(items):
@@ -47,7 +54,7 @@ def pytest_collection_modifyitems(items):
 
     def place(item) -> int:
         name = item.path.stem.removeprefix("test_")
-        return LONGEST.index(name) if item.path.parent == Path(__file__).parent and name in LONGEST else len(LONGEST)
+        return LONGEST.index(name) if item.path.is_relative_to(HERE) and name in LONGEST else len(LONGEST)
 
     items.sort(key=place)
 

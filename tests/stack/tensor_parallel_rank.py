@@ -7,6 +7,8 @@ process, and writes the scores to the second argument.
 import json
 import sys
 
+from own_process import make_ready
+
 from vllm_prm.scorer import StepScorer
 
 ENGINE_ARGS = {
@@ -30,6 +32,7 @@ def whole_and_grown(path: str, family: str | None, options: dict, question: str,
 
 def main() -> None:
     jobs, answers = sys.argv[1:]
+    make_ready()
     with open(jobs) as file:
         scores = [whole_and_grown(**job) for job in json.load(file)]
     with open(answers, "w") as file:
