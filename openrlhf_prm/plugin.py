@@ -75,12 +75,12 @@ def setup(args) -> None:
 
     from openrlhf_prm.cluster import guarded_strategy
     from openrlhf_prm.ppo.plugin_options import read_options
-    from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
+    from openrlhf_prm.ppo.rollout.actor import ProbabilityRolloutActor, StepRolloutActor
     from openrlhf_prm.ppo.rollout.revival import RESTARTS
     from openrlhf_prm.ppo.trainers import ProcessPPOTrainer, ProcessPPOTrainerAsync
 
     guarded_strategy.install()
-    actor = SegmentRolloutActor if read_options(args).reads_segments else StepRolloutActor
+    actor = ProbabilityRolloutActor if read_options(args).reads_probabilities else StepRolloutActor
     vllm_engine.RolloutRayActor = ray.remote(**RESTARTS)(actor)
     sync_trainer.PPOTrainer = ray.remote(ProcessPPOTrainer)
     async_trainer.PPOTrainerAsync = ray.remote(ProcessPPOTrainerAsync)

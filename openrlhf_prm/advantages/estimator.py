@@ -58,6 +58,11 @@ class AdvantageEstimator(Options):
         return False
 
     @property
+    def reads_probabilities(self) -> bool:
+        """Whether rollouts must say how likely their tokens were when they were drawn."""
+        return EstimatorNeed.SEGMENTS in self.needs
+
+    @property
     def rescales_process_rewards(self) -> str:
         """What of it takes a weight of process rewards out again; empty where nothing does."""
         return ""

@@ -67,9 +67,9 @@ class PluginOptions:
         return self.shaping is not None or self.estimator is not None or of_turns
 
     @property
-    def reads_segments(self) -> bool:
-        """Whether steps are segments, cut by token probabilities."""
-        return EstimatorNeed.SEGMENTS in self.estimator_needs
+    def reads_probabilities(self) -> bool:
+        """Whether rollouts must say how likely their tokens were when they were drawn."""
+        return self.estimator is not None and self.estimator.reads_probabilities
 
     @property
     def credits_separators(self) -> bool:

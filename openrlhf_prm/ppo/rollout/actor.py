@@ -110,9 +110,9 @@ async def _or_end(asked: Awaitable):
         raise
 
 
-class SegmentRolloutActor(StepRolloutActor):
-    """For segments cut by token probabilities: those after temperature, top-p and top-k, which the tokens were drawn
-    from. The engine's default are those before.
+class ProbabilityRolloutActor(StepRolloutActor):
+    """For estimators that read token probabilities: those after temperature, top-p and top-k, by which tokens are drawn.
+    The engine's default are those before.
     """
 
     async def __init__(self, *args, **kwargs):

@@ -144,14 +144,15 @@ class StepScoringExecutor(AgentExecutorBase):
             self.sampler = BranchSampler(scoring.vine, scoring.splitter, score)
 
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
-        wants_logprobs = self.looking and self.scoring.segment_ends is not None
+        in_segments = self.looking and self.scoring.segment_ends is not None
+        forks = self.scoring.forks if self.looking else None
         params = sampling_params
-        if wants_logprobs and params.logprobs is None:
+        if (in_segments or (forks is not None and forks.reads_probabilities)) and params.logprobs is None:
             params = deepcopy(params)
             params.logprobs = 0
         inner, paid = recording_rewards(self.inner) if self.looking else (self.inner, None)
         engine = forked = llm_engine
-        if self.looking and self.scoring.forks is not None:
+        if forks is not None:
             engine = forked = ForkingEngine(llm_engine, QUESTION_FORKS.get(), partial(self._step_ends, hf_tokenizer))
         if isinstance(inner, SingleTurnAgentExecutor) and inner.reward_func:
             engine = ListeningEngine(engine)
@@ -168,7 +169,7 @@ class StepScoringExecutor(AgentExecutorBase):
                 output["reward"] = output["scores"]  # an evaluation, which no sum over turns is
             return output
         turns = read_turns(output, hf_tokenizer, paid)
-        if wants_logprobs:
+        if in_segments:
             steps, probabilities = self._segments(output, turns, hf_tokenizer)
         else:
             steps, probabilities = steps_within(turns, hf_tokenizer, self.scoring.splitter), None

@@ -91,8 +91,15 @@ class ForkingEngine:
             written.token_ids = [*before, *written.token_ids]
             if written.logprobs is not None:
                 written.logprobs = [*copied.logprobs[:start], *written.logprobs]
-        ends = self._question.tree.fork_ends(self._step_ends(written.token_ids), known)
+        ends = self._question.tree.fork_ends(self._step_ends(written.token_ids), known, _log_probs(written))
         return Written(output, tuple(ends))
 
     def __getattr__(self, name):
         return getattr(self._engine, name)
+
+
+def _log_probs(written) -> list[float]:
+    """Of the tokens of an engine's response; none where it was not asked for them."""
+    if written.logprobs is None:
+        return []
+    return [choices[token].logprob for token, choices in zip(written.token_ids, written.logprobs, strict=True)]

@@ -127,4 +127,31 @@ def test_forks_lie_between_steps():
     assert two.fork_ends([4], []) == [] and two.fork_ends([], []) == []
     # Another end of the step before it moves no fork that others have taken already.
     assert two.fork_ends([2, 6, 9], [3]) == [3, 6] and two.fork_ends([2, 6], [3]) == [3]
-    assert ForkedTree(branching="2x2x2", fork_steps=2).fork_ends([1, 2, 3, 4, 5], []) == [2, 4]
+    assert ForkedTree(branching="2x2x2", fork_every=2).fork_ends([1, 2, 3, 4, 5], []) == [2, 4]
+
+
+def test_forks_after_so_many_tokens():
+    by_tokens = ForkedTree(branching="2x2x2", fork_at="tokens", fork_every=3)
+    assert by_tokens.fork_ends([2, 10], []) == [3, 6] and by_tokens.fork_ends([2, 10], [4]) == [4, 7]
+    assert by_tokens.fork_ends([6], []) == [3], "no fork at the end"
+    assert by_tokens.fork_ends([3], []) == [] and by_tokens.fork_ends([], []) == []
+
+
+def test_forks_before_the_least_likely_tokens():
+    unsure = ForkedTree(branching="2x2x2", fork_at="unsure")
+    # The first token is no fork: nothing stands before it that two responses could share.
+    assert unsure.fork_ends([6], [], [0.1, 0.9, 0.3, 0.9, 0.2, 0.9]) == [2, 4]
+    # A response that left at 2 chooses among what it wrote itself behind its first token there.
+    assert unsure.fork_ends([6], [2], [0.1, 0.05, 0.01, 0.9, 0.8, 0.7]) == [2, 5]
+    assert unsure.fork_ends([6], [2, 5], [0.1, 0.05, 0.01, 0.9, 0.8, 0.7]) == [2, 5]
+    assert unsure.fork_ends([4], [], [0.5] * 4) == [1, 2], "the earlier of equals"
+    assert unsure.fork_ends([2], [], [0.5, 0.5]) == [1] and unsure.fork_ends([1], [], [0.5]) == []
+    assert unsure.fork_ends([], [], []) == [] and unsure.fork_ends([3], [2], [0.1] * 3) == [2]
+
+
+def test_only_forks_that_no_later_token_moves_are_unbiased():
+    assert ForkedTree(branching="2x2").unbiased and ForkedTree(branching="2x2", fork_at="tokens").unbiased
+    assert not ForkedTree(branching="2x2", fork_at="unsure").unbiased
+    with_places = ForkedTree(branching="2x2", fork_at="unsure", fork_every=2)
+    assert with_places.unread("algo.advantage") == {"fork_every": "--algo.advantage.fork_at steps or tokens"}
+    assert ForkedTree(branching="2x2").unread("algo.advantage") == {}

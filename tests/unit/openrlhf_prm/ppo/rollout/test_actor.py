@@ -9,10 +9,10 @@ import pytest
 
 from benchmarks.host_arguments import arguments
 from openrlhf_prm import plugin
-from openrlhf_prm.ppo.rollout.actor import SegmentRolloutActor, StepRolloutActor
+from openrlhf_prm.ppo.rollout.actor import ProbabilityRolloutActor, StepRolloutActor
 
 
-@pytest.mark.parametrize(("estimator", "actor"), [("spo", SegmentRolloutActor), ("vine", StepRolloutActor)])
+@pytest.mark.parametrize(("estimator", "actor"), [("spo", ProbabilityRolloutActor), ("vine", StepRolloutActor)])
 def test_segments_are_read_from_the_distribution_that_was_sampled(monkeypatch, estimator, actor):
     for module, name in (
         (vllm_engine, "RolloutRayActor"),
@@ -31,5 +31,5 @@ def test_the_engine_is_asked_for_probabilities_after_temperature(monkeypatch):
         asked.update(kwargs)
 
     monkeypatch.setattr(StepRolloutActor, "__init__", start)
-    asyncio.run(SegmentRolloutActor.__init__(object.__new__(SegmentRolloutActor), model="m"))
+    asyncio.run(ProbabilityRolloutActor.__init__(object.__new__(ProbabilityRolloutActor), model="m"))
     assert asked == {"model": "m", "logprobs_mode": "processed_logprobs"}

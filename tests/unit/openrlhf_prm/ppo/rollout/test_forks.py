@@ -31,7 +31,8 @@ class Engine:
         tokens = self.script.pop(0)
         if isinstance(tokens, Exception):
             raise tokens
-        output = SimpleNamespace(token_ids=tokens, logprobs=[{token: -token} for token in tokens])
+        logprobs = [{token: SimpleNamespace(logprob=-token)} for token in tokens]
+        output = SimpleNamespace(token_ids=tokens, logprobs=logprobs)
         return SimpleNamespace(outputs=[output])
 
 
@@ -40,9 +41,9 @@ def step_ends(tokens):
     return ends if tokens and tokens[-1] == STEP else [*ends, len(tokens)]
 
 
-def group(engine, branching="2x2", size=4):
+def group(engine, branching="2x2", size=4, fork_at="steps"):
     async def run():
-        question = QuestionForks(ForkedTree(branching=branching), size)
+        question = QuestionForks(ForkedTree(branching=branching, fork_at=fork_at), size)
         engines = [ForkingEngine(engine, question, step_ends) for _ in range(size)]
         outputs = await asyncio.gather(
             *(one.generate([100, 101], Sampling(), multi_modal_data=None) for one in engines), return_exceptions=True
@@ -65,7 +66,10 @@ def test_a_branch_is_a_whole_response_that_begins_as_another_one_did():
         *(([100, 101, 1, STEP], 8, 0), ([100, 101, 3, STEP], 8, 0)),
     ], "as many tokens in all, behind what was copied"
     assert [one.fork_ends for one in engines] == [(2,)] * 4
-    assert outputs[3].outputs[0].logprobs == [{3: -3}, {STEP: -STEP}, {7: -7}, {8: -8}]
+    logprobs = [
+        {token: found.logprob for token, found in choices.items()} for choices in outputs[3].outputs[0].logprobs
+    ]
+    assert logprobs == [{3: -3}, {STEP: -STEP}, {7: -7}, {8: -8}]
 
 
 def test_a_response_that_ended_before_its_fork_is_there_again():
@@ -92,3 +96,10 @@ def test_who_waits_for_a_response_that_failed_fails_too():
     assert [isinstance(output, RuntimeError) for output in outputs] == [True, True, False, False]
     with pytest.raises(RuntimeError, match="the engine died"):
         raise outputs[1]
+
+
+def test_a_branch_leaves_before_the_least_likely_token():
+    engine = Engine([1, 2, 8, 3], [4, 5, 6], [7, 7], [8])
+    engines, outputs = group(engine, fork_at="unsure")
+    assert tokens_of(outputs) == [[1, 2, 8, 3], [1, 2, 7, 7], [4, 5, 6], [4, 5, 8]]
+    assert [one.fork_ends for one in engines] == [(2,)] * 4
