@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.step_scoring import hardware
-from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags, on_cpu
+from openrlhf_prm.cluster.accelerator import (
+    ROLLOUT_KV_CACHE_MB,
+    cpu_environment,
+    cpu_host_environment,
+    cpu_host_flags,
+    on_cpu,
+)
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.report.run_folder import Series, read_scalars
@@ -41,6 +47,8 @@ def run_command(module: str, flags: Sequence[object], log: Path) -> float:
     """
     command = [sys.executable, "-m", module, *map(str, flags)]
     environment = {**(cpu_environment() if on_cpu() else {}), ROLLOUT_KV_CACHE_MB: "128", **os.environ}
+    if module == STOCK and on_cpu():
+        environment |= cpu_host_environment()
     log.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(2):
         started = time.monotonic()

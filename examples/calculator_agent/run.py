@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.calculator_agent.task import MIX
-from examples.quickstart.run import command
+from examples.quickstart.run import command, ppo_command
 from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
 from examples.rejection_sampling.run import gain
 from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu, prepare_environment
@@ -113,7 +113,7 @@ def ppo_stage(folder: Path, name: str, policy: Path, seed: int) -> Stage:
     return Stage(
         f"ppo_{name}",
         method.title,
-        [sys.executable, "-m", method.module, *map(str, flags)],
+        ppo_command(method.module, flags),
         [own / "policy" / "config.json"],
         expected_s=90,
         progress=r"Global step (\d+):",

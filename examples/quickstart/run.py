@@ -17,7 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.quickstart.stages import Stage, exit_in_one_line, made_folder, run_stages
-from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_host_flags, on_cpu, prepare_environment
+from openrlhf_prm.cluster.accelerator import (
+    ROLLOUT_KV_CACHE_MB,
+    cpu_host_environment,
+    cpu_host_flags,
+    on_cpu,
+    prepare_environment,
+)
 from openrlhf_prm.data.questions import KEYS, write_question_file
 from openrlhf_prm.evaluation.versions import versions
 from openrlhf_prm.tasks.arithmetic import HabitMix, questions
@@ -58,6 +64,13 @@ def write_questions(folder: Path, seed: int, split: str = "test") -> None:
 def command(module: str, *flags: object) -> list[str]:
     """The command line of one of the project's commands under this interpreter."""
     return [sys.executable, "-m", f"openrlhf_prm.cli.{module}", *map(str, flags)]
+
+
+def ppo_command(module: str, flags: Sequence[object]) -> list[str]:
+    """The command line of a PPO run, ours or the host's own; the latter with the variables it needs on a CPU."""
+    of_host = module.startswith("openrlhf.") and on_cpu()
+    variables = [f"{name}={value}" for name, value in cpu_host_environment().items()] if of_host else []
+    return [*(["env", *variables] if variables else []), sys.executable, "-m", module, *map(str, flags)]
 
 
 def ppo_flags(folder: Path, name: str, tensorboard: Path, seed: int, lr: float, steps: int) -> list[object]:
@@ -166,7 +179,7 @@ def plan(folder: Path, seed: int, compare: bool, split: str = "test") -> list[St
         models["stock"] = folder / "policy_stock"
         flags = ppo_flags(folder, "policy_stock", folder / "tensorboard_stock", seed, **STOCK_ADAM)
         flags += ["--algo.advantage.estimator", "rloo"]
-        stock = [sys.executable, "-m", "openrlhf.cli.train_ppo_ray", *map(str, flags)]
+        stock = ppo_command("openrlhf.cli.train_ppo_ray", flags)
         title = "the best stock method for this task (rloo)"
         stages.append(ppo_stage(folder, "stock", title, "tensorboard_stock", stock, 160))
     stages.append(

@@ -71,6 +71,13 @@ def prepare_environment(dry_run: bool = False) -> None:
                 os.environ.setdefault(name, value)
 
 
+def cpu_host_environment() -> dict[str, str]:
+    """Environment variables of OpenRLHF's own PPO for a CPU run outside a cluster: a Ray of its own. It would join one
+    that another command has started, and end with it.
+    """
+    return {} if "RAY_ADDRESS" in os.environ else {"RAY_ADDRESS": "local"}
+
+
 def cpu_host_flags() -> list[str]:
     """Flags of OpenRLHF's PPO for a CPU run: weights over gloo, no CUDA graphs, no flash-attn, float32."""
     return ["--vllm.sync_backend", "gloo", "--vllm.enforce_eager", *cpu_training_flags()]

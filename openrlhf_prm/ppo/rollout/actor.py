@@ -111,8 +111,8 @@ async def _or_end(asked: Awaitable):
 
 
 class ProbabilityRolloutActor(StepRolloutActor):
-    """For estimators that read token probabilities: those after temperature, top-p and top-k, by which tokens are drawn.
-    The engine's default are those before.
+    """For estimators that read token probabilities: those after temperature, top-p and top-k, by which tokens
+    are drawn. The engine's default are those before.
     """
 
     async def __init__(self, *args, **kwargs):

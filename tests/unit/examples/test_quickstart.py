@@ -85,9 +85,13 @@ def test_questions_of_the_parts_are_disjoint(tmp_path):
     assert len(set.union(*parts.values())) == sum(map(len, parts.values()))
 
 
-def test_the_comparison_is_the_host_alone_on_the_same_questions(tmp_path):
+def test_the_comparison_is_the_host_alone_on_the_same_questions(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     stages = {stage.name: stage.command for stage in plan(tmp_path, seed=0, compare=True)}
     guided, stock = stages["ppo_guided"], stages["ppo_stock"]
+    # The host's own would join a Ray that another command has started.
+    assert stock[:2] == ["env", "RAY_ADDRESS=local"]
+    stock = stock[2:]
     assert guided[2] == "openrlhf_prm.cli.train_ppo_ray" and stock[2] == "openrlhf.cli.train_ppo_ray"
     differing = {flag for flag in set(guided) ^ set(stock) if flag.startswith("--")}
     assert differing and all(

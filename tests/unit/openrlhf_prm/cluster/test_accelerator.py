@@ -43,3 +43,10 @@ def test_the_build_of_the_machine_is_what_pytorch_says(monkeypatch):
     assert accelerator.on_cpu() == (torch.version.cuda is None and torch.version.hip is None)
     monkeypatch.setenv("DS_ACCELERATOR", "cuda")
     assert not accelerator.on_cpu()
+
+
+def test_the_hosts_own_run_joins_no_other_commands_ray(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert accelerator.cpu_host_environment() == {"RAY_ADDRESS": "local"}
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert accelerator.cpu_host_environment() == {}, "the cluster that was asked for"
