@@ -114,6 +114,16 @@ def test_o1_pruner_is_bounded():
         O1Pruner(lowest=4.0)
 
 
+def test_o1_pruner_may_pay_for_shortness_only_where_the_answer_is_right():
+    given = batch([2] + [400] * 7, [False] + [True] * 7, questions=["q"] * 8)
+    assert (O1Pruner()(given) + given.correct.float())[0] == 4.0, "as published"
+    given = batch([2] + [400] * 7, [False] + [True] * 7, questions=["q"] * 8)
+    rewards = O1Pruner(right_only=True)(given) + given.correct.float()
+    assert rewards.tolist() == pytest.approx([-2 * 7 / 8] + [350.25 / 400 - 1 + 2 / 8] * 7)
+    long = batch([600, 200], [False, True], questions=["q"] * 2)
+    assert O1Pruner(right_only=True)(long).equal(O1Pruner()(batch([600, 200], [False, True], questions=["q"] * 2)))
+
+
 def test_o1_pruner_reads_references(tmp_path):
     path = tmp_path / "references.jsonl"
     path.write_text(json.dumps({"prompt": "q", "length": 40, "accuracy": 1}) + "\n")
