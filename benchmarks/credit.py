@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> dict | None:
 
 def command() -> int:
     """The command line."""
-    flags = parser("credit", __doc__)
+    flags = parser("credit", __doc__, folder=False)
     flags.add_argument(
         "--group_sizes", type=int, nargs="+", default=[2, 3], help="responses per question (default 2 and 3)"
     )

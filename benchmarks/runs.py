@@ -238,15 +238,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog.split('.')[-1]}: error: {message} (--help lists the flags)\n")
 
 
-def parser(name: str, description: str) -> Parser:
-    """A benchmark's parser with the flags that all of them have."""
+def parser(name: str, description: str, folder: bool = True) -> Parser:
+    """A benchmark's parser with the flags that all of them have; without `folder` it keeps nothing but its results."""
     result = Parser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("--output", type=Path, default=Path(f"benchmarks/results/{name}.json"))
-    result.add_argument("--work-dir", type=Path, default=Path(f"runs/{name}"), help="models, data, logs")
+    if folder:
+        result.add_argument("--work-dir", type=Path, default=Path(f"runs/{name}"), help="models, data, logs")
     result.add_argument("--fresh", action="store_true", help="measure again what --output already holds")
     result.add_argument(
         "--seconds", type=float, default=math.inf, help="begin nothing new after so long; the next run goes on"
