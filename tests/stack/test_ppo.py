@@ -40,7 +40,7 @@ def trained(data, prm):  # noqa: F811
         *("--prm.model_name_or_path", prm, "--data.max_samples", 16, "--reward.remote_url", listening),
         *("--process_reward.shaping", f"{extensions}/shaping.py:FirstMistake", "--process_reward.threshold", 2),
         *("--algo.advantage.estimator", ROOT / "tests/stack/best_of_forks.py:BestOfForks"),
-        *("--algo.advantage.decay", 0.5, "--algo.advantage.branching", "2x2"),
+        *("--algo.advantage.decay", 0.5, "--algo.advantage.branching", "2x2", "--algo.advantage.fork_at", "unsure"),
         *("--length_penalty.kind", f"{extensions}/penalty.py:PerToken", "--length_penalty.price", 0.5),
         *("--steps.splitter", f"{extensions}/splitter.py:sentences"),
         *("--ckpt.output_dir", data / "out", "--ckpt.path", data / "ckpt"),
@@ -74,15 +74,15 @@ def test_its_progress_is_printed_and_kept(trained):
     assert live["train/progress/share"][-1] == (2, 1.0)
 
 
-def test_responses_fork_behind_their_first_step(trained):
+def test_responses_fork_where_the_policy_was_unsure(trained):
     groups = {}
     for line in (trained[1] / "responses").read_text().splitlines():
         prompt, response = json.loads(line)
         groups.setdefault(prompt, []).append(response)
     assert len(groups) == 16 and {len(group) for group in groups.values()} == {4}
-    # Two and two begin alike: at most two first steps, of which each stands twice.
+    # Two and two begin alike: no fork stands before the first token, so each of at most two stands twice.
     for group in groups.values():
-        first = Counter(response.split("\n")[0] for response in group)
+        first = Counter(response[0] for response in group)
         assert len(first) <= 2 and {count % 2 for count in first.values()} == {0}
     assert any(len(set(group)) > 2 for group in groups.values()), "behind the fork they differ"
 
