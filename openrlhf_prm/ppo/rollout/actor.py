@@ -44,6 +44,8 @@ class StepRolloutActor(_HOST):
 
     def write_attempts(self, options, prompts) -> None:
         """Wraps the executor the host chose in one that writes several attempts; comes before `attach_step_scoring`."""
+        if self._is_told:
+            return
         if options.offline_share:
             self._offline = OfflineAttempts(options.offline_file, options.offline_share, options.stage_of(0))
         self.executor = AttemptsExecutor(self.executor, options, prompts, self._offline)
@@ -61,8 +63,14 @@ class StepRolloutActor(_HOST):
         self.stale = False
 
     def attach_step_scoring(self, scoring: StepScoring | None, reward_timeout_s: float | None = None) -> None:
-        """Wraps the executor the host chose. Called once, before the first rollout."""
-        self.executor = StepScoringExecutor(self.executor, scoring, reward_timeout_s)
+        """Wraps the executor the host chose. Called before the first rollout, and again where this actor came back."""
+        if not self._is_told:
+            self.executor = StepScoringExecutor(self.executor, scoring, reward_timeout_s)
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the executor is wrapped: an actor that died while the run began is told twice after it came back."""
+        return isinstance(self.executor, StepScoringExecutor)
 
     def look_at_steps(self, wanted: bool) -> None:
         """Switches looking at steps off and on, for rollouts that only need the policy's outcome."""

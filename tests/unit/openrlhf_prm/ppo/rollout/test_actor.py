@@ -6,10 +6,14 @@ import openrlhf.trainer.ppo_trainer as sync_trainer
 import openrlhf.trainer.ppo_trainer_async as async_trainer
 import openrlhf.trainer.ray.vllm_engine as vllm_engine
 import pytest
+from openrlhf.utils.agent import AgentInstanceBase, MultiTurnAgentExecutor, SingleTurnAgentExecutor
 
 from benchmarks.host_arguments import arguments
 from openrlhf_prm import plugin
 from openrlhf_prm.ppo.rollout.actor import ProbabilityRolloutActor, StepRolloutActor
+from openrlhf_prm.ppo.rollout.executor import StepScoring
+from openrlhf_prm.ppo.self_correction.executor import AttemptsExecutor
+from openrlhf_prm.ppo.self_correction.options import SelfCorrectionOptions
 
 
 @pytest.mark.parametrize(("estimator", "actor"), [("spo", ProbabilityRolloutActor), ("vine", StepRolloutActor)])
@@ -33,3 +37,19 @@ def test_the_engine_is_asked_for_probabilities_after_temperature(monkeypatch):
     monkeypatch.setattr(StepRolloutActor, "__init__", start)
     asyncio.run(ProbabilityRolloutActor.__init__(object.__new__(ProbabilityRolloutActor), model="m"))
     assert asked == {"model": "m", "logprobs_mode": "processed_logprobs"}
+
+
+def test_an_actor_that_died_while_the_run_began_is_told_twice_and_wraps_once():
+    """Ray starts it again before it was told; the trainer sees later that it came back, and tells it once more."""
+    scoring = StepScoring(None, None, turn_rewards=True)
+    agent = object.__new__(StepRolloutActor)
+    chosen = agent.executor = MultiTurnAgentExecutor(AgentInstanceBase)
+    agent.attach_step_scoring(scoring)
+    agent.attach_step_scoring(scoring)
+    assert agent.executor.inner is chosen
+    correcting = object.__new__(StepRolloutActor)
+    chosen = correcting.executor = SingleTurnAgentExecutor(None)
+    for _ in range(2):
+        correcting.write_attempts(SelfCorrectionOptions(stage=1), None)
+        correcting.attach_step_scoring(scoring)
+    assert isinstance(correcting.executor.inner, AttemptsExecutor) and correcting.executor.inner.inner is chosen
