@@ -15,7 +15,8 @@ help:
 	@echo "make test         set-up, lint, unit tests, tests on the real Ray + vLLM + DeepSpeed (21 minutes on 2 quiet cores);"
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
-	@echo "make smoke        every script of examples/cluster with toy models, and every dry run (10 minutes); JOBS=2"
+	@echo "make smoke        every script of examples/cluster with toy models, and every dry run; step rewards in other"
+	@echo "                  trainers; a real language model through the conversion (11 minutes); JOBS=2"
 	@echo "make chaos        PPO under random faults for MINUTES=20, against undisturbed runs; a table at the end"
 	@echo "make compat VLLM=0.32.0     the tests of vllm_prm on another vLLM, in an environment of its own"
 	@echo "make clean        remove .venv and what runs and tests left"
@@ -39,7 +40,7 @@ test: setup
 	$(MAKE) --no-print-directory stack
 
 smoke: setup
-	$(RUN) -m pytest tests/smoke -n $(JOBS)
+	$(RUN) -m pytest tests/smoke -n $(JOBS) --dist loadgroup
 
 chaos: setup
 	PYTHONPATH=.:tests:tests/stack $(RUN) tests/stack/faults/chaos.py --minutes $(MINUTES)

