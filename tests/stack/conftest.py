@@ -39,9 +39,10 @@ def engines_start_and_end_at_once():
 
 # fmt: off
 LONGEST = (
-    "self_correction", "ppo_modes", "evaluate", "online_prm", "rollout_engine", "agents", "annotation_engines",
-    "evaluate_benchmark", "ppo", "generate", "served_families", "rejection_sample", "tensor_parallel", "prm_workers",
-    "step_rewards_api", "train_prm_heads", "weight_sync", "memory", "doctor", "host_parity",
+    "self_correction", "ppo_modes", "served_families", "online_prm", "rollout_engine", "prm_workers",
+    "annotation_engines", "agents", "ppo", "evaluate_benchmark", "generate", "rejection_sample", "evaluate",
+    "train_prm_heads", "step_rewards_api", "checkpoints", "tensor_parallel", "doctor", "host_parity", "memory",
+    "generative", "implicit", "scoring_schedules", "weight_sync", "placement", "doors",
 )
 # fmt: on
 """Files in the order of the CPU time that they take, but no two with a critic one after the other: those want the most
