@@ -3,7 +3,6 @@ it in its own event loop, so that the rollouts of a question, its tree and its a
 what travels is a question and its labels. More engines are more loops, more checkers and more labels.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import ray
 from openrlhf_prm.annotation.rollouts import NoTokenLimit
 from openrlhf_prm.annotation.scheduler import EngineLost
 from openrlhf_prm.annotation.url_engine import UrlEngine
+from openrlhf_prm.cluster.absence import answer_of
 from openrlhf_prm.cluster.accelerator import on_cpu
 from openrlhf_prm.cluster.engine_options import EngineOptions
 from openrlhf_prm.cluster.spawning import spawn, until_ready
@@ -124,12 +124,7 @@ class RayEngine:
             raise EngineLost(str(error).strip().splitlines()[0]) from error
 
     async def recover(self) -> None:
-        while True:
-            try:
-                await self.actor.ready.remote()
-                return
-            except ray.exceptions.ActorUnavailableError:
-                await asyncio.sleep(0.5)  # on its way; an actor that cannot start raises ActorDiedError
+        await answer_of(self.actor, "ready")  # an actor that cannot start raises ActorDiedError
 
     async def cache_counters(self) -> tuple[int, int]:
         """(0, 0) where the engine is just being replaced."""
