@@ -120,7 +120,7 @@ def everywhere(reward_orders: Path | None = None) -> dict[str, Fault]:
 
 def with_own_engines(prm: Path) -> Setting:
     """A PRM in an engine of the run's own, and two rollout engines."""
-    flags = ["--prm.model_name_or_path", prm, "--vllm.num_engines", 2]
+    flags = ["--prm.model_name_or_path", prm, "--prm.kv_cache_mb", 64, "--vllm.num_engines", 2]
     reward = ["--reward.remote_url", chaotic_reward.__file__]
     faults = {
         "PRM engine's actor killed": Fault(killing("PRMWorker")),

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from ppo_runs import host_flags, logged_steps
 
-from openrlhf_prm.cluster.accelerator import cpu_environment, cpu_host_flags
+from openrlhf_prm.cluster.accelerator import ROLLOUT_KV_CACHE_MB, cpu_environment, cpu_host_flags
 
 HERE = Path(__file__).parent
 UPDATE = re.compile(r"Global step (\d+):")
@@ -43,7 +43,10 @@ class Run:
     def start(self) -> None:
         command = [sys.executable, "-m", "openrlhf_prm.cli.train_ppo_ray", *self.flags, *cpu_host_flags()]
         environment = {**os.environ, **cpu_environment(), "CHAOS_ORDERS": str(self.orders)}
-        environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"  # cores of their own, as on GPUs
+        environment |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+            ROLLOUT_KV_CACHE_MB: "128",
+        }  # cores of their own, as on GPUs
         with self.log.open("a") as sink:
             self.process = subprocess.Popen(
                 list(map(str, command)), env=environment, stdout=sink, stderr=sink, start_new_session=True

@@ -143,6 +143,7 @@ class Front:
 def fronts(prm: Path, folder: Path, count: int) -> Iterator[list[Front]]:
     """So many servers of a PRM, once they answer, while the block runs."""
     serve = ["-m", "vllm_prm.serve", "serve", prm, "--dtype", "float32", "--enforce-eager", "--max-model-len", 512]
+    serve += ["--kv-cache-memory-bytes", 64 << 20]
     cores = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}  # of their own, as on GPUs
     with contextlib.ExitStack() as stack:
         made = []
