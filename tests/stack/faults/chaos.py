@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import reaper
-from chaotic_faults import Setting, with_own_engines, with_servers
+from chaotic_faults import Fault, Setting, with_own_engines, with_servers
 from chaotic_run import Leftovers, Run
 from chaotic_servers import fronts, reward_server
 from ppo_runs import POLICY
@@ -69,9 +69,11 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def disturbed(run: Run, setting: Setting, more: Callable[[int], bool], hard: float) -> tuple[Outcome, Leftovers]:
-    """Runs to the end, with a fault whenever an update was done, as long as `more` of the updates so far says so.
-    Nothing lasts beyond the time `hard`: SystemExit.
+def disturbed(
+    run: Run, setting: Setting, time_for: Callable[[Fault, int], bool], hard: float
+) -> tuple[Outcome, Leftovers]:
+    """Runs to the end, with a fault whenever an update was done, of those for which there is time after so many
+    updates. At the time `hard` it is ended.
     """
     outcome, leftovers, waiting = Outcome(), Leftovers(), []
     while True:
@@ -85,16 +87,21 @@ def disturbed(run: Run, setting: Setting, more: Callable[[int], bool], hard: flo
             leftovers.note(run)
             leftovers.look()
             if time.monotonic() > hard:
+                outcome.wrong.append(f"no end in time, after {run.updates()} updates and {name or 'no fault'}")
                 run.process.kill()
-                raise SystemExit(f"no end in time, after {run.updates()} updates and {name}; the log is {run.log}")
+                run.process.wait()
+                leftovers.ended()
+                return outcome, leftovers
             if run.updates() < wanted or (fault is not None and fault.line is not None and not fault.may_go_on):
                 continue
             if fault is not None:
                 outcome.went_on[name] += 1
                 name = fault = None
-            if more(len(run.figures())):
-                waiting = waiting or random.sample(sorted(setting.faults), len(setting.faults))
-                tried = waiting.pop()
+            waiting = waiting or random.sample(sorted(setting.faults), len(setting.faults))
+            done = len(run.figures())
+            tried = next((each for each in waiting if time_for(setting.faults[each], done)), None)
+            if tried is not None:
+                waiting.remove(tried)
                 if setting.faults[tried].do(run):
                     name, fault, wanted = tried, setting.faults[tried], run.updates() + 2
                     outcome.done[name] += 1
@@ -116,7 +123,7 @@ def disturbed(run: Run, setting: Setting, more: Callable[[int], bool], hard: flo
 def accuracy(run: Run) -> float:
     """Of the last updates."""
     last = sorted(run.figures().items())[-MEASURED:]
-    return sum(figures["accuracy"] for _, figures in last) / len(last)
+    return sum(figures["accuracy"] for _, figures in last) / max(len(last), 1)
 
 
 def undisturbed(folder: Path, setting: Setting, seed: int, args: argparse.Namespace) -> dict:
@@ -124,8 +131,8 @@ def undisturbed(folder: Path, setting: Setting, seed: int, args: argparse.Namesp
     result = folder / "result.json"
     if not result.exists():
         run, began = Run(folder, seed, args.episodes, setting.flags), time.monotonic()
-        outcome, _ = disturbed(run, setting, lambda done: False, began + 60 * args.minutes)
-        if outcome.starts != 1:
+        outcome, _ = disturbed(run, setting, lambda fault, done: False, began + 60 * args.minutes)
+        if outcome.starts != 1 or outcome.wrong:
             raise SystemExit(f"an undisturbed run ended; the log is {run.log}")
         reached = {"accuracy": round(accuracy(run), 4), "seconds": round(time.monotonic() - began)}
         write_atomically(result, json.dumps(reached))
@@ -151,12 +158,13 @@ def chaos(way: str, folder: Path, args: argparse.Namespace) -> dict:
         whole = min((each["seconds"] for each in quiet), default=UNDISTURBED_S)
         updates, end = UPDATES_PER_EPISODE * args.episodes, began + 60 * args.minutes / len(args.ways)
 
-        def more(done: int) -> bool:
-            """Whether there is time for a fault, a start and the rest of the run."""
-            return time.monotonic() + whole * (1 / 3 + 1 - done / updates) < end
+        def time_for(fault: Fault, done: int) -> bool:
+            """Whether there is, with the start that it may cost, beside the rest of the run."""
+            start = 0 if fault.line is None else whole / 3
+            return time.monotonic() + start + whole * (1 - done / updates) < end
 
         run = Run(folder / f"{way}-{time.strftime('%H%M%S')}", 0, args.episodes, setting.flags)
-        outcome, leftovers = disturbed(run, setting, more, end + 2 * whole)
+        outcome, leftovers = disturbed(run, setting, time_for, end + 2 * whole)
     wrong = outcome.wrong
     ledger = balances(run.folder / "ckpt")
     wrong += [fault for balance in ledger for fault in balance.faults]
