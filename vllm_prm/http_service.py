@@ -211,7 +211,7 @@ def _parse(
         raise StepScoringError(f"{url} answered for solutions {indices[:9]}, asked were {len(pairs)} in order")
     got, expected = [len(entry.step_rewards) for entry in answer.data], [len(steps) for _, steps in pairs]
     if got != expected:
-        raise StepScoringError(f"step rewards must align with steps: the server sent {got}, expected {expected}")
+        raise StepScoringError(f"{url}: step rewards must align with steps: the server sent {got}, expected {expected}")
     for number, entry in enumerate(answer.data):
         # A critic may give no verdict; else there is none only where the context ended, which `truncate` allows.
         if not truncate and None in entry.step_rewards and not isinstance(entry, CritiquedStepRewards):
