@@ -4,14 +4,15 @@ The agent, its policy and both methods are `examples.calculator_agent`'s: `turns
 turn, `outcome` is the host's `group_norm` with 1 for a right answer. Both see the same questions, and after every
 update the host measures the policy on --questions held-out ones, --samples conversations each.
 
-Tuning (cells `tune/METHOD/ADAM/SEED`) trains for --tune_updates on other questions and measures on the tune split; both
-methods try the same --adam on the same two seeds. `outcome` takes the setting whose mean over the last third of the
-updates is best, because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
+Tuning (cells `tune/METHOD/ADAM/SEED`) trains on other questions and measures on the tune split; both methods try the
+same --adam on the same two seeds. `outcome` takes the setting whose mean over the last third of the updates is best,
+because its peak is the mark to be reached; `turns` the one whose mean over all updates is.
 
-Then --seeds runs a method of --updates, measured on the test split. `peak` is the highest mean over seeds of
-`outcome`'s accuracy, a moving mean of 3 updates; `optimizer_steps` is how many a method needed to get there, each seed
-for itself, `share` the same as a share of those at which `outcome` peaks; 95% intervals by Student's t over seeds.
-Seeds that never get there count as all their updates and are named in `not_reached`.
+Then --seeds runs a method, measured on the test split: `turns` has --updates, in which it tuned, `outcome` twice as
+many, which it needs. `peak` is the highest mean over seeds of `outcome`'s accuracy, a moving mean of 3 updates;
+`optimizer_steps` is how many a method needed to get there, each seed for itself, `share` the same as a share of those
+at which `outcome` peaks; 95% intervals by Student's t over seeds. Seeds that never get there count as all their updates
+and are named in `not_reached`. Learning rates fall to a tenth over a run: a longer run differs from its beginning on.
 
 The last line of output is one JSON object.
 """
@@ -46,9 +47,9 @@ from examples.calculator_agent.task import MIX
 
 TUNED_FOR = {"turns": 1.0, "outcome": 1 / 3}
 """The share of a run's updates, counted from its end, whose mean accuracy decides between settings."""
-MEASURED_UPDATES = 2 * UPDATES
-"""As many as `outcome` needs to its peak."""
-ADAMS = [Adam(lr, 1e-4, 0.01) for lr in (6e-4, 1.2e-3, 2.4e-3)]
+MEASURED = {"turns": 1, "outcome": 2}
+"""How many times --updates a measured run has."""
+ADAMS = [Adam(lr, 1e-4, 0.01) for lr in (6e-4, 1.2e-3, 2.4e-3, 4.8e-3)]
 
 
 def make_policy(folder: Path) -> Path:
@@ -124,12 +125,12 @@ def summarise(cells: dict[str, dict], seeds: int) -> dict:
 
 def run(args: Namespace) -> dict | None:
     """Tune, run, summarise."""
-    settings = {name: getattr(args, name) for name in ("updates", "tune_updates", "questions", "samples")}
+    settings = {name: getattr(args, name) for name in ("updates", "questions", "samples")}
     cells = Cells(args.output, settings, args.fresh)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     make_policy(args.work_dir)
     trials = {
-        f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune", args.tune_updates)
+        f"tune/{method}/{adam}/{seed}": partial(train, args, method, adam, seed, "tune", args.updates)
         for seed, adam, method in itertools.product(TUNING_SEEDS, args.adam, METHODS)
     }
     complete = cells.fill(trials, args.seconds, args.jobs)
@@ -141,7 +142,7 @@ def run(args: Namespace) -> dict | None:
                 name = f"{method}/{seed}"
                 if name in cells.filled and cells.filled[name]["adam"] != str(adam):
                     del cells.filled[name]
-                wanted[name] = partial(train, args, method, adam, seed, "test", args.updates)
+                wanted[name] = partial(train, args, method, adam, seed, "test", args.updates * MEASURED[method])
         complete = cells.fill(wanted, args.seconds, args.jobs)
     summary = summarise(cells.filled, args.seeds)
     cells.write(summary)
@@ -166,8 +167,7 @@ def command() -> int:
     """The command line."""
     flags = parser("calculator_agent", __doc__)
     flags.add_argument("--seeds", type=int, default=5, help="seeds per method (default 5)")
-    flags.add_argument("--updates", type=int, default=MEASURED_UPDATES, help="of a measured run (default %(default)s)")
-    flags.add_argument("--tune_updates", type=int, default=UPDATES, help="of a tuning run (default %(default)s)")
+    flags.add_argument("--updates", type=int, default=UPDATES, help=f"PPO updates a run (default {UPDATES})")
     flags.add_argument("--questions", type=int, default=100, help="held-out questions (default 100)")
     flags.add_argument("--samples", type=int, default=2, help="conversations about each (default 2)")
     add_adam_flag(flags, ADAMS)
@@ -178,7 +178,7 @@ def command() -> int:
     responses = ROLLOUT_QUESTIONS * SAMPLES
     if uneven := [str(adam) for adam in args.adam if responses % adam.steps]:
         flags.error(f"--adam {uneven[0]}: STEPS must divide the {responses} responses of an update")
-    positive(flags, args, "jobs", "seeds", "updates", "tune_updates", "questions", "samples")
+    positive(flags, args, "jobs", "seeds", "updates", "questions", "samples")
     return main("calculator_agent", run, args)
 
 

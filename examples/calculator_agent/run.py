@@ -51,12 +51,14 @@ METHODS = {
         title="PPO with a reward for every turn",
         module="openrlhf_prm.cli.train_ppo_ray",
         agent="agent.py",
-        # A turn is judged by what it wrote, so later turns say nothing about it.
+        # A turn is judged by what it wrote, so later turns say nothing about it. What is right says more than what is
+        # wrong: pushed away from many wrong turns at once, the policy would unlearn right ones that look like them.
         flags=(
             *("--credit.turn_rewards", "--credit.unit", "turn"),
             *("--algo.advantage.estimator", "step_group", "--algo.advantage.lambd", 0),
+            *("--algo.advantage.negative_weight", 0.1),
         ),
-        lr=1.2e-3,
+        lr=2.4e-3,
         steps=4,
     ),
     "outcome": Method(
