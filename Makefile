@@ -32,7 +32,7 @@ unit: setup
 	$(RUN) -m pytest tests/unit -n $(JOBS)
 
 stack: setup
-	$(RUN) -m pytest tests/stack -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest tests/stack -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
 
 test: setup
 	$(MAKE) --no-print-directory lint

@@ -8,6 +8,7 @@ import pytest
 import reaper
 from own_process import make_ready
 from patience import PATIENCE
+from ray._private import ray_constants
 
 HERE = Path(__file__).parent
 
@@ -63,10 +64,11 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def environment_of_its_own():
     """What commands set in the environment when they are called in this process ends with the file: a Ray of the next
-    one would have other resources, its engines other caches.
+    one would have other resources, or another address, its engines other caches.
     """
-    before = dict(os.environ)
+    before, of_clusters = dict(os.environ), ray_constants.ENABLE_RAY_CLUSTER
     yield
+    ray_constants.ENABLE_RAY_CLUSTER = of_clusters
     for name in {*before, *os.environ}:
         if name.startswith("PYTEST_"):
             continue

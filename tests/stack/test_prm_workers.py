@@ -26,6 +26,8 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
+        # A node that refuses is lost after five tries; a slow one still has Ray's ten seconds for each.
+        environment.setenv("RAY_health_check_period_ms", "500")
         cluster = Cluster(initialize_head=True)
         cluster.add_node()
         environment.setenv("RAY_ADDRESS", cluster.address)
