@@ -7,13 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from commands import summary_of
 from engine_cores import engine_cores
 from killed_command import kill_midway
 from servers import running_server, until_ready
+from untrained_policy import save_untrained_policy
 
-from examples.quickstart.make_policy import build_model, build_tokenizer
 from openrlhf_prm.annotation.adaptive import Adaptive, AdaptiveOptions
 from openrlhf_prm.annotation.scheduler import annotate_all
 from openrlhf_prm.cluster.accelerator import prepare_environment
@@ -29,11 +28,7 @@ LIMIT_S = 300.0
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> str:
     """An untrained policy: its noise has steps, and the checker calls a third of it right."""
-    path = tmp_path_factory.mktemp("policy")
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    build_model(tokenizer).to(torch.bfloat16).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    path = save_untrained_policy(tmp_path_factory.mktemp("policy"))
     (path / "checker.py").write_text("def is_correct(response, label):\n    return len(response) % 3 == 0\n")
     return str(path)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import warm
+from untrained_policy import save_untrained_policy
 
-from examples.quickstart.make_policy import build_model, build_tokenizer
 from openrlhf_prm.tasks.arithmetic import check_steps, demonstration, questions
 
 pytestmark = pytest.mark.stack
@@ -17,12 +17,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> str:
     """An untrained policy: it writes noise, which is all that these tests need."""
-    path = tmp_path_factory.mktemp("policy")
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    build_model(tokenizer).to(torch.bfloat16).save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
+    return str(save_untrained_policy(tmp_path_factory.mktemp("policy")))
 
 
 def write_jsonl(path: Path, rows) -> str:
