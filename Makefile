@@ -16,7 +16,7 @@ help:
 	@echo "                  JOBS=2: how many stack tests at a time, some 8 GiB each"
 	@echo "make lint | unit | stack    one part of it"
 	@echo "make smoke        every script of examples/cluster with toy models, and every dry run; step rewards in other"
-	@echo "                  trainers; a real language model through the conversion (14 minutes); JOBS=2"
+	@echo "                  trainers; a real language model through the conversion (9 minutes); JOBS=2"
 	@echo "make chaos        PPO under random faults for MINUTES=20, against undisturbed runs; a table at the end"
 	@echo "make compat VLLM=0.32.0     the tests of vllm_prm on another vLLM, in an environment of its own"
 	@echo "make clean        remove .venv and what runs and tests left"
